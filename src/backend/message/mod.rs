@@ -1,0 +1,501 @@
+//! The messages of TS002 as the house speaks them: bodies without headers, keys without envelopes.
+//!
+//! Headers, hex, aliases and envelopes belong to the two ends (`wire`). Every pair of TS002 table 12
+//! that we know is one line of `messages!`.
+
+pub mod wire;
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
+
+/// Who speaks or is spoken to (SenderID, ReceiverID).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Party {
+    /// A network server, by NetID.
+    Ns(NetId),
+    /// A join server, by JoinEUI.
+    Js(JoinEui),
+    /// An application server, by AS-ID.
+    As(String),
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Party::Ns(id) => id.fmt(to),
+            Party::Js(id) => id.fmt(to),
+            Party::As(id) => id.fmt(to),
+        }
+    }
+}
+
+/// Result codes (TS002 table 24). 1.1-only codes are decoded too; `wire` never sends them in 1.0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ResultCode {
+    Success,
+    MicFailed,
+    JoinReqFailed,
+    NoRoamingAgreement,
+    DevRoamingDisallowed,
+    RoamingActDisallowed,
+    ActivationDisallowed,
+    UnknownDevEui,
+    UnknownDevAddr,
+    UnknownSender,
+    UnknownReceiver,
+    Deferred,
+    XmitFailed,
+    InvalidFPort,
+    InvalidProtocolVersion,
+    StaleDeviceProfile,
+    MalformedRequest,
+    FrameSizeError,
+    Other,
+    NoAction,
+    FrameReplayed,
+}
+
+/// A failing Ans: the code, and what the tables let it carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Never `Success`.
+    pub code: ResultCode,
+    /// Lifetime of a hold-off, in seconds (Deferred and policy refusals).
+    pub lifetime: Option<u32>,
+    /// For people.
+    pub description: String,
+}
+
+impl Refusal {
+    /// A refusal with its reason.
+    pub fn new(code: ResultCode, description: impl Into<String>) -> Refusal {
+        Refusal { code, lifetime: None, description: description.into() }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{:?}", self.code)?;
+        if self.description.is_empty() { Ok(()) } else { write!(to, " ({})", self.description) }
+    }
+}
+
+/// Uplink metadata (TS002 table 4). Frequencies in hertz.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UlMeta {
+    /// From a Join-request, or known from a context.
+    pub dev_eui: Option<DevEui>,
+    /// From a data frame.
+    pub dev_addr: Option<DevAddr>,
+    /// sNS to hNS: FPort of the frame.
+    pub f_port: Option<u8>,
+    /// sNS to hNS: the FCntDown that the next downlink of this uplink will carry.
+    pub fcnt_down: Option<u32>,
+    /// sNS to hNS: the full counter.
+    pub fcnt_up: Option<u32>,
+    /// sNS to hNS: Confirmed Data Up.
+    pub confirmed: bool,
+    /// Regional data rate index.
+    pub data_rate: Option<u8>,
+    /// Hertz.
+    pub ul_freq: Option<u32>,
+    /// Opaque to everyone but the fNS that made it.
+    pub fns_ul_token: Option<Vec<u8>>,
+    /// Arrival at the gateway, UTC.
+    pub recv_time: Timestamp,
+    /// RFRegion as sent; parsed by whoever needs the plan (TS002 8.3).
+    pub rf_region: Option<String>,
+    /// Gateways that heard the frame.
+    pub gw_cnt: Option<u32>,
+    /// One entry a gateway.
+    pub gw_info: Vec<GwInfo>,
+}
+
+impl UlMeta {
+    /// Nothing but the time of arrival.
+    pub fn at(recv_time: Timestamp) -> UlMeta {
+        UlMeta {
+            dev_eui: None,
+            dev_addr: None,
+            f_port: None,
+            fcnt_down: None,
+            fcnt_up: None,
+            confirmed: false,
+            data_rate: None,
+            ul_freq: None,
+            fns_ul_token: None,
+            recv_time,
+            rf_region: None,
+            gw_cnt: None,
+            gw_info: Vec::new(),
+        }
+    }
+}
+
+/// One gateway's hearing of an uplink (TS002 table 21).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GwInfo {
+    /// 1 to 16 bytes; we send the last four of the EUI.
+    pub id: Option<Vec<u8>>,
+    /// RFRegion of the gateway.
+    pub rf_region: Option<String>,
+    /// dBm.
+    pub rssi: Option<i32>,
+    /// dB.
+    pub snr: Option<f64>,
+    /// Degrees.
+    pub lat: Option<f64>,
+    /// Degrees.
+    pub lon: Option<f64>,
+    /// Opaque to everyone but the gateway side.
+    pub ul_token: Option<Vec<u8>>,
+    /// This gateway can take a downlink.
+    pub dl_allowed: Option<bool>,
+}
+
+/// Classes that TS002 downlinks know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ClassMode {
+    A,
+    C,
+}
+
+/// Downlink metadata (TS002 table 5). Frequencies in hertz.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DlMeta {
+    /// Mandatory towards a stateful fNS and from the hNS.
+    pub dev_eui: Option<DevEui>,
+    /// hNS to sNS: 1 to 255.
+    pub f_port: Option<u8>,
+    /// hNS to sNS: the counter that FRMPayload was encrypted for.
+    pub fcnt_down: Option<u32>,
+    /// hNS to sNS: ask the device to acknowledge.
+    pub confirmed: bool,
+    /// RX1 frequency, hertz.
+    pub dl_freq1: Option<u32>,
+    /// RX2 frequency, hertz.
+    pub dl_freq2: Option<u32>,
+    /// Seconds from the end of the uplink to RX1; RX2 is one later. 0 means 1.
+    pub rx_delay1: Option<u8>,
+    /// sNS to fNS: mandatory.
+    pub class_mode: Option<ClassMode>,
+    /// RX1 data rate index.
+    pub data_rate1: Option<u8>,
+    /// RX2 data rate index.
+    pub data_rate2: Option<u8>,
+    /// Copy of the uplink's.
+    pub fns_ul_token: Option<Vec<u8>>,
+    /// Copies of the ULTokens of the uplink.
+    pub ul_tokens: Vec<Vec<u8>>,
+    /// Best effort wanted.
+    pub hi_priority: bool,
+}
+
+/// A key in an envelope (TS002 table 11). To an NS the AppSKey is always one of these, unopened.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyEnvelope {
+    /// Name of the key-encryption key; `None`: `key` is the key itself.
+    pub label: Option<String>,
+    /// 16 bytes clear or 24 wrapped (RFC 3394).
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for KeyEnvelope {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "KeyEnvelope({:?})", self.label)
+    }
+}
+
+impl Drop for KeyEnvelope {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.key);
+    }
+}
+
+/// Network session keys, by the derivation that made them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NwkKeys {
+    /// LoRaWAN 1.0.x (and 1.1 devices with OptNeg 0).
+    V10 {
+        /// The one network session key.
+        nwk_s_key: Key,
+    },
+    /// LoRaWAN 1.1.
+    V11 {
+        /// SNwkSIntKey
+        s_nwk_s_int_key: Key,
+        /// FNwkSIntKey
+        f_nwk_s_int_key: Key,
+        /// NwkSEncKey
+        nwk_s_enc_key: Key,
+    },
+}
+
+/// LoRaWAN version of a device or of a join (TS002 11.7), ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum MacVersion {
+    V1_0,
+    V1_0_1,
+    V1_0_2,
+    V1_0_3,
+    V1_0_4,
+    V1_1,
+}
+
+/// Text that is no LoRaWAN version we know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no LoRaWAN version (1.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4, 1.1)")]
+pub struct UnknownMacVersion(String);
+
+impl std::str::FromStr for MacVersion {
+    type Err = UnknownMacVersion;
+    fn from_str(text: &str) -> Result<MacVersion, UnknownMacVersion> {
+        Ok(match text {
+            "1.0" | "1.0.0" => MacVersion::V1_0,
+            "1.0.1" => MacVersion::V1_0_1,
+            "1.0.2" => MacVersion::V1_0_2,
+            "1.0.3" => MacVersion::V1_0_3,
+            "1.0.4" => MacVersion::V1_0_4,
+            "1.1" | "1.1.0" | "1.1.1" => MacVersion::V1_1,
+            other => return Err(UnknownMacVersion(other.chars().take(20).collect())),
+        })
+    }
+}
+
+impl fmt::Display for MacVersion {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
+            MacVersion::V1_0 => "1.0",
+            MacVersion::V1_0_1 => "1.0.1",
+            MacVersion::V1_0_2 => "1.0.2",
+            MacVersion::V1_0_3 => "1.0.3",
+            MacVersion::V1_0_4 => "1.0.4",
+            MacVersion::V1_1 => "1.1",
+        })
+    }
+}
+
+/// vNS to JS: who is home to this device?
+#[derive(Debug, Clone, PartialEq)]
+pub struct HomeNsReq {
+    /// The device.
+    pub dev_eui: DevEui,
+}
+
+/// JS to vNS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HomeNsAns {
+    /// HNetID.
+    pub h_net_id: NetId,
+}
+
+/// fNS to sNS: a Join, Rejoin or data frame without a context (TS002 12.5, 12.10).
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrStartReq {
+    /// The frame as heard.
+    pub phy_payload: Vec<u8>,
+    /// How it was heard.
+    pub ul: UlMeta,
+    /// The asker takes a class A downlink in the answer (between Roamgates; a VSExtension).
+    pub downlink_in_answer: bool,
+}
+
+/// sNS to fNS.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PrStartAns {
+    /// The Join-accept, or a downlink that rides in the answer.
+    pub phy_payload: Option<Vec<u8>>,
+    /// For a stateful fNS.
+    pub dev_eui: Option<DevEui>,
+    /// With a Join-accept.
+    pub dev_addr: Option<DevAddr>,
+    /// Seconds; 0 or `None`: stateless.
+    pub lifetime: Option<u32>,
+    /// With `phy_payload`.
+    pub dl: Option<DlMeta>,
+}
+
+/// XmitDataReq with PHYPayload and ULMetaData: fNS to sNS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct XmitUp {
+    /// The frame as heard.
+    pub phy_payload: Vec<u8>,
+    /// How it was heard.
+    pub ul: UlMeta,
+    /// As in [`PrStartReq`].
+    pub downlink_in_answer: bool,
+}
+
+/// XmitDataReq with PHYPayload and DLMetaData: sNS to fNS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct XmitDown {
+    /// The frame to transmit.
+    pub phy_payload: Vec<u8>,
+    /// Where and when.
+    pub dl: DlMeta,
+}
+
+/// XmitDataReq with FRMPayload and ULMetaData: sNS to hNS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct XmitAppUp {
+    /// As the device encrypted it.
+    pub frm_payload: Vec<u8>,
+    /// With DevEUI, FPort, FCntUp and the next FCntDown.
+    pub ul: UlMeta,
+    /// The device acknowledged our last confirmed downlink. TS002 has no object for it: inside the
+    /// house only.
+    pub ack: bool,
+}
+
+/// XmitDataReq with FRMPayload and DLMetaData: hNS to sNS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct XmitAppDown {
+    /// Encrypted for exactly `dl.fcnt_down`.
+    pub frm_payload: Vec<u8>,
+    /// With DevEUI, FPort, FCntDown.
+    pub dl: DlMeta,
+}
+
+/// XmitDataAns, for all four requests.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct XmitAns {
+    /// RX1 was used, at this frequency in hertz.
+    pub dl_freq1: Option<u32>,
+    /// RX2 was used.
+    pub dl_freq2: Option<u32>,
+    /// A downlink that rides in the answer to an [`XmitUp`].
+    pub riding: Option<(Vec<u8>, DlMeta)>,
+}
+
+/// hNS to JS (TS002 12.2).
+#[derive(Debug, Clone, PartialEq)]
+pub struct JoinReq {
+    /// The highest version common to device and NS.
+    pub mac_version: MacVersion,
+    /// The Join-request.
+    pub phy_payload: Vec<u8>,
+    /// Equal to the one in the frame.
+    pub dev_eui: DevEui,
+    /// Chosen by the sNS.
+    pub dev_addr: DevAddr,
+    /// As on the air.
+    pub dl_settings: u8,
+    /// 0 to 15 s.
+    pub rx_delay: u8,
+    /// As on the air.
+    pub cf_list: Option<[u8; 16]>,
+}
+
+/// JS to hNS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JoinAns {
+    /// The Join-accept.
+    pub phy_payload: Vec<u8>,
+    /// Seconds that the session may live; 0: no limit.
+    pub lifetime: u32,
+    /// For the sNS.
+    pub keys: NwkKeys,
+    /// For the AS.
+    pub app_s_key: Option<KeyEnvelope>,
+    /// For an AS that asks the JS itself.
+    pub session_key_id: Option<Vec<u8>>,
+}
+
+/// sNS to hNS: a device wants to join (TS002 12.9 step 7; at home too).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HrStartReq {
+    /// The sNS's highest version.
+    pub mac_version: MacVersion,
+    /// The Join-request.
+    pub phy_payload: Vec<u8>,
+    /// Of the frame.
+    pub dev_eui: DevEui,
+    /// From the sNS's range.
+    pub dev_addr: DevAddr,
+    /// As on the air.
+    pub dl_settings: u8,
+    /// 0 to 15 s.
+    pub rx_delay: u8,
+    /// As on the air.
+    pub cf_list: Option<[u8; 16]>,
+    /// How it was heard.
+    pub ul: UlMeta,
+    /// Through whom it was heard, where that is not us: the hNS's policy may refuse a visit.
+    pub visited: Option<NetId>,
+}
+
+/// hNS to sNS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HrStartAns {
+    /// The Join-accept.
+    pub phy_payload: Vec<u8>,
+    /// Seconds; 0: no limit.
+    pub lifetime: u32,
+    /// For the sNS.
+    pub keys: NwkKeys,
+}
+
+/// A request that knows its answer.
+pub trait Ask: Into<Request> + Send {
+    /// The answer on success.
+    type Ans: Send;
+    /// Take the right answer out of any.
+    fn ans(answer: Answer) -> Option<Self::Ans>;
+}
+
+macro_rules! messages {
+    ($($variant:ident($req:ident), $name:literal => $answer:ident($ans:ident);)*) => {
+        /// Any request.
+        #[derive(Debug, Clone, PartialEq)]
+        #[allow(missing_docs)]
+        pub enum Request { $($variant($req),)* }
+
+        impl Request {
+            /// MessageType on the wire.
+            pub fn message_type(&self) -> &'static str {
+                match self { $(Request::$variant(_) => $name,)* }
+            }
+        }
+
+        $(
+            impl From<$req> for Request {
+                fn from(req: $req) -> Request { Request::$variant(req) }
+            }
+            impl Ask for $req {
+                type Ans = $ans;
+                fn ans(answer: Answer) -> Option<$ans> {
+                    // irrefutable for no variant: every pair has an answer of its own kind
+                    match answer { Answer::$answer(ans) => Some(ans), _ => None }
+                }
+            }
+        )*
+    };
+}
+
+messages! {
+    HomeNs(HomeNsReq), "HomeNSReq" => HomeNs(HomeNsAns);
+    PrStart(PrStartReq), "PRStartReq" => PrStart(PrStartAns);
+    XmitUp(XmitUp), "XmitDataReq" => Xmit(XmitAns);
+    XmitDown(XmitDown), "XmitDataReq" => Xmit(XmitAns);
+    XmitAppUp(XmitAppUp), "XmitDataReq" => Xmit(XmitAns);
+    XmitAppDown(XmitAppDown), "XmitDataReq" => Xmit(XmitAns);
+    Join(JoinReq), "JoinReq" => Join(JoinAns);
+    HrStart(HrStartReq), "HRStartReq" => HrStart(HrStartAns);
+}
+
+/// Any answer.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum Answer {
+    HomeNs(HomeNsAns),
+    PrStart(PrStartAns),
+    Xmit(XmitAns),
+    Join(JoinAns),
+    HrStart(HrStartAns),
+}

@@ -1,0 +1,1 @@
+//! JSON on the wire: headers, hex, aliases (TS002 sections 5, 7, 8, 18).

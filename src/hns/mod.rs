@@ -1,0 +1,92 @@
+//! Home network server: devices, profiles, the downlink queue, the relations to JS and AS.
+
+use crate::backend::door::{Boxed, Commit, StoreError};
+use crate::backend::message::{KeyEnvelope, MacVersion, UlMeta};
+use crate::lorawan::{DevAddr, DevEui, JoinEui, NetId};
+
+/// A device whose home we are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    /// Identity.
+    pub dev_eui: DevEui,
+    /// Its join server.
+    pub join_eui: JoinEui,
+    /// The operator's word for it.
+    pub name: String,
+    /// LoRaWAN version of the device.
+    pub mac_version: MacVersion,
+    /// May activate and talk at all.
+    pub enabled: bool,
+    /// May activate and talk through other networks.
+    pub roaming: bool,
+    /// The newest two activations, newest last: until the first uplink under the newer keys both
+    /// may be in use.
+    pub activations: Vec<Activation>,
+    /// Downlinks that wait, first to go first. Clear text: a 1.0.x device shares its counter with
+    /// MAC-only frames, so nothing can be encrypted ahead of time.
+    pub queue: Vec<QueueItem>,
+    /// Seconds since 1970 of the last accepted uplink.
+    pub last_seen: Option<u64>,
+    /// NetID through which the last uplink came, where that was not ours.
+    pub last_via: Option<NetId>,
+}
+
+/// What one activation gave the application side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Activation {
+    /// Address of the session.
+    pub dev_addr: DevAddr,
+    /// The JS's name for the session.
+    pub session_key_id: Option<Vec<u8>>,
+    /// Unopened: for the AS.
+    pub app_s_key: Option<KeyEnvelope>,
+    /// Last FCntUp that was delivered: the same forward row may come twice.
+    pub fcnt_up: Option<u32>,
+    /// Seconds since 1970.
+    pub created: u64,
+}
+
+/// A downlink that waits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueItem {
+    /// For the operator and for events: a UUID.
+    pub id: String,
+    /// 1 to 223.
+    pub f_port: u8,
+    /// Clear text.
+    pub payload: Vec<u8>,
+    /// Wants the device's acknowledgement.
+    pub confirmed: bool,
+    /// Sent with this FCntDown and not acknowledged yet (confirmed items only).
+    pub sent_as: Option<u32>,
+    /// How often it was sent.
+    pub attempts: u32,
+}
+
+/// A decision over one device, `None` where there is none; changes it in place. May run twice.
+pub type Decide = Box<dyn Fn(&mut Option<Device>) -> Commit + Send + Sync>;
+
+/// Devices at rest.
+pub trait Devices: Send + Sync {
+    /// Read, decide, write, return.
+    fn with_device(&self, dev_eui: DevEui, decide: Decide) -> Boxed<'_, Result<(), StoreError>>;
+}
+
+/// The application server that an uplink goes to.
+pub trait Application: Send + Sync {
+    /// Take an uplink; returns when it is safe with the application side.
+    fn uplink(&self, device: Device, activation: Activation, up: Uplink)
+    -> Boxed<'_, Result<(), StoreError>>;
+    /// Encrypt a queued payload for exactly this counter.
+    fn encrypt(&self, activation: &Activation, fcnt_down: u32, payload: &[u8])
+    -> Result<Vec<u8>, StoreError>;
+}
+
+/// An uplink on its way to the application, still encrypted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Uplink {
+    /// As the device encrypted it.
+    pub frm_payload: Vec<u8>,
+    /// FPort, FCntUp, how it was heard.
+    pub ul: UlMeta,
+}

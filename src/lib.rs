@@ -1,0 +1,16 @@
+//! Roamgate: a LoRaWAN hotspot that roams.
+//!
+//! Roles are rooms, and every door can lead outside. An uplink walks `radio` → `fns` → `sns` → `hns`
+//! → `application`; a join asks `js` on the way. Between roles the typed messages of TS002 are the
+//! only language ([`backend::message`]); a room asks through [`backend::door::Peers`] and is asked
+//! through [`backend::door::Rooms`]. Only `app` knows which room is in this house and which is on
+//! another continent.
+
+pub mod backend;
+pub mod clock;
+pub mod fns;
+pub mod hns;
+pub mod js;
+pub mod lorawan;
+pub mod partners;
+pub mod sns;

@@ -1,0 +1,249 @@
+//! PHYPayloads (TS001 4): parsed once at the door, built once on the way out.
+//!
+//! A parsed frame is a view of bytes whose length and MHDR are right; its MIC has not been looked
+//! at. What a MIC was found right for says so in its type.
+
+use super::crypto::{self, Direction};
+use super::{DevAddr, DevEui, JoinEui, Key, NetId};
+
+/// Why bytes are no frame that this network handles. The two kinds have different Result codes
+/// (TS002 11.1): an impossible length, and a type or version that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The length is impossible for the type: FrameSizeError.
+    #[error("{0} bytes are an impossible length for this frame type")]
+    Size(usize),
+    /// Major version other than 0, or a type nobody expects here: MalformedRequest.
+    #[error("MHDR {0:02X} is no frame type that is handled here")]
+    Type(u8),
+}
+
+/// A frame from a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uplink<'a> {
+    /// A Join-request.
+    Join(JoinRequest<'a>),
+    /// A Rejoin-request of type 0, 1 or 2 (its layout is right, nothing else is known).
+    Rejoin(&'a [u8]),
+    /// A data frame.
+    Data(DataFrame<'a>),
+}
+
+impl<'a> Uplink<'a> {
+    /// Parse what a radio heard. Downlink types are refused: another gateway's voice is no uplink.
+    pub fn parse(phy: &'a [u8]) -> Result<Uplink<'a>, FrameError> {
+        let mhdr = *phy.first().ok_or(FrameError::Size(0))?;
+        if mhdr & 0b11 != 0 {
+            return Err(FrameError::Type(mhdr));
+        }
+        match mhdr >> 5 {
+            0b000 => phy
+                .try_into()
+                .map(|bytes| Uplink::Join(JoinRequest(bytes)))
+                .map_err(|_| FrameError::Size(phy.len())),
+            0b110 => match (phy.get(1), phy.len()) {
+                (Some(0 | 2), 19) | (Some(1), 24) => Ok(Uplink::Rejoin(phy)),
+                _ => Err(FrameError::Size(phy.len())),
+            },
+            0b010 | 0b100 => DataFrame::parse(phy).map(Uplink::Data),
+            _ => Err(FrameError::Type(mhdr)),
+        }
+    }
+}
+
+/// A Join-request whose length and MHDR are right; the MIC has not been looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JoinRequest<'a>(&'a [u8; 23]);
+
+impl<'a> JoinRequest<'a> {
+    /// Parse a frame that must be a Join-request.
+    pub fn parse(phy: &'a [u8]) -> Result<JoinRequest<'a>, FrameError> {
+        match Uplink::parse(phy)? {
+            Uplink::Join(join) => Ok(join),
+            _ => Err(FrameError::Type(phy[0])),
+        }
+    }
+    /// The whole frame.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+    fn field<const N: usize>(self, at: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.0[at..at + N]);
+        bytes
+    }
+    /// JoinEUI (AppEUI in 1.0.0 to 1.0.3).
+    pub fn join_eui(self) -> JoinEui {
+        JoinEui::from_air(self.field(1))
+    }
+    /// DevEUI.
+    pub fn dev_eui(self) -> DevEui {
+        DevEui::from_air(self.field(9))
+    }
+    /// DevNonce.
+    pub fn dev_nonce(self) -> u16 {
+        u16::from_le_bytes(self.field(17))
+    }
+    /// Check the MIC with a root key (AppKey, or NwkKey for 1.1).
+    pub fn verify(self, root: &Key) -> Option<VerifiedJoin<'a>> {
+        crypto::join_mic_matches(root, self.0).then_some(VerifiedJoin(self))
+    }
+}
+
+/// A Join-request whose MIC matches a root key we hold. Only [`JoinRequest::verify`] makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct VerifiedJoin<'a>(JoinRequest<'a>);
+
+impl<'a> std::ops::Deref for VerifiedJoin<'a> {
+    type Target = JoinRequest<'a>;
+    fn deref(&self) -> &JoinRequest<'a> {
+        &self.0
+    }
+}
+
+/// A data frame whose layout is right; the MIC has not been looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataFrame<'a>(&'a [u8]);
+
+impl<'a> DataFrame<'a> {
+    fn parse(phy: &'a [u8]) -> Result<DataFrame<'a>, FrameError> {
+        let size = FrameError::Size(phy.len());
+        if !(12..=255).contains(&phy.len()) {
+            return Err(size);
+        }
+        let fopts = usize::from(phy[5] & 0x0F);
+        // FRMPayload of at most 242 bytes (TS001 4.3): N of the largest data rate
+        match phy.len().checked_sub(12 + fopts) {
+            Some(rest) if rest <= 243 => Ok(DataFrame(phy)),
+            _ => Err(size),
+        }
+    }
+    /// The whole frame.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+    /// Whether the sender wants an acknowledgement.
+    pub fn is_confirmed(self) -> bool {
+        matches!(self.0[0] >> 5, 0b100 | 0b101)
+    }
+    /// DevAddr.
+    pub fn dev_addr(self) -> DevAddr {
+        DevAddr::from_air([self.0[1], self.0[2], self.0[3], self.0[4]])
+    }
+    /// FCtrl, as sent.
+    pub fn fctrl(self) -> FCtrl {
+        FCtrl(self.0[5])
+    }
+    /// The 16 low bits of the frame counter.
+    pub fn fcnt(self) -> u16 {
+        u16::from_le_bytes([self.0[6], self.0[7]])
+    }
+    /// FOpts, as sent.
+    pub fn fopts(self) -> &'a [u8] {
+        &self.0[8..8 + self.fopts_len()]
+    }
+    fn fopts_len(self) -> usize {
+        usize::from(self.0[5] & 0x0F)
+    }
+    /// FPort and FRMPayload as sent (encrypted); `None` without FPort.
+    pub fn payload(self) -> Option<(u8, &'a [u8])> {
+        let rest = &self.0[8 + self.fopts_len()..self.0.len() - 4];
+        rest.split_first().map(|(port, payload)| (*port, payload))
+    }
+    /// Check the 1.0.x uplink MIC for a full 32-bit counter.
+    pub fn up_mic_matches(self, nwk_s_key: &Key, fcnt: u32) -> bool {
+        crypto::data_mic_matches(nwk_s_key, Direction::Up, self.dev_addr(), fcnt, self.0)
+    }
+}
+
+/// FCtrl of an uplink (TS001 4.3.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FCtrl(u8);
+
+impl FCtrl {
+    /// ADR bit: the network may set the data rate.
+    pub fn adr(self) -> bool {
+        self.0 & 0x80 != 0
+    }
+    /// ADRACKReq: the device wants to hear anything at all.
+    pub fn adr_ack_req(self) -> bool {
+        self.0 & 0x40 != 0
+    }
+    /// The device acknowledges our last confirmed downlink.
+    pub fn ack(self) -> bool {
+        self.0 & 0x20 != 0
+    }
+}
+
+/// A 1.0.x data downlink to be built.
+#[derive(Debug, Clone, Default)]
+pub struct Downlink<'a> {
+    /// Ask for an acknowledgement.
+    pub confirmed: bool,
+    /// Acknowledge the uplink.
+    pub ack: bool,
+    /// More is waiting: the device may want to send soon.
+    pub f_pending: bool,
+    /// MAC commands, at most 15 bytes.
+    pub fopts: &'a [u8],
+    /// FPort and FRMPayload, encrypted already.
+    pub payload: Option<(u8, &'a [u8])>,
+}
+
+impl Downlink<'_> {
+    /// The frame's bytes with MIC. FOpts beyond 15 bytes are the caller's mistake and are cut.
+    pub fn build(&self, nwk_s_key: &Key, addr: DevAddr, fcnt: u32) -> Vec<u8> {
+        let fopts = &self.fopts[..self.fopts.len().min(15)];
+        let mut phy = vec![if self.confirmed { 0xA0 } else { 0x60 }];
+        phy.extend(addr.to_air());
+        let flags = u8::from(self.ack) << 5 | u8::from(self.f_pending) << 4;
+        phy.push(0x80 | flags | fopts.len() as u8);
+        phy.extend(&fcnt.to_le_bytes()[..2]);
+        phy.extend(fopts);
+        if let Some((port, payload)) = self.payload {
+            phy.push(port);
+            phy.extend(payload);
+        }
+        let mic = crypto::data_mic(nwk_s_key, Direction::Down, addr, fcnt, &phy);
+        phy.extend(mic);
+        phy
+    }
+}
+
+/// A Join-accept to be built (TS001 6.2.3).
+#[derive(Debug, Clone)]
+pub struct JoinAccept {
+    /// 24 bits.
+    pub join_nonce: u32,
+    /// The home network.
+    pub net_id: NetId,
+    /// The session's address.
+    pub dev_addr: DevAddr,
+    /// OptNeg, RX1DROffset, RX2 data rate, as on the air.
+    pub dl_settings: u8,
+    /// RxDelay, 0 to 15 s.
+    pub rx_delay: u8,
+    /// Extra channels, as on the air.
+    pub cf_list: Option<[u8; 16]>,
+}
+
+impl JoinAccept {
+    /// The encrypted frame for OptNeg 0 (1.0.x), signed and encrypted with `root`.
+    pub fn build(&self, root: &Key) -> Vec<u8> {
+        let mut phy = self.clear();
+        let mic = crypto::join_mic(root, &phy);
+        phy.extend(mic);
+        crypto::encrypt_join_accept(root, &mut phy[1..]);
+        phy
+    }
+    /// MHDR and fields, without MIC, in the clear.
+    fn clear(&self) -> Vec<u8> {
+        let mut phy = vec![0x20];
+        phy.extend(&self.join_nonce.to_le_bytes()[..3]);
+        phy.extend(self.net_id.to_air());
+        phy.extend(self.dev_addr.to_air());
+        phy.extend([self.dl_settings, self.rx_delay]);
+        phy.extend(self.cf_list.iter().flatten());
+        phy
+    }
+}

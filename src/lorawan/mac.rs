@@ -1,0 +1,72 @@
+//! MAC commands (TS001 5). Decode only after the MIC was found right.
+//!
+//! Uplink commands are walked by their lengths, because an unknown one ends the list: nobody can
+//! know how long it is. Our own decoding, since `lrwn` panics on a DevStatusAns with reserved bits.
+
+/// A command from the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UplinkCommand {
+    /// LinkCheckReq: how well am I heard?
+    LinkCheckReq,
+    /// DeviceTimeReq: what time is it at the end of this uplink?
+    DeviceTimeReq,
+    /// DevStatusAns: battery 0 to 255, margin -32 to 31 dB.
+    DevStatusAns { battery: u8, margin: i8 },
+    /// Another command of 1.0.x, recognised by its length and not acted on.
+    Other(u8),
+}
+
+/// Walk the commands of FOpts or of an FPort 0 payload; stops at the first unknown or cut one.
+pub fn uplink_commands(mut bytes: &[u8]) -> Vec<UplinkCommand> {
+    let mut commands = Vec::new();
+    while let [cid, rest @ ..] = bytes {
+        let length = match cid {
+            0x02 | 0x04 | 0x08 | 0x09 | 0x0D => 0,
+            0x03 | 0x05 | 0x07 | 0x0A | 0x10 | 0x11 | 0x13 => 1,
+            0x06 => 2,
+            _ => break,
+        };
+        let Some((arguments, next)) = rest.split_at_checked(length) else { break };
+        commands.push(match (cid, arguments) {
+            (0x02, _) => UplinkCommand::LinkCheckReq,
+            (0x0D, _) => UplinkCommand::DeviceTimeReq,
+            (0x06, &[battery, margin]) => UplinkCommand::DevStatusAns {
+                battery,
+                // six bits, signed; the two reserved bits are ignored
+                margin: (margin << 2) as i8 >> 2,
+            },
+            _ => UplinkCommand::Other(*cid),
+        });
+        bytes = next;
+    }
+    commands
+}
+
+/// LinkCheckAns: demodulation margin in dB (0 to 254) and number of gateways.
+pub fn link_check_ans(margin: u8, gateways: u8) -> [u8; 3] {
+    [0x02, margin.min(254), gateways]
+}
+
+/// DeviceTimeAns: GPS time at the end of the uplink, seconds and 1/256 s.
+pub fn device_time_ans(gps_seconds: u32, fraction_256: u8) -> [u8; 6] {
+    let s = gps_seconds.to_le_bytes();
+    [0x0D, s[0], s[1], s[2], s[3], fraction_256]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_walked_by_length_and_stop_at_an_unknown_one() {
+        let walked = uplink_commands(&[0x03, 0x07, 0x02, 0x06, 0xFF, 0xE0, 0x0D, 0x7F, 0x02]);
+        let margin = UplinkCommand::DevStatusAns { battery: 255, margin: -32 };
+        use UplinkCommand::*;
+        assert_eq!(walked, [Other(3), LinkCheckReq, margin, DeviceTimeReq]);
+    }
+
+    #[test]
+    fn a_cut_command_is_dropped() {
+        assert_eq!(uplink_commands(&[0x02, 0x06, 0x01]), [UplinkCommand::LinkCheckReq]);
+    }
+}
