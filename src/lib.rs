@@ -6,11 +6,25 @@
 //! through [`backend::door::Rooms`]. Only `app` knows which room is in this house and which is on
 //! another continent.
 
+pub mod app;
+pub mod application;
 pub mod backend;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod control;
+pub mod demo;
+pub mod discovery;
 pub mod fns;
 pub mod hns;
+pub mod jit;
 pub mod js;
 pub mod lorawan;
 pub mod partners;
+pub mod pki;
+pub mod radio;
 pub mod sns;
+pub mod store;
+pub mod systemd;
+pub mod telemetry;
+pub mod tls;

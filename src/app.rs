@@ -1,0 +1,1 @@
+//! Builds every room and its doors; the only one who knows everybody.

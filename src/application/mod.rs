@@ -1,0 +1,1 @@
+//! Our application server: decrypt, deliver, accept and queue downlinks.

@@ -1,0 +1,1 @@
+//! Composes the Config of every room; loads, checks, explains.

@@ -1,0 +1,1 @@
+//! From a name of the federation to an address: names, DNS with DNSSEC, cache.

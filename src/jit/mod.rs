@@ -1,0 +1,1 @@
+//! When may a frame go out: airtime, duty cycle, collisions. Pure.

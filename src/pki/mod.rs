@@ -1,0 +1,1 @@
+//! Certificates of the federation: check, make.

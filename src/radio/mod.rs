@@ -1,0 +1,1 @@
+//! Concentrators behind one trait: semtech-udp, simulated.

@@ -1,0 +1,1 @@
+//! All state at rest: SQLite, one writer, migrations.

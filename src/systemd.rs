@@ -1,0 +1,1 @@
+//! Ready, watchdog, stopping: does nothing without the feature of this name.

@@ -1,0 +1,1 @@
+//! Logs, and the live record of frames and doors that tail and demo show.

@@ -1,0 +1,1 @@
+//! rustls configurations from identity and roots; peer certificate to who it is.
