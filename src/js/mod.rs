@@ -1,5 +1,7 @@
 //! Join server: root keys, nonces, session keys.
 
+pub mod config;
+
 use std::collections::BTreeSet;
 
 use crate::backend::door::{Boxed, Commit, StoreError};
