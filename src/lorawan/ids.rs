@@ -244,7 +244,7 @@ pub enum RangeError {
 impl JoinEuiRange {
     /// The JoinEUIs that share the first `bits` bits of `prefix`, whose other bits are zero.
     pub fn new(prefix: JoinEui, bits: u8) -> Result<JoinEuiRange, RangeError> {
-        if bits > 64 || bits % 4 != 0 {
+        if bits > 64 || !bits.is_multiple_of(4) {
             return Err(RangeError::Bits(bits.to_string()));
         }
         if u64::from_be_bytes(prefix.0) & !mask(bits) != 0 {
