@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 
-use crate::lorawan::{NetId, Region};
-use crate::{js, partners};
+use crate::lorawan::{JoinEuiRange, NetId, Region};
+use crate::{js, partners, radio};
 
-pub use standin::{backend, discovery, radio, store};
+pub use standin::{backend, discovery, store};
 
 /// Where the file is when none is named.
 pub const DEFAULT_PATH: &str = "/etc/roamgate/roamgate.toml";
@@ -312,7 +312,7 @@ impl Config {
         }
         let ranges = &self.join_server.join_euis;
         for (i, range) in ranges.iter().enumerate() {
-            if let Some(earlier) = ranges.iter().take(i).find(|earlier| earlier.overlaps(*range)) {
+            if let Some(earlier) = ranges.iter().take(i).find(|earlier| overlap(**earlier, *range)) {
                 refuse(
                     format!("join_server.join_euis[{i}]"),
                     format!("{range} and {earlier} have JoinEUIs in common"),
@@ -339,9 +339,10 @@ impl Config {
     }
 
     fn check_radios(&self, refuse: &mut impl FnMut(String, String, &str)) {
-        let listens: Vec<_> = self.radio.iter().map(radio::Config::listen).collect();
+        let listens: Vec<_> =
+            self.radio.iter().map(|radio::Config::SemtechUdp(radio)| radio.listen).collect();
         for (i, listen) in listens.iter().enumerate() {
-            if listen.is_some() && listens.iter().take(i).any(|earlier| earlier == listen) {
+            if listens.iter().take(i).any(|earlier| earlier == listen) {
                 refuse(
                     format!("radio[{i}].listen"),
                     "two radios listen on the same address and port".into(),
@@ -379,6 +380,10 @@ impl Config {
 /// 000000 and 000001 are for experiments and private networks (TS002 table 2).
 fn is_nobodys(net_id: NetId) -> bool {
     matches!(net_id.to_msb(), [0, 0, 0 | 1])
+}
+
+fn overlap(a: JoinEuiRange, b: JoinEuiRange) -> bool {
+    a.contains(b.prefix()) || b.contains(a.prefix())
 }
 
 fn is_pin(pin: &str) -> bool {
@@ -826,38 +831,6 @@ mod standin {
         }
     }
 
-    pub mod radio {
-        use std::net::SocketAddr;
-
-        use serde::{Deserialize, Serialize};
-
-        /// One `[[radio]]`.
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-        pub enum Config {
-            /// Packet forwarders.
-            SemtechUdp {
-                /// Address and UDP port.
-                listen: SocketAddr,
-            },
-        }
-
-        impl Default for Config {
-            fn default() -> Config {
-                Config::SemtechUdp { listen: SocketAddr::from(([0, 0, 0, 0], 1700)) }
-            }
-        }
-
-        impl Config {
-            /// Where it listens.
-            pub fn listen(&self) -> Option<SocketAddr> {
-                match self {
-                    Config::SemtechUdp { listen } => Some(*listen),
-                }
-            }
-        }
-    }
-
     pub mod backend {
         use std::net::SocketAddr;
         use std::path::PathBuf;
@@ -953,7 +926,7 @@ mod tests {
             (
                 "[join_server]\njoin_euis = [\"70B3D57ED0000001/40\"]\n",
                 "r.toml:2:13: join_server.join_euis: ",
-                "70B3D57ED0000000/40 is the range",
+                "digits behind its first 40 bits",
             ),
             (
                 "[backend]\nlisten = \"[::]:443\"\nidentity = { chain = \"c.pem\" }\n",
@@ -1119,7 +1092,7 @@ mod tests {
             entry.passive = passive;
             config.roaming.partner.push(entry);
             config.backend = backend.then(|| toml::from_str::<Config>(BACKEND).unwrap().backend.unwrap());
-            let range = js::config::JoinEuiRange::one(crate::lorawan::JoinEui::from_msb(join_eui.to_be_bytes()));
+            let range = JoinEuiRange::from(crate::lorawan::JoinEui::from_msb(join_eui.to_be_bytes()));
             config.join_server.join_euis.push(range);
             config.control.socket = Some(socket.into());
             let text = config.to_toml().unwrap();
