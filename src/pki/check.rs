@@ -162,7 +162,11 @@ pub fn identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, CheckError
     let leaf = facts(first)?;
     let mut valid_until = leaf.not_after;
     for certificate in above {
-        valid_until = valid_until.min(facts(certificate)?.not_after);
+        let facts = facts(certificate)?;
+        // a root that came along is not what the leaf rests on
+        if !facts.self_signed {
+            valid_until = valid_until.min(facts.not_after);
+        }
     }
     Ok(PeerIdentity {
         dns_names: leaf.dns_names,
@@ -674,4 +678,179 @@ fn usages(report: &mut Report, leaf: &Facts) {
         (false, false) => "good for neither server nor client",
     };
     report.hint(missing, "issue it with both usages, or keep a second pair for the other direction");
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use proptest::prelude::*;
+    use rustls_pki_types::pem::PemObject;
+
+    use super::super::make::{Authority, IntermediateSpec, LeafSpec, RootSpec};
+    use super::*;
+    use crate::clock::Clock;
+
+    const OURS: &str = "c0002f.netids.iot.example";
+
+    fn certs(pem: &str) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().unwrap()
+    }
+
+    /// Root, member, and a leaf of the member as `spec` says.
+    fn federation(
+        spec: &LeafSpec,
+    ) -> (Vec<CertificateDer<'static>>, Vec<CertificateDer<'static>>, Authority) {
+        let clock = Clock::system();
+        let root = Authority::root(&RootSpec::new("root"), &clock).unwrap();
+        let member = root.intermediate(&IntermediateSpec::new("member", [OURS]), &clock).unwrap();
+        let chain = certs(&member.issue(spec, &clock).unwrap().chain_pem);
+        (chain, certs(&root.cert_pem), root)
+    }
+
+    fn good() -> LeafSpec {
+        LeafSpec::new("c0002f", [OURS])
+    }
+
+    fn odd(names: &[&str]) -> LeafSpec {
+        LeafSpec { unchecked: true, ..LeafSpec::new("c0002f", names.iter().copied()) }
+    }
+
+    fn now() -> Timestamp {
+        Clock::system().wall()
+    }
+
+    fn says(report: &Report, weight: Weight, words: &str) {
+        let found =
+            report.findings.iter().any(|finding| finding.weight == weight && finding.what.contains(words));
+        assert!(found, "{words}: {:#?}", report.findings);
+        assert_eq!(report.is_good(), report.findings.iter().all(|finding| finding.weight == Weight::Hint));
+    }
+
+    #[test]
+    fn a_good_chain_has_no_findings() {
+        let (chain, roots, _) = federation(&good());
+        assert_eq!(inspect(&chain, None, &roots, now()).findings, []);
+        assert_eq!(inspect(&roots, None, &roots, now()).findings, []);
+        assert_eq!(inspect(&chain[1..], None, &roots, now()).findings, []);
+    }
+
+    #[test]
+    fn each_known_defect_is_called_by_its_name() {
+        let (chain, roots, root) = federation(&good());
+        let look = |chain: &[CertificateDer<'_>]| inspect(chain, None, &roots, now());
+        says(&look(&chain[..1]), Weight::Fault, "the intermediate is missing");
+        says(&inspect(&chain[..1], None, &[], now()), Weight::Fault, "the intermediate is missing");
+        let reversed: Vec<_> = chain.iter().rev().cloned().collect();
+        says(&look(&reversed), Weight::Fault, "wrong order");
+        let with_root: Vec<_> = chain.iter().chain(&roots).cloned().collect();
+        says(&look(&with_root), Weight::Hint, "ends with a root");
+        says(&look(&[]), Weight::Fault, "no certificate");
+        says(&look(&[CertificateDer::from(vec![0x30, 0])]), Weight::Fault, "not an X.509 certificate");
+
+        says(&look(&federation(&odd(&["*.joineui.iot.example"])).0), Weight::Fault, "matches one");
+        says(&look(&federation(&odd(&[""])).0), Weight::Fault, "empty SAN");
+        says(&look(&federation(&odd(&["c0002f.netids.iot.example."])).0), Weight::Fault, "ends with a dot");
+        says(&look(&federation(&odd(&[])).0), Weight::Fault, "holds no DNS name");
+        says(
+            &look(&federation(&odd(&["000001.netids.iot.example"])).0),
+            Weight::Fault,
+            "not within the names",
+        );
+        let client = LeafSpec { server: false, ..good() };
+        says(&look(&federation(&client).0), Weight::Hint, "for a client only");
+
+        let (_, others, _) = federation(&good());
+        says(&inspect(&chain, None, &others, now()), Weight::Fault, "none of the roots");
+        let other_key = parse(&chain[1]).unwrap().public_key().raw.to_vec();
+        says(&inspect(&chain, Some(&other_key), &roots, now()), Weight::Fault, "private key does not belong");
+        let own_key = parse(&chain[0]).unwrap().public_key().raw.to_vec();
+        assert!(inspect(&chain, Some(&own_key), &roots, now()).is_good());
+
+        let clock = Clock::system();
+        let anybody = IntermediateSpec { unconstrained: true, ..IntermediateSpec::new("anybody", [OURS]) };
+        let anybody = root.intermediate(&anybody, &clock).unwrap();
+        let chain = certs(&anybody.issue(&good(), &clock).unwrap().chain_pem);
+        says(&look(&chain), Weight::Fault, "no critical name constraints");
+        let direct = certs(&root.issue(&good(), &clock).unwrap().chain_pem);
+        says(&look(&direct), Weight::Fault, "signed by the root itself");
+    }
+
+    #[test]
+    fn dates_are_told_in_time() {
+        let (chain, roots, _) = federation(&good());
+        let at = |days: i64| inspect(&chain, None, &roots, now() + SignedDuration::from_hours(24 * days + 1));
+        assert!(at(360).findings.is_empty());
+        says(&at(380), Weight::Hint, "ends in 17 days");
+        says(&at(400), Weight::Fault, "expired 2 days ago");
+        says(&at(-1), Weight::Fault, "not valid before");
+        says(&at(365 * 21), Weight::Fault, "the root CN=root expired");
+    }
+
+    #[test]
+    fn a_name_lies_in_a_subtree_by_whole_labels() {
+        let trees = [".C0002F.netids.iot.example.".to_owned()];
+        assert!(is_within(OURS, &trees) && is_within("ns.c0002f.netids.iot.example.", &trees));
+        assert!(!is_within("ac0002f.netids.iot.example", &trees) && !is_within("netids.iot.example", &trees));
+    }
+
+    #[test]
+    fn only_whole_names_of_a_proven_leaf_are_spoken_for() {
+        let (chain, ..) = federation(&odd(&[OURS, "*.c0002f.netids.iot.example", "", "a.iot.example."]));
+        let peer = identity(&chain).unwrap();
+        assert!(!peer.speaks_for(OURS));
+        let peer = peer.proven(true, &PeerRules::default());
+        assert_eq!(peer.names, [OURS]);
+        assert!(peer.speaks_for("C0002F.netids.iot.example."));
+        assert!(!peer.speaks_for(""));
+    }
+
+    #[test]
+    fn a_pin_is_read_as_it_is_written() {
+        let pin = Pin::of(b"key");
+        assert_eq!(pin.to_string().parse::<Pin>(), Ok(pin));
+        for wrong in ["", "sha256/", "sha256/AAAA", "sha1/AAAA", &pin.to_string()[7..]] {
+            assert!(wrong.parse::<Pin>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_old_rsa_certificate_with_sha_1_is_refused() {
+        let bytes =
+            CertificateDer::from_pem_slice(include_bytes!("../../tests/fixtures/pki/rsa-1024-sha1.pem"));
+        let facts = facts(&bytes.unwrap()).unwrap();
+        assert_eq!((facts.key.as_str(), facts.signature.as_str()), ("RSA 1024", "RSA SHA-1"));
+        assert!(matches!(acceptable(&facts), Err(CheckError::Key(_))));
+        for (file, key) in [
+            (&include_bytes!("../../tests/fixtures/pki/rsa-2048.pem")[..], "RSA 2048"),
+            (&include_bytes!("../../tests/fixtures/pki/p-384.pem")[..], "P-384"),
+        ] {
+            let facts = super::facts(&CertificateDer::from_pem_slice(file).unwrap()).unwrap();
+            assert_eq!(facts.key, key);
+            acceptable(&facts).unwrap();
+        }
+        let curve = include_bytes!("../../tests/fixtures/pki/ed25519.pem");
+        let facts = super::facts(&CertificateDer::from_pem_slice(curve).unwrap()).unwrap();
+        assert!(matches!(acceptable(&facts), Err(CheckError::Key(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let chain = [CertificateDer::from(bytes)];
+            prop_assert!(!inspect(&chain, None, &chain, Timestamp::UNIX_EPOCH).is_good());
+            prop_assert!(identity(&chain).is_err());
+        }
+
+        #[test]
+        fn a_damaged_certificate_is_judged_without_a_panic(at in 0_usize..400, value in any::<u8>()) {
+            static CHAIN: std::sync::LazyLock<Vec<CertificateDer<'static>>> =
+                std::sync::LazyLock::new(|| federation(&good()).0);
+            let mut leaf = CHAIN[0].to_vec();
+            let at = at % leaf.len();
+            leaf[at] = value;
+            let chain = [CertificateDer::from(leaf), CHAIN[1].clone()];
+            let _ = inspect(&chain, None, &chain, now());
+            let _ = identity(&chain);
+        }
+    }
 }
