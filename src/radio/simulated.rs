@@ -374,7 +374,7 @@ impl Head {
 }
 
 /// Time of one symbol.
-fn symbol(modulation: Modulation) -> Duration {
+pub(crate) fn symbol(modulation: Modulation) -> Duration {
     match modulation {
         Modulation::Lora { sf, bandwidth } => {
             Duration::from_secs_f64(f64::from(1_u32 << sf.min(12)) / f64::from(bandwidth.max(1)))
