@@ -17,16 +17,17 @@ use crate::backend::door::{Boxed, Deadline};
 use crate::clock::{Clock, Instant};
 use crate::fns::{self, AirError, Count, Heard, Sent, Tx};
 use crate::jit;
+use crate::lorawan::crypto::Direction;
 use crate::lorawan::{GatewayEui, Modulation};
 
-use super::{Heads, Radio};
+use super::{HeadStatus, Heads, Radio};
 
 /// A frame with this much time or less before its slot is refused (the reference packet forwarder).
 const TOO_LATE: Duration = Duration::from_micros(42_500);
 /// A frame that is further ahead than this is refused.
 const TOO_EARLY: Duration = Duration::from_secs(512);
-/// What a concentrator needs between two of its own transmissions.
-const TURNAROUND: Duration = Duration::from_millis(1);
+/// Silence that it wants between two of its own transmissions.
+const TURNAROUND: Duration = TOO_LATE;
 /// The stronger of two frames survives with this advantage, dB.
 const CAPTURE: f64 = 6.0;
 /// Symbols of preamble that a receiver must see to lock on a frame.
@@ -124,6 +125,7 @@ struct State {
 }
 
 struct Head {
+    name: String,
     heard: mpsc::Sender<Heard>,
     session: u64,
     epoch: Instant,
@@ -131,6 +133,9 @@ struct Head {
     offset: u32,
     location: Option<(f64, f64)>,
     online: bool,
+    last_seen: Option<(Instant, jiff::Timestamp)>,
+    rx_ok: u64,
+    rx_bad: u64,
     handovers: Vec<Handover>,
 }
 
@@ -196,7 +201,20 @@ impl Air {
         let epoch = self.0.clock.now();
         let mut state = self.state();
         let (session, offset) = (state.rng.random(), state.rng.random());
-        let head = Head { heard: to, session, epoch, offset, location, online: true, handovers: Vec::new() };
+        let head = Head {
+            name: name.to_string(),
+            heard: to,
+            session,
+            epoch,
+            offset,
+            location,
+            online: true,
+            last_seen: None,
+            rx_ok: 0,
+            rx_bad: 0,
+            // what was noted belongs to the place, not to the program that listens there
+            handovers: state.heads.remove(&gateway).map(|before| before.handovers).unwrap_or_default(),
+        };
         state.heads.insert(gateway, head);
         Radio { name: name.to_string(), heard, heads: Arc::new(OneHead { air: self.clone(), gateway }) }
     }
@@ -269,16 +287,21 @@ impl State {
 
     /// The device's frame has ended: every head in reach hears it, if nothing was in the way.
     fn deliver(&mut self, frame: &Frame, device: u64, time: jiff::Timestamp) {
-        let in_reach: Vec<GatewayEui> = self.heads.keys().copied().collect();
-        for gateway in in_reach {
+        let everywhere: Vec<GatewayEui> = self.heads.keys().copied().collect();
+        for gateway in everywhere {
             let sending = self
                 .frames
                 .iter()
                 .any(|own| own.voice == Voice::Head(gateway) && own.overlaps(frame.start, frame.end));
-            let Some(link) = (if sending { None } else { self.understood(frame, device, gateway) }) else {
+            let link = if sending { None } else { self.understood(frame, device, gateway) };
+            let in_reach = self.links.contains_key(&(device, gateway));
+            let Some(head) = self.heads.get_mut(&gateway).filter(|head| head.is_online()) else { continue };
+            let Some(link) = link else {
+                head.rx_bad += u64::from(in_reach);
                 continue;
             };
-            let Some(head) = self.heads.get(&gateway).filter(|head| head.online) else { continue };
+            head.rx_ok += 1;
+            head.last_seen = Some((frame.end, time));
             let heard = Heard {
                 phy: frame.phy.clone(),
                 gateway,
@@ -302,9 +325,9 @@ impl State {
         let gone = AirError::Gone(tx.gateway);
         let Some(head) = self.heads.get_mut(&tx.gateway) else { return Err(gone) };
         let start = head.instant(tx.at, now);
-        let end = start.unwrap_or(now) + jit::airtime(tx.modulation, tx.phy.len(), false);
+        let end = start.unwrap_or(now) + jit::airtime(tx.modulation, tx.phy.len(), Direction::Down);
         let outcome = match start {
-            _ if !head.online || head.session != tx.session => Err(gone),
+            _ if !head.is_online() || head.session != tx.session => Err(gone),
             None => Err(AirError::TooLate),
             Some(start) if start - now <= TOO_LATE => Err(AirError::TooLate),
             Some(start) if start - now > TOO_EARLY => Err(AirError::TooEarly),
@@ -356,6 +379,11 @@ impl State {
 }
 
 impl Head {
+    /// It has power, and somebody listens to it.
+    fn is_online(&self) -> bool {
+        self.online && !self.heard.is_closed()
+    }
+
     fn count(&self, at: Instant) -> Count {
         Count(self.offset).plus(at.saturating_duration_since(self.epoch))
     }
@@ -399,7 +427,7 @@ struct OneHead {
 
 impl OneHead {
     fn online(&self) -> bool {
-        self.air.state().heads.get(&self.gateway).is_some_and(|head| head.online)
+        self.air.state().heads.get(&self.gateway).is_some_and(Head::is_online)
     }
 }
 
@@ -420,6 +448,26 @@ impl fns::Air for OneHead {
 impl Heads for OneHead {
     fn has(&self, gateway: GatewayEui) -> bool {
         gateway == self.gateway
+    }
+
+    fn status(&self) -> Vec<HeadStatus> {
+        let state = self.air.state();
+        let Some(head) = state.heads.get(&self.gateway) else { return Vec::new() };
+        let taken = head.handovers.iter().filter(|handover| handover.outcome.is_ok()).count() as u64;
+        vec![HeadStatus {
+            gateway: self.gateway,
+            name: head.name.clone(),
+            online: head.is_online(),
+            last_seen: head.last_seen.map(|(at, _)| at),
+            last_seen_time: head.last_seen.map(|(_, time)| time),
+            address: None,
+            rx_ok: head.rx_ok,
+            rx_bad: head.rx_bad,
+            tx_ok: taken,
+            tx_failed: head.handovers.len() as u64 - taken,
+            rtt: None,
+            location: head.location,
+        }]
     }
 }
 
@@ -443,7 +491,7 @@ impl DeviceRadio {
     pub async fn transmit(&self, phy: &[u8], frequency: u32, modulation: Modulation) -> (Instant, Instant) {
         let clock = self.air.0.clock.clone();
         let start = clock.now();
-        let end = start + jit::airtime(modulation, phy.len(), true);
+        let end = start + jit::airtime(modulation, phy.len(), Direction::Up);
         let frame =
             Frame { voice: Voice::Device(self.id), start, end, frequency, modulation, phy: phy.to_vec() };
         {
@@ -533,7 +581,7 @@ mod tests {
         transmit(&radio, tx).await.unwrap();
         let received = device.listen(window(end + ms(5000))).await.unwrap();
         assert_eq!(received.start, end + ms(5000));
-        assert_eq!(received.end - received.start, jit::airtime(SF7, 33, false));
+        assert_eq!(received.end - received.start, jit::airtime(SF7, 33, Direction::Down));
         let handover = &air.handovers(GATEWAY)[0];
         assert_eq!(handover.start, end + ms(5000));
         assert!(handover.lead() > ms(4990));
