@@ -1,1 +1,3 @@
 //! From a name of the federation to an address: names, DNS with DNSSEC, cache.
+
+pub mod name;

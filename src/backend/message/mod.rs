@@ -9,6 +9,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use crate::lorawan::frame::FrameError;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 
 /// Who speaks or is spoken to (SenderID, ReceiverID).
@@ -66,6 +67,9 @@ pub struct Refusal {
     pub code: ResultCode,
     /// Lifetime of a hold-off, in seconds (Deferred and policy refusals).
     pub lifetime: Option<u32>,
+    /// The counter that would have been right, from an sNS that refuses an FCntDown. Inside the
+    /// house only: TS002 has no object for it in an answer.
+    pub fcnt_down: Option<u32>,
     /// For people.
     pub description: String,
 }
@@ -73,7 +77,18 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with its reason.
     pub fn new(code: ResultCode, description: impl Into<String>) -> Refusal {
-        Refusal { code, lifetime: None, description: description.into() }
+        Refusal { code, lifetime: None, fcnt_down: None, description: description.into() }
+    }
+}
+
+impl From<FrameError> for Refusal {
+    /// Which code a frame that does not parse deserves (TS002 11.1): an empty one is malformed.
+    fn from(error: FrameError) -> Refusal {
+        let code = match error {
+            FrameError::Size(0) | FrameError::Type(_) => ResultCode::MalformedRequest,
+            FrameError::Size(_) => ResultCode::FrameSizeError,
+        };
+        Refusal::new(code, error.to_string())
     }
 }
 
