@@ -1,5 +1,6 @@
 //! Join server: root keys, nonces, session keys.
 
+pub mod config;
 mod join;
 
 use std::collections::BTreeSet;
