@@ -5,11 +5,33 @@
 
 use std::fmt;
 
+use aes_kw::cipher::Array;
+use aes_kw::cipher::consts::U16;
 use aes_kw::{KeyInit, KwAes128, KwAes192, KwAes256};
 use zeroize::Zeroizing;
 
-use super::message::KeyEnvelope;
 use crate::lorawan::Key;
+
+/// A key in an envelope (TS002 table 11). To an NS the AppSKey is always one of these, unopened.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyEnvelope {
+    /// Name of the key-encryption key; `None`: `key` is the key itself.
+    pub label: Option<String>,
+    /// 16 bytes clear or 24 wrapped (RFC 3394).
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for KeyEnvelope {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "KeyEnvelope({:?})", self.label)
+    }
+}
+
+impl Drop for KeyEnvelope {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.key);
+    }
+}
 
 /// Why a key was not put into an envelope or taken out of one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +72,8 @@ enum Cipher {
 
 impl Kek {
     /// A key of 16, 24 or 32 bytes under its agreed label.
-    pub fn new(label: impl Into<String>, key: &[u8]) -> Result<Kek, KekError> {
+    pub fn new(label: impl Into<String>, key: impl AsRef<[u8]>) -> Result<Kek, KekError> {
+        let key = key.as_ref();
         let cipher = match key.len() {
             16 => key.try_into().ok().map(|key| Cipher::Aes128(Zeroizing::new(key))),
             24 => key.try_into().ok().map(|key| Cipher::Aes192(Zeroizing::new(key))),
@@ -65,8 +88,29 @@ impl Kek {
         &self.label
     }
 
+    /// Put a key into an envelope.
+    pub fn wrap(&self, key: &Key) -> KeyEnvelope {
+        let key = Array::<u8, U16>(*key.expose());
+        let wrapped = match &self.cipher {
+            Cipher::Aes128(kek) => KwAes128::new((&**kek).into()).wrap_fixed_key(&key),
+            Cipher::Aes192(kek) => KwAes192::new((&**kek).into()).wrap_fixed_key(&key),
+            Cipher::Aes256(kek) => KwAes256::new((&**kek).into()).wrap_fixed_key(&key),
+        };
+        KeyEnvelope { label: Some(self.label.clone()), key: wrapped.to_vec() }
+    }
+
+    /// Take a key out of an envelope that carries this key's label.
+    pub fn unwrap(&self, envelope: &KeyEnvelope) -> Result<Key, KekError> {
+        if envelope.label.as_ref() != Some(&self.label) {
+            let label = envelope.label.iter().flat_map(|label| label.chars()).take(40);
+            return Err(KekError::UnknownLabel(label.collect()));
+        }
+        let length = KekError::Length(envelope.key.len());
+        Key::from_slice(&self.unwrap_bytes(&envelope.key)?).ok_or(length)
+    }
+
     /// Wrap key data: a multiple of 8 bytes, at least 16. The result is 8 bytes longer.
-    pub fn wrap(&self, key: &[u8]) -> Result<Vec<u8>, KekError> {
+    pub fn wrap_bytes(&self, key: &[u8]) -> Result<Vec<u8>, KekError> {
         if key.len() < 16 {
             return Err(KekError::Length(key.len()));
         }
@@ -80,8 +124,8 @@ impl Kek {
         Ok(wrapped)
     }
 
-    /// Undo [`Kek::wrap`].
-    pub fn unwrap(&self, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, KekError> {
+    /// Undo [`Kek::wrap_bytes`].
+    pub fn unwrap_bytes(&self, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, KekError> {
         if wrapped.len() < 24 || !wrapped.len().is_multiple_of(8) {
             return Err(KekError::Length(wrapped.len()));
         }
@@ -117,7 +161,7 @@ impl Keks {
     /// Put a key into an envelope for the partner.
     pub fn seal(&self, key: &Key) -> Result<KeyEnvelope, KekError> {
         match &self.send {
-            Some(kek) => Ok(KeyEnvelope { label: Some(kek.label.clone()), key: kek.wrap(key.expose())? }),
+            Some(kek) => Ok(kek.wrap(key)),
             None if self.allow_clear => Ok(KeyEnvelope { label: None, key: key.expose().to_vec() }),
             None => Err(KekError::NoKek),
         }
@@ -133,8 +177,7 @@ impl Keks {
         };
         let kek = self.open.iter().find(|kek| kek.label == *label);
         let kek = kek.ok_or_else(|| KekError::UnknownLabel(label.chars().take(40).collect()))?;
-        let key = kek.unwrap(&envelope.key)?;
-        Key::from_slice(&key).ok_or(KekError::Length(envelope.key.len()))
+        kek.unwrap(envelope)
     }
 }
 

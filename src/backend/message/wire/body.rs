@@ -545,11 +545,8 @@ fn frame(phy: &[u8]) -> Decoded<Uplink<'_>> {
 }
 
 fn frame_refusal(error: FrameError) -> Refusal {
-    let code = match error {
-        FrameError::Size(_) => ResultCode::FrameSizeError,
-        FrameError::Type(_) => ResultCode::MalformedRequest,
-    };
-    Refusal::new(code, format!("PHYPayload: {error}"))
+    let refusal = Refusal::from(error);
+    Refusal { description: format!("PHYPayload: {error}"), ..refusal }
 }
 
 /// A data downlink whose length is possible.

@@ -445,7 +445,7 @@ pub fn decode_answer(
     }
     // A refusal stands even if its Lifetime cannot be read.
     let lifetime = fields.u32("Lifetime").ok().flatten();
-    Ok(Err(Refusal { code, lifetime, description }))
+    Ok(Err(Refusal { lifetime, ..Refusal::new(code, description) }))
 }
 
 fn result(fields: &Fields) -> Result<(ResultCode, String), Confused> {
