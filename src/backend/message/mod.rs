@@ -11,6 +11,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+pub use super::keywrap::KeyEnvelope;
 use crate::lorawan::frame::FrameError;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 
