@@ -1,1 +1,3 @@
 //! A federation on one machine.
+
+pub mod zone;
