@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn kek() -> Kek {
-        Kek::new("as", hex!("000102030405060708090a0b0c0d0e0f").to_vec()).unwrap()
+        Kek::new("as", hex!("000102030405060708090a0b0c0d0e0f")).unwrap()
     }
 
     fn code(outcome: (Result<JoinAns, Refusal>, Commit)) -> (ResultCode, Commit) {
