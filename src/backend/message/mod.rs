@@ -5,6 +5,8 @@
 
 pub mod wire;
 
+pub use super::keywrap::KeyEnvelope;
+
 use std::fmt;
 
 use jiff::Timestamp;
