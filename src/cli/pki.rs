@@ -501,9 +501,9 @@ mod tests {
         }
         fn federation() -> Desk {
             let desk = Desk::new();
-            desk.types("root --out @/root --name IoT").unwrap();
+            desk.types("root --out @/iot --name IoT").unwrap();
             desk.types(
-                "intermediate --root @/root --net-id C0002F --join-eui 70B3D57ED0000000/40 --join-eui 00005E100000002F \
+                "intermediate --root @/iot --net-id C0002F --join-eui 70B3D57ED0000000/40 --join-eui 00005E100000002F \
                  --host hub.member.example --net-id-suffix .netids.iot.example. --join-eui-suffix joineuis.iot.example \
                  --out @/member",
             )
@@ -531,7 +531,7 @@ mod tests {
         tls::Roots::load(&[desk.at("node/root.pem")]).unwrap();
 
         let (text, good) = desk
-            .types("inspect @/node/chain.pem @/member/intermediate.pem @/root/root.pem --key @/node/key.pem")
+            .types("inspect @/node/chain.pem @/member/intermediate.pem @/iot/root.pem --key @/node/key.pem")
             .unwrap();
         print!("{text}");
         assert!(good, "{text}");
@@ -563,7 +563,7 @@ mod tests {
         let chain = std::fs::read_to_string(desk.at("node/chain.pem")).unwrap();
         let end = chain.find("-----END CERTIFICATE-----\n").unwrap() + 26;
         std::fs::write(desk.at("leaf.pem"), &chain[..end]).unwrap();
-        let (text, good) = desk.types("inspect @/leaf.pem --root @/root/root.pem").unwrap();
+        let (text, good) = desk.types("inspect @/leaf.pem --root @/iot/root.pem").unwrap();
         print!("{text}");
         assert!(!good && text.contains("FAULT") && text.contains("cat leaf.pem intermediate.pem"), "{text}");
     }
@@ -571,13 +571,13 @@ mod tests {
     #[test]
     fn what_nobody_owns_is_refused_with_a_reason() {
         let desk = Desk::federation();
-        desk.refuses("root --out @/root", "exists and is not overwritten");
-        desk.refuses("intermediate --root @/root --out @/x", "could name anybody");
+        desk.refuses("root --out @/iot", "exists and is not overwritten");
+        desk.refuses("intermediate --root @/iot --out @/x", "could name anybody");
         desk.refuses("intermediate --root @/nowhere --out @/x", "no folder of a root");
-        desk.refuses("intermediate --root @/root --out @/x --host joineuis.iot.example", "--join-eui-suffix");
-        desk.refuses("intermediate --root @/root --out @/x --net-id C0002F", "--net-id-suffix");
+        desk.refuses("intermediate --root @/iot --out @/x --host joineuis.iot.example", "--join-eui-suffix");
+        desk.refuses("intermediate --root @/iot --out @/x --net-id C0002F", "--net-id-suffix");
         let line =
-            "intermediate --root @/root --out @/x --net-id-suffix n.example --join-eui-suffix j.example";
+            "intermediate --root @/iot --out @/x --net-id-suffix n.example --join-eui-suffix j.example";
         desk.refuses(&format!("{line} --join-eui 7000000000000000/4"), "wider than a manufacturer's OUI");
         desk.refuses(&format!("{line} --host n.example"), "reaches into n.example");
         desk.refuses(&format!("{line} --host 00000a.n.example"), "reaches into n.example");
