@@ -99,6 +99,10 @@ pub trait Heads: Air {
     fn listening(&self) -> Option<SocketAddr> {
         None
     }
+    /// What the radio counted since the start, by name: datagrams dropped and why, for example.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// What is known of one head.
