@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::{Stream, future, stream};
 use hickory_net::dnssec::DnssecDnsHandle;
 use hickory_net::xfer::{DnsHandle, FirstAnswer, RetryDnsHandle};
-use hickory_net::{DnsError, NetError};
+use hickory_net::{DnsError, NetError, NoRecords};
 use hickory_proto::dnssec::rdata::DNSSECRData;
 use hickory_proto::dnssec::{Proof, TrustAnchors};
 use hickory_proto::op::{DnsRequest, DnsRequestOptions, DnsResponse, Query, ResponseCode};
@@ -572,7 +572,7 @@ impl Asker {
 
     fn forget_keys(&self) {
         if let Asker::Validating(validating) = self {
-            validating.keys.kept().clear();
+            validating.keys.forget();
         }
     }
 
@@ -869,39 +869,82 @@ async fn ask_here(
     last
 }
 
-/// The keys of the zones on the way from a trust anchor, which every validation asks for again.
+/// What every validation asks for again: the keys of the zones on the way from a trust anchor, and where zones begin.
 #[derive(Clone)]
 struct Keys {
     handle: Plain,
     clock: Clock,
-    kept: Arc<Mutex<KeptKeys>>,
+    kept: Arc<Mutex<Kept>>,
 }
 
-type KeptKeys = BTreeMap<(Name, RecordType), (DnsResponse, Instant)>;
+#[derive(Default)]
+struct Kept {
+    /// DNSKEY, DS and NS replies. Raw: each validation checks them again.
+    replies: BTreeMap<(Name, RecordType), (DnsResponse, Instant)>,
+    /// Names and the apex of their zone, as the SOA of a denial told: no zone begins in between.
+    apexes: BTreeMap<Name, (Name, Instant)>,
+}
 
 const KEYS_KEPT_FOR: Duration = Duration::from_secs(300);
-const MOST_KEYS: usize = 512;
+const APEXES_KEPT_FOR: Duration = Duration::from_secs(60);
+const MOST_KEPT: usize = 512;
 
 impl Keys {
-    fn kept(&self) -> MutexGuard<'_, KeptKeys> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, key: (Name, RecordType), response: &DnsResponse) {
-        let ttl = response.answers.iter().map(|record| record.ttl).min().unwrap_or(0);
-        let now = self.clock.now();
-        let mut kept = self.kept();
-        if kept.len() >= MOST_KEYS {
-            kept.clear();
-        }
-        kept.insert(key, (response.clone(), now + KEYS_KEPT_FOR.min(Duration::from_secs(ttl.into()))));
+    fn forget(&self) {
+        *self.kept() = Kept::default();
     }
 
     /// When the first signature over the keys above a name ends; of several over one set, the last counts.
     fn end(&self, at: &Name) -> Option<u64> {
         let kept = self.kept();
-        let above = kept.iter().filter(|((name, _), _)| name.zone_of(at));
+        let above = kept.replies.iter().filter(|((name, _), _)| name.zone_of(at));
         above.filter_map(|(_, (response, _))| response.answers.iter().filter_map(expiration).max()).min()
+    }
+}
+
+impl Kept {
+    fn reply(&self, query: &Query, now: Instant) -> Option<Result<DnsResponse, NetError>> {
+        let (name, kind) = (query.name().to_lowercase(), query.query_type());
+        // To prove that a zone is unsigned, hickory looks for its apex label by label, and our names have
+        // 16 or 32 of them. These are hints that it does not validate: whatever it finds, the DS record
+        // that is missing there has to be denied with a proof.
+        let inside = |(below, (apex, until)): (&Name, &(Name, Instant))| {
+            *until > now && name != *apex && apex.zone_of(&name) && name.zone_of(below)
+        };
+        if kind == RecordType::NS && self.apexes.iter().any(inside) {
+            return Some(Err(NoRecords::new(query.clone(), ResponseCode::NoError).into()));
+        }
+        let (response, until) = self.replies.get(&(name, kind))?;
+        (*until > now).then(|| Ok(response.clone()))
+    }
+
+    fn keep(&mut self, query: &Query, result: &Result<DnsResponse, NetError>, now: Instant) {
+        let (name, kind) = (query.name().to_lowercase(), query.query_type());
+        match result {
+            Ok(response) if !response.answers.is_empty() => {
+                let ttl = response.answers.iter().map(|record| record.ttl).min().unwrap_or(0);
+                let until = now + KEYS_KEPT_FOR.min(Duration::from_secs(ttl.into()));
+                make_room(&mut self.replies);
+                self.replies.insert((name, kind), (response.clone(), until));
+            }
+            Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords { soa: Some(soa), .. })))
+                if kind == RecordType::NS =>
+            {
+                make_room(&mut self.apexes);
+                self.apexes.insert(name, (soa.name.to_lowercase(), now + APEXES_KEPT_FOR));
+            }
+            _ => (),
+        }
+    }
+}
+
+fn make_room<K: Ord, V>(map: &mut BTreeMap<K, V>) {
+    if map.len() >= MOST_KEPT {
+        map.clear();
     }
 }
 
@@ -910,21 +953,19 @@ impl DnsHandle for Keys {
     type Runtime = Runtime;
 
     fn send(&self, request: DnsRequest) -> Self::Response {
-        let query = request.queries.first();
-        let query = query.filter(|query| matches!(query.query_type(), RecordType::DNSKEY | RecordType::DS));
-        let Some(key) = query.map(|query| (query.name().to_lowercase(), query.query_type())) else {
+        let repeated = |query: &&Query| {
+            matches!(query.query_type(), RecordType::DNSKEY | RecordType::DS | RecordType::NS)
+        };
+        let Some(query) = request.queries.first().filter(repeated).cloned() else {
             return Box::pin(self.handle.send(request));
         };
-        let now = self.clock.now();
-        if let Some((response, _)) = self.kept().get(&key).filter(|(_, until)| *until > now) {
-            return Box::pin(stream::once(future::ready(Ok(response.clone()))));
+        if let Some(reply) = self.kept().reply(&query, self.clock.now()) {
+            return Box::pin(stream::once(future::ready(reply)));
         }
         let this = self.clone();
         Box::pin(stream::once(async move {
             let result = this.handle.send(request).first_answer().await;
-            if let Ok(response) = &result {
-                this.keep(key, response);
-            }
+            this.kept().keep(&query, &result, this.clock.now());
             result
         }))
     }
@@ -947,6 +988,7 @@ mod tests {
             at(NS_1, "192.0.2.1"),
             at("000002.netids.iotroam.example", "192.0.2.2"),
             at("000003.netids.lab.iotroam.example", "192.0.2.3"),
+            at("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis.lab.iotroam.example", "192.0.2.4"),
             at(HOST, "192.0.2.10"),
             (JS_1.to_owned(), Data::Cname(HOST.to_owned())),
             at("moved.iotroam.example", "192.0.2.20"),
@@ -1093,8 +1135,10 @@ mod tests {
         let bench = Bench::new().await;
         bench.zone.set_signing(Signing::Forged).unwrap();
         for dnssec in [Dnssec::Require, Dnssec::Prefer] {
+            bench.zone.forget_queries();
             let err = bench.resolver(dnssec).net_server(net_id("000001"), bench.soon()).await.unwrap_err();
             assert!(matches!(err, DiscoveryError::Bogus { .. }), "{err}");
+            assert!(bench.zone.queries().len() < 10, "{:?}", bench.zone.queries());
         }
         let found = bench.resolver(Dnssec::Off).net_server(net_id("000001"), bench.soon()).await.unwrap();
         assert_eq!((found.security, found.addresses.len()), (Security::Off, 2));
@@ -1127,6 +1171,18 @@ mod tests {
         assert_eq!(found.security, Security::Insecure);
         let err = lab(Dnssec::Require).net_server(net_id("000004"), bench.soon()).await.unwrap_err();
         assert!(matches!(err, DiscoveryError::NotFound { proven: false, .. }), "{err}");
+    }
+
+    #[tokio::test]
+    async fn the_long_names_of_an_unsigned_zone_cost_few_questions() {
+        let bench = Bench::new().await;
+        let join_eui_suffix = "joineuis.lab.iotroam.example".parse().unwrap();
+        let config = Config { join_eui_suffix, ..bench.config(Dnssec::Prefer) };
+        let resolver = Resolver::new(config, bench.clock.clone()).unwrap();
+        let found =
+            resolver.join_server(join_eui(), Some(dev_eui("0000000000000002")), bench.soon()).await.unwrap();
+        assert_eq!(found.security, Security::Insecure);
+        assert!(bench.zone.queries().len() < 20, "{:#?}", bench.zone.queries());
     }
 
     #[tokio::test]
