@@ -10,13 +10,14 @@ use serde::Serialize;
 
 use crate::backend::door::Deadline;
 use crate::clock::Clock;
-use crate::discovery::{self, Dnssec, Resolution, Resolver, Suffix, name, resolve::Server};
+use crate::discovery::{self, Dnssec, Resolution, Resolver, Server, Suffix, name};
 use crate::lorawan::{DevEui, JoinEui, NetId};
 
 /// Identifier to name, name to addresses.
 #[derive(Debug, Subcommand)]
 pub enum DnsCommand {
     /// Print the name of a join server, a device's join server or a network.
+    #[command(group(clap::ArgGroup::new("whose").required(true).args(["join_eui", "net_id"])))]
     Name {
         /// Whose.
         #[command(flatten)]
@@ -236,6 +237,7 @@ mod tests {
             "name --dev-eui ACDE480001020234",
             "name --net-id 00050A --join-eui 00005E100000002F",
             "name --net-id 50A",
+            "name",
             "resolve",
             "resolve js.example --net-id 00050A",
             "resolve --net-id 00050A --dnssec maybe",
