@@ -27,7 +27,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::clock::Clock;
-use crate::discovery::timer::{self, Runtime};
+use crate::discovery::resolve::timer::{self, Runtime};
 
 /// What stands at a name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Asking the DNS for the addresses of a name, and weighing the proof of every record on the way.
 //!
-//! Validation is `hickory`'s, on our clock and our trust anchors. Called by [`super::resolve`] only.
+//! Validation is `hickory`'s, on our clock and our trust anchors. Called by [`super`] only.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +23,7 @@ use hickory_resolver::{ConnectionProvider, NameServerPool, PoolContext, TlsConfi
 
 use crate::clock::{Clock, Instant};
 
-use super::cache::{Found, Outcome, Security, Trouble};
+use super::super::cache::{Found, Outcome, Security, Trouble};
 use super::config::{Config, Dnssec, Server};
 use super::timer::Runtime;
 

@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::{self, Suffix};
+use super::super::name::{self, Suffix};
 
 /// Section `[discovery]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// What stands behind the digits of a JoinEUI.
@@ -69,8 +69,8 @@ pub enum Dane {
 }
 
 /// A resolver to ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Server {
     /// Those of `/etc/resolv.conf`.
     System,
@@ -90,6 +90,14 @@ impl FromStr for Server {
         address.map(Server::At).ok_or_else(|| {
             format!("a resolver is \"system\", an IP address, or an IP address with a port, not {text:?}")
         })
+    }
+}
+impl From<Server> for String {
+    fn from(server: Server) -> String {
+        match server {
+            Server::System => "system".to_owned(),
+            Server::At(address) => address.to_string(),
+        }
     }
 }
 impl TryFrom<String> for Server {
@@ -134,6 +142,7 @@ mod tests {
         assert_eq!((config.dnssec, config.port, config.dane), (Dnssec::Prefer, 443, Dane::Prefer));
         assert_eq!(config.join_eui_suffix.as_str(), "joineuis.iotroam.example");
         assert_eq!(config.net_id_suffix.as_str(), "netids.lorawan.net");
+        assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
         for wrong in [
             "dnsec = \"off\"",
             "dnssec = \"on\"",

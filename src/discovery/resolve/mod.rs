@@ -1,7 +1,11 @@
 //! From a NetID or a JoinEUI to the addresses of its server, by DNS with DNSSEC (TS002 section 19).
 //!
 //! Owns the questions: which names, in which order, within which time, and what DNSSEC has to say before an answer
-//! counts. Asking is [`super::ask`]'s, remembering [`super::cache`]'s.
+//! counts. Asking is [`ask`]'s, remembering [`super::cache`]'s.
+
+mod ask;
+mod config;
+pub mod timer;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,12 +19,14 @@ use crate::backend::door::Deadline;
 use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevEui, JoinEui, NetId};
 
-use super::ask::{Asker, BOGUS, SetupError};
+use self::ask::{Asker, BOGUS};
 use super::bucket::Wait;
-use super::cache::{Cache, Line, Outcome, Security, Trouble};
-use super::config::{Config, Dnssec};
+use super::cache::{Cache, Line, Outcome, Trouble};
 use super::name;
-use super::timer;
+
+pub use self::ask::SetupError;
+pub use self::config::{Config, Dane, Dnssec, Server};
+pub use super::cache::Security;
 
 /// A server of the federation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -354,7 +360,6 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::Server;
     use super::*;
     use crate::demo::zone::{Data, Manner, Plan, Signing, Zone};
     use jiff::SignedDuration;
