@@ -22,7 +22,8 @@ pub struct Config {
     pub resolvers: Vec<Server>,
     /// What an answer has to be.
     pub dnssec: Dnssec,
-    /// Believe the AD bit of a validating resolver on this machine instead of validating.
+    /// Believe the AD bit of a validating resolver on this machine instead of validating. Needed where a zone
+    /// of the federation has wildcards that stand for one label: our own validation calls their answers bogus.
     pub trust_ad: bool,
     /// Whether TLSA records count.
     pub dane: Dane,

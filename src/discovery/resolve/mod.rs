@@ -327,7 +327,11 @@ impl Resolver {
             Err(Trouble::Missing { security, .. }) => {
                 Err(DiscoveryError::NotFound { name, proven: *security == Security::Secure })
             }
-            Err(Trouble::Bogus(why)) => Err(DiscoveryError::Bogus { name, why: why.clone() }),
+            Err(Trouble::Bogus(why)) => {
+                let unset = "this machine's clock is not set yet, and signatures cannot be judged without it";
+                let why = if self.0.clock.is_trusted() { why.as_str() } else { unset };
+                Err(DiscoveryError::Bogus { name, why: why.to_owned() })
+            }
             Err(Trouble::Failed(why)) => Err(DiscoveryError::ServFail { name, why: why.clone() }),
             Err(Trouble::Timeout) => Err(DiscoveryError::Timeout { name }),
         }
@@ -635,6 +639,14 @@ mod tests {
         assert_eq!(bench.zone.queries().len(), 0);
         resolver.flush(None);
         resolver.net_server(net_id("000001"), bench.soon()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_too_long_for_a_datagram_comes_by_tcp() {
+        let address = |n: u8| (NS_1.to_owned(), Data::Address(IpAddr::from([192, 0, 2, n])));
+        let bench = Bench::with(|plan| plan.records = (1..=200).map(address).collect()).await;
+        let found = bench.resolver(Dnssec::Require).net_server(net_id("000001"), bench.soon()).await.unwrap();
+        assert_eq!((found.addresses.len(), found.security), (200, Security::Secure));
     }
 
     #[tokio::test]
