@@ -1,4 +1,4 @@
 //! The command line, one file per subcommand.
 
-pub mod pki;
 pub mod dns;
+pub mod pki;

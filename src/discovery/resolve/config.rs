@@ -101,14 +101,6 @@ impl From<Server> for String {
         }
     }
 }
-impl From<Server> for String {
-    fn from(server: Server) -> String {
-        match server {
-            Server::System => "system".into(),
-            Server::At(address) => address.to_string(),
-        }
-    }
-}
 impl TryFrom<String> for Server {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
