@@ -1,0 +1,468 @@
+//! What happened, as a person enjoys reading it: milestones with their offsets, and a waterfall.
+//!
+//! Pure: records of the tap in, milestones, bars and text out. Time zero is the end of the frame that
+//! began it all, as the radio head heard it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::Instant;
+use crate::telemetry::{Kind, Record};
+
+/// Columns that everything fits in.
+pub const WIDTH: usize = 100;
+
+/// How a line is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mood {
+    /// On the way.
+    Plain,
+    /// What was hoped for.
+    Good,
+    /// A refusal or a failure.
+    Bad,
+}
+
+/// A moment that a person wants to know of.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Milestone {
+    /// Milliseconds since time zero.
+    pub offset_ms: f64,
+    /// NetID of the hotspot, `device` or `air`.
+    pub place: String,
+    /// In words.
+    pub text: String,
+    /// How it is meant.
+    pub mood: Mood,
+    /// What was recorded, by the names of the specification.
+    pub fields: BTreeMap<String, String>,
+}
+
+/// Something that took time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Bar {
+    /// NetID of the hotspot that waited for it.
+    pub node: String,
+    /// Message or protocol.
+    pub what: String,
+    /// From whom to whom, or which name.
+    pub who: String,
+    /// Milliseconds since time zero.
+    pub from_ms: f64,
+    /// How long, in milliseconds.
+    pub took_ms: f64,
+    /// How many other bars it is part of.
+    pub depth: usize,
+    /// What came of it: a Result code, or nothing.
+    pub result: String,
+}
+
+impl Bar {
+    fn to_ms(&self) -> f64 {
+        self.from_ms + self.took_ms
+    }
+}
+
+/// Milliseconds from `zero` to `at`, negative before it.
+pub fn offset(at: Instant, zero: Instant) -> f64 {
+    let ahead = at.saturating_duration_since(zero);
+    let behind = zero.saturating_duration_since(at);
+    millis(ahead) - millis(behind)
+}
+
+/// A duration in milliseconds.
+pub fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Milliseconds for a person: `0.4`, `27.9`, `4,972.1`.
+pub fn told(ms: f64) -> String {
+    let text = format!("{:.1}", ms.abs());
+    let (whole, part) = text.split_once('.').unwrap_or((&text, "0"));
+    let mut grouped = String::new();
+    for (i, digit) in whole.chars().enumerate() {
+        if i > 0 && (whole.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    let sign = if ms < 0.0 && text != "0.0" { "-" } else { "" };
+    format!("{sign}{grouped}.{part}")
+}
+
+/// A field of a record by the first of these names that it has.
+fn field<'a>(record: &'a Record, names: &[&str]) -> Option<&'a str> {
+    names.iter().find_map(|name| record.fields.get(*name)).map(String::as_str)
+}
+
+fn text<'a>(record: &'a Record, name: &str) -> &'a str {
+    field(record, &[name]).unwrap_or("?")
+}
+
+/// Whether this is the door of the one who asks, not of the one who answers.
+fn is_asking(record: &Record) -> bool {
+    record.target == "roamgate::door" && field(record, &["SenderID"]) == Some(record.node.as_str())
+}
+
+/// Whether a message stays with one network server: it asks itself.
+fn is_inside(record: &Record) -> bool {
+    field(record, &["ReceiverID"]) == Some(record.node.as_str())
+}
+
+/// 868300000 as `868.3 MHz`.
+fn mhz(hertz: &str) -> String {
+    match hertz.parse::<f64>() {
+        Ok(hertz) => format!("{} MHz", hertz / 1e6),
+        Err(_) => hertz.to_string(),
+    }
+}
+
+/// A JoinEUI is a join server, a NetID is a network.
+fn party(id: &str) -> String {
+    match id.len() {
+        16 => format!("JS {id}"),
+        _ => id.to_string(),
+    }
+}
+
+/// The moments that matter, in order. Doors inside one network server and the answering side of a
+/// door say nothing that the others do not.
+pub fn milestones(records: &[Arc<Record>], zero: Instant) -> Vec<Milestone> {
+    let mut milestones: Vec<Milestone> =
+        records.iter().filter_map(|record| milestone(record, zero)).collect();
+    milestones.sort_by(|a, b| a.offset_ms.total_cmp(&b.offset_ms));
+    milestones
+}
+
+fn milestone(record: &Record, zero: Instant) -> Option<Milestone> {
+    let (words, mood) = match (record.kind, record.target.as_str()) {
+        (Kind::Event, _) => event(record)?,
+        (Kind::Open, "roamgate::door") => asked(record)?,
+        (Kind::Close, "roamgate::door") => answered(record)?,
+        _ => return None,
+    };
+    Some(Milestone {
+        offset_ms: offset(record.at, zero),
+        place: record.node.clone(),
+        text: words,
+        mood,
+        fields: record.fields.clone(),
+    })
+}
+
+/// What a frame or network event means to a person; `None` for those that say nothing new.
+fn event(record: &Record) -> Option<(String, Mood)> {
+    let get = |name| text(record, name);
+    let milestone = record.milestone.as_deref()?;
+    let mut mood = Mood::Plain;
+    let words = match milestone {
+        "frames collected" => {
+            let frame = match get("type") {
+                "JoinRequest" => format!("Join-request, JoinEUI {}", get("JoinEUI")),
+                kind => format!("{kind}, DevAddr {}, FCnt {}", get("DevAddr"), get("FCnt")),
+            };
+            let (frequency, rssi) = (mhz(get("frequency")), get("rssi"));
+            format!("frames collected: {frame}, {frequency} DR{}, {rssi} dBm", get("data_rate"))
+        }
+        "device does not exist" => {
+            mood = Mood::Bad;
+            format!("device {} does not exist, and roaming is off: nobody is asked", get("DevEUI"))
+        }
+        "unknown device, try passive roaming activation" => {
+            format!("unknown device {}: {}", get("DevEUI"), "try passive roaming activation")
+        }
+        "JoinEUI resolved to NetID" => {
+            format!("JoinEUI {} resolved to NetID {}", get("JoinEUI"), field(record, &["HNetID", "NetID"])?)
+        }
+        "roaming agreement" => {
+            format!("roaming agreement with {}: {}", get("NetID"), field(record, &["rule", "line"])?)
+        }
+        "Join-accept handed to the radio" | "downlink handed to the radio" => {
+            mood = Mood::Good;
+            let lead = get("lead_ms").parse().map_or_else(|_| "?".into(), told);
+            format!("{milestone} for {}, {lead} ms before its slot", get("window"))
+        }
+        "uplink accepted" => {
+            let confirmed = if get("confirmed") == "true" { ", wants an acknowledgement" } else { "" };
+            format!("uplink accepted: MIC right, FCntUp {}{confirmed}", get("FCntUp"))
+        }
+        "downlink not sent" | "no answer to the device" => {
+            mood = Mood::Bad;
+            let why = field(record, &["why", "message"]);
+            format!("{milestone}: {}", why.unwrap_or("nobody said why"))
+        }
+        "DNS answer" => dns(record, &mut mood),
+        "TLS handshake" => tls(record, &mut mood)?,
+        other => {
+            let told: Vec<String> =
+                record.fields.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            format!("{other}: {}", told.join(", "))
+        }
+    };
+    Some((words, mood))
+}
+
+fn dns(record: &Record, mood: &mut Mood) -> String {
+    let name = field(record, &["name", "query"]).unwrap_or("?");
+    let answer = field(record, &["addresses", "address", "answer", "error", "why"]).unwrap_or("?");
+    let mut words = format!("DNS {name} is {answer}");
+    if let Some(proof) = field(record, &["dnssec", "DNSSEC", "proof"]) {
+        let _ = write!(words, ", DNSSEC {}", proof.to_lowercase());
+        if proof.eq_ignore_ascii_case("bogus") {
+            *mood = Mood::Bad;
+        }
+    }
+    if let Some(ms) = took(record) {
+        let _ = write!(words, " ({} ms)", told(ms));
+    }
+    words
+}
+
+/// The handshake as the one who called sees it.
+fn tls(record: &Record, mood: &mut Mood) -> Option<String> {
+    if field(record, &["side", "role"]).is_some_and(|side| side.eq_ignore_ascii_case("server")) {
+        return None;
+    }
+    if let Some(error) = field(record, &["error", "why"]) {
+        *mood = Mood::Bad;
+        return Some(format!("TLS failed: {error}"));
+    }
+    let version = field(record, &["version", "protocol"]).unwrap_or("TLS").replace("TLSv1_", "TLS 1.");
+    let peer = field(record, &["peer", "name", "host", "server_name"]).unwrap_or("?");
+    let cipher = field(record, &["cipher", "cipher_suite"]).unwrap_or("?");
+    let mut words = format!("{version} with {peer}, certificates checked both ways, {cipher}");
+    if let Some(ms) = took(record) {
+        let _ = write!(words, " ({} ms)", told(ms));
+    }
+    Some(words)
+}
+
+/// How long an event's work took, in milliseconds, where it says so.
+fn took(record: &Record) -> Option<f64> {
+    if let Some(took) = record.took {
+        return Some(millis(took));
+    }
+    let number = |name| field(record, &[name]).and_then(|text| text.parse::<f64>().ok());
+    number("took_ms").or_else(|| number("ms")).or_else(|| number("took_us").map(|us| us / 1e3))
+}
+
+fn asked(record: &Record) -> Option<(String, Mood)> {
+    if !is_asking(record) || is_inside(record) {
+        return None;
+    }
+    Some((format!("{} to {}", text(record, "MessageType"), party(text(record, "ReceiverID"))), Mood::Plain))
+}
+
+fn answered(record: &Record) -> Option<(String, Mood)> {
+    let code = field(record, &["ResultCode"]).unwrap_or("no answer");
+    let message = text(record, "MessageType");
+    let refused = code != "Success";
+    // our own network is asked first for every frame, and its refusal is told in other words
+    if !is_asking(record) || is_inside(record) {
+        return None;
+    }
+    let answer = match message.strip_suffix("Req") {
+        Some(name) => format!("{name}Ans"),
+        None => message.to_string(),
+    };
+    let mut words = format!("{answer} {code} from {}", party(text(record, "ReceiverID")));
+    if let Some(ms) = took(record) {
+        let _ = write!(words, " ({} ms)", told(ms));
+    }
+    Some((words, if refused { Mood::Bad } else { Mood::Plain }))
+}
+
+/// What took time between `zero` and `until`: doors as their askers saw them, DNS and TLS.
+pub fn bars(records: &[Arc<Record>], zero: Instant, until: Instant) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for record in records {
+        let end = offset(record.at, zero);
+        let Some(took_ms) = took(record) else { continue };
+        let (what, who, result) = match (record.kind, record.milestone.as_deref()) {
+            (Kind::Close, _) if is_asking(record) => {
+                let who = format!("{} to {}", record.node, party(text(record, "ReceiverID")));
+                (text(record, "MessageType").to_string(), who, text(record, "ResultCode").to_string())
+            }
+            (Kind::Event, Some("DNS answer")) => {
+                let name = field(record, &["name", "query"]).unwrap_or("?");
+                ("DNS".to_string(), name.to_string(), String::new())
+            }
+            (Kind::Event, Some("TLS handshake")) if tls(record, &mut Mood::Plain).is_some() => {
+                let peer = field(record, &["peer", "name", "host", "server_name"]).unwrap_or("?");
+                ("TLS".to_string(), peer.to_string(), String::new())
+            }
+            _ => continue,
+        };
+        let from_ms = end - took_ms;
+        if from_ms <= offset(until, zero) {
+            let node = record.node.clone();
+            bars.push(Bar { node, what, who, from_ms, took_ms, depth: 0, result });
+        }
+    }
+    // outer bars before inner ones; a bar is part of every earlier one that outlasts it
+    bars.sort_by(|a, b| a.from_ms.total_cmp(&b.from_ms).then(b.took_ms.total_cmp(&a.took_ms)));
+    for i in 0..bars.len() {
+        let (before, rest) = bars.split_at_mut(i);
+        if let Some(bar) = rest.first_mut() {
+            bar.depth = before.iter().filter(|outer| outer.to_ms() >= bar.to_ms()).count();
+        }
+    }
+    bars
+}
+
+/// Where text goes: how wide, and whether it may be coloured.
+#[derive(Debug, Clone, Copy)]
+pub struct Paper {
+    /// Escape sequences for colour are welcome.
+    pub colour: bool,
+}
+
+impl Paper {
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+    /// A heading.
+    pub fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+    /// Something that may be skipped.
+    pub fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+    /// As hoped.
+    pub fn green(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+    /// Not as hoped.
+    pub fn red(self, text: &str) -> String {
+        self.paint("31", text)
+    }
+    fn blue(self, text: &str) -> String {
+        self.paint("36", text)
+    }
+    fn mood(self, mood: Mood, text: &str) -> String {
+        match mood {
+            Mood::Plain => text.to_string(),
+            Mood::Good => self.green(text),
+            Mood::Bad => self.red(text),
+        }
+    }
+
+    /// The milestones, one a line, long ones with a hanging indent.
+    pub fn milestones(self, milestones: &[Milestone]) -> String {
+        let mut page = String::new();
+        for milestone in milestones {
+            let place = format!("{:<7}", milestone.place);
+            let offset = format!("{:>10} ms", told(milestone.offset_ms));
+            for (i, line) in wrap(&milestone.text, WIDTH - 24).iter().enumerate() {
+                let line = self.mood(milestone.mood, line);
+                let _ = match i {
+                    0 => writeln!(page, "{}  {}  {line}", self.dim(&offset), self.blue(&place)),
+                    _ => writeln!(page, "{:24}{line}", ""),
+                };
+            }
+        }
+        page
+    }
+
+    /// The bars from `zero` to the last one's end.
+    pub fn waterfall(self, bars: &[Bar], done_ms: f64) -> String {
+        const LABEL: usize = 40;
+        const SPACE: usize = WIDTH - 2 - LABEL - 10;
+        let whole = bars.iter().map(Bar::to_ms).fold(done_ms, f64::max).max(1.0);
+        let column = |ms: f64| ((ms.max(0.0) / whole) * SPACE as f64) as usize;
+        let end = format!("{} ms", told(whole));
+        let mut page = String::new();
+        let _ = writeln!(page, "  {:LABEL$}{:>8}  0{end:>rest$}", "", "ms", rest = SPACE - 1);
+        for bar in bars {
+            let name = format!("{:1$}{2}", "", 2 * bar.depth, bar.what);
+            let label = shorten(&format!("{name:<14} {}", bar.who), LABEL);
+            let from = column(bar.from_ms).min(SPACE - 1);
+            let cells = column(bar.to_ms()).saturating_sub(from).clamp(1, SPACE - from);
+            let paint = if matches!(bar.result.as_str(), "" | "Success") { "36" } else { "33" };
+            let _ = writeln!(
+                page,
+                "  {label:<LABEL$}{:>8}  {:from$}{}",
+                told(bar.took_ms),
+                "",
+                self.paint(paint, &"█".repeat(cells))
+            );
+        }
+        page
+    }
+
+    /// The window from the device's side: airtime, waiting and airtime, and when the network was done.
+    pub fn window(self, up_ms: f64, wait_ms: f64, down_ms: f64, done_ms: Option<f64>) -> String {
+        const SPACE: usize = WIDTH - 4;
+        let whole = up_ms + wait_ms + down_ms;
+        let cells = |ms: f64| ((ms / whole * SPACE as f64).round() as usize).max(1);
+        let (up, down) = (cells(up_ms), cells(down_ms));
+        let wait = SPACE.saturating_sub(up + down);
+        let busy = done_ms.map_or(0, |done| cells(done.max(0.0)).min(wait));
+        let strip = format!(
+            "{}{}{}{}",
+            self.paint("36", &"█".repeat(up)),
+            self.paint("33", &"▓".repeat(busy)),
+            self.dim(&"·".repeat(wait - busy)),
+            self.paint("36", &"█".repeat(down)),
+        );
+        let mut page = format!("  {strip}\n");
+        let under = match done_ms {
+            Some(done) => {
+                let share = 100.0 * (1.0 - done / wait_ms);
+                format!("the network was done {} ms into the window, {share:.1} % of it to spare", told(done))
+            }
+            None => "nobody answered".to_string(),
+        };
+        let _ = writeln!(page, "  {:up$}{}", "", self.dim(&format!("└ {under}")));
+        page
+    }
+}
+
+/// Text in lines of at most `width` characters, broken at spaces where there are some.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let mut word = word;
+        loop {
+            let Some(line) = lines.last_mut() else { break };
+            let used = line.chars().count();
+            let gap = usize::from(used > 0);
+            let length = word.chars().count();
+            if used + gap + length <= width {
+                if gap > 0 {
+                    line.push(' ');
+                }
+                line.push_str(word);
+                break;
+            }
+            if used == 0 {
+                // longer than a line by itself
+                let cut = word.char_indices().nth(width).map_or(word.len(), |(at, _)| at);
+                let (head, tail) = word.split_at(cut);
+                line.push_str(head);
+                word = tail;
+            }
+            lines.push(String::new());
+        }
+    }
+    lines
+}
+
+/// At most `width` characters: the middle goes.
+fn shorten(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_string();
+    }
+    let keep = width.saturating_sub(1);
+    let tail = keep / 2;
+    let head: String = text.chars().take(keep - tail).collect();
+    let end: String = text.chars().skip(length - tail).collect();
+    format!("{head}…{end}")
+}
