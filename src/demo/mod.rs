@@ -122,7 +122,12 @@ fn setting(federation: &Federation) -> String {
             site.name, site.net_id, site.join_eui
         ));
     }
-    text.push_str(&format!("  {:<9}{:<56}{:>18}\n", "DNS", format!("{ZONE}, signed with ECDSA P-256"), federation.zone.addr));
+    text.push_str(&format!(
+        "  {:<9}{:<56}{:>18}\n",
+        "DNS",
+        format!("{ZONE}, signed with ECDSA P-256"),
+        federation.zone.addr
+    ));
     text.push_str(&format!(
         "  {:<9}one root; for each hotspot an intermediate with name constraints, and a leaf\n",
         "CA"

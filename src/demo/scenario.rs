@@ -11,7 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::device::{Device, JoinReport, RxWindow, SendReport};
 use super::federation::{DEVICE, Federation, HOME, VISITED};
-use super::timeline::{Bar, Milestone, Mood, Paper, bars, millis, milestones, offset, told};
+use super::timeline::{Bar, Milestone, Mood, Paper, bars, milestones, millis, offset, told};
 use crate::clock::{Clock, Instant};
 use crate::jit;
 use crate::lorawan::crypto::Direction;
@@ -288,12 +288,14 @@ fn join_milestones(join: &JoinReport, records: &[Arc<Record>]) -> Vec<Milestone>
             let rx = number(window);
             all.push(seen("air", start, zero, Mood::Plain, format!("Join-accept on the air, in RX{rx}")));
             let end = join.downlink_end.unwrap_or(start);
-            let joined = format!("join succeeded, DevAddr {dev_addr}, {} s after its start", seconds(join.took));
+            let joined =
+                format!("join succeeded, DevAddr {dev_addr}, {} s after its start", seconds(join.took));
             all.push(seen("device", end, zero, Mood::Good, joined));
         }
         _ => {
             let end = join.started + join.took;
-            let failed = format!("join failed: both windows were empty, {} s after its start", seconds(join.took));
+            let failed =
+                format!("join failed: both windows were empty, {} s after its start", seconds(join.took));
             all.push(seen("device", end, zero, Mood::Bad, failed));
         }
     }
@@ -304,7 +306,8 @@ fn join_milestones(join: &JoinReport, records: &[Arc<Record>]) -> Vec<Milestone>
 fn uplink_milestones(sent: &SendReport, records: &[Arc<Record>]) -> Vec<Milestone> {
     let zero = sent.uplink_end;
     let mut all = milestones(records, zero);
-    let words = format!("confirmed uplink on the air, {:?} on FPort {}", String::from_utf8_lossy(UPLINK.1), UPLINK.0);
+    let words =
+        format!("confirmed uplink on the air, {:?} on FPort {}", String::from_utf8_lossy(UPLINK.1), UPLINK.0);
     all.push(seen("device", sent.started, zero, Mood::Plain, words));
     if let (Some(start), Some(window)) = (sent.downlink_start, sent.window) {
         let ack = if sent.acked { "acknowledged" } else { "answered, but not acknowledged" };
@@ -341,27 +344,39 @@ fn tell(
         Scenario::Home => {
             checks.joined(join, handed, HOME.net_id);
             checks.door(records, HOME.net_id, "JoinReq");
-            checks.add(queries == 0, match queries {
-                0 => "nobody else was asked: no DNS query left the house".into(),
-                n => format!("{n} DNS queries left the house"),
-            });
+            checks.add(
+                queries == 0,
+                match queries {
+                    0 => "nobody else was asked: no DNS query left the house".into(),
+                    n => format!("{n} DNS queries left the house"),
+                },
+            );
             checks.talked(data.as_ref());
         }
         Scenario::AwayOff => {
-            checks.add(!join.ok, match join.ok {
-                false => "the device did not join".into(),
-                true => "the device joined where it should not".into(),
-            });
+            checks.add(
+                !join.ok,
+                match join.ok {
+                    false => "the device did not join".into(),
+                    true => "the device joined where it should not".into(),
+                },
+            );
             let refused = event(records, VISITED.net_id, "device does not exist").is_some();
-            checks.add(refused, match refused {
-                true => "the visited hotspot said that the device does not exist".into(),
-                false => "the visited hotspot did not say that the device does not exist".into(),
-            });
+            checks.add(
+                refused,
+                match refused {
+                    true => "the visited hotspot said that the device does not exist".into(),
+                    false => "the visited hotspot did not say that the device does not exist".into(),
+                },
+            );
             let abroad = records.iter().filter(|record| leaves(record)).count();
-            checks.add(queries + abroad == 0, match queries + abroad {
-                0 => "no DNS query and no Backend Interfaces message left it".into(),
-                _ => format!("{queries} DNS queries and {abroad} messages left it"),
-            });
+            checks.add(
+                queries + abroad == 0,
+                match queries + abroad {
+                    0 => "no DNS query and no Backend Interfaces message left it".into(),
+                    _ => format!("{queries} DNS queries and {abroad} messages left it"),
+                },
+            );
         }
         Scenario::AwayOn => {
             checks.joined(join, handed, HOME.net_id);
@@ -431,7 +446,8 @@ impl Checks {
     }
 
     fn joined(&mut self, join: &JoinReport, handed: Option<&Handover>, home: NetId) {
-        let (Some(start), Some(end), Some(dev_addr)) = (join.downlink_start, join.downlink_end, join.dev_addr)
+        let (Some(start), Some(end), Some(dev_addr)) =
+            (join.downlink_start, join.downlink_end, join.dev_addr)
         else {
             return self.add(false, "the device did not join".into());
         };
@@ -470,7 +486,10 @@ impl Checks {
         let (js, home) = (HOME.join_eui.to_string(), HOME.net_id.to_string());
         let steps: [(&str, Option<&Arc<Record>>); 7] = [
             ("frames collected", event(records, VISITED.net_id, "frames collected")),
-            ("unknown device", event(records, VISITED.net_id, "unknown device, try passive roaming activation")),
+            (
+                "unknown device",
+                event(records, VISITED.net_id, "unknown device, try passive roaming activation"),
+            ),
             ("DNS answer", event(records, VISITED.net_id, "DNS answer")),
             ("HomeNSAns", door(records, VISITED.net_id, "HomeNSReq", &js)),
             ("JoinAns", door(records, HOME.net_id, "JoinReq", &js)),
@@ -503,29 +522,37 @@ impl Checks {
             .filter(|record| record.node == VISITED.net_id.to_string())
             .collect();
         let secure = |record: &Record| {
-            let proof = ["dnssec", "DNSSEC", "proof"].iter().find_map(|name| record.fields.get(*name));
-            proof.is_some_and(|proof| proof.eq_ignore_ascii_case("secure"))
+            record.fields.get("security").is_some_and(|security| security.eq_ignore_ascii_case("secure"))
         };
         let all = !answers.is_empty() && answers.iter().all(|record| secure(record));
-        self.add(all, match (answers.len(), all) {
-            (0, _) => "no DNS answer".into(),
-            (n, true) => format!("all {n} DNS answers were proven by DNSSEC"),
-            (n, false) => format!("not all of {n} DNS answers were proven by DNSSEC"),
-        });
+        self.add(
+            all,
+            match (answers.len(), all) {
+                (0, _) => "no DNS answer".into(),
+                (n, true) => format!("all {n} DNS answers were proven by DNSSEC"),
+                (n, false) => format!("not all of {n} DNS answers were proven by DNSSEC"),
+            },
+        );
     }
 
     fn talked(&mut self, data: Option<&Data>) {
         let Some(data) = data else { return };
-        self.add(data.acked, match data.acked {
-            true => "the confirmed uplink was acknowledged".into(),
-            false => "the confirmed uplink was not acknowledged".into(),
-        });
+        self.add(
+            data.acked,
+            match data.acked {
+                true => "the confirmed uplink was acknowledged".into(),
+                false => "the confirmed uplink was not acknowledged".into(),
+            },
+        );
         let expected = (DOWNLINK.0, String::from_utf8_lossy(DOWNLINK.1).into_owned());
         let got = data.downlinks == [expected];
-        self.add(got, match got {
-            true => "the downlink's payload arrived as it was queued at home".into(),
-            false => format!("the downlink's payload did not arrive: {:?}", data.downlinks),
-        });
+        self.add(
+            got,
+            match got {
+                true => "the downlink's payload arrived as it was queued at home".into(),
+                false => format!("the downlink's payload did not arrive: {:?}", data.downlinks),
+            },
+        );
     }
 }
 
@@ -556,7 +583,10 @@ impl Story {
             page.push('\n');
         }
         if !self.data_milestones.is_empty() {
-            page.push_str(&format!("  {}\n", paper.bold("A confirmed uplink, and a downlink that was waiting for it")));
+            page.push_str(&format!(
+                "  {}\n",
+                paper.bold("A confirmed uplink, and a downlink that was waiting for it")
+            ));
             page.push_str(&paper.milestones(&self.data_milestones));
             page.push('\n');
         }

@@ -191,6 +191,12 @@ fn event(record: &Record) -> Option<(String, Mood)> {
             let confirmed = if get("confirmed") == "true" { ", wants an acknowledgement" } else { "" };
             format!("uplink accepted: MIC right, FCntUp {}{confirmed}", get("FCntUp"))
         }
+        "payload delivered" => {
+            mood = Mood::Good;
+            let bytes = hex::decode(get("payload")).unwrap_or_default();
+            let payload = String::from_utf8_lossy(&bytes).into_owned();
+            format!("payload delivered to the application: {payload:?} on FPort {}", get("FPort"))
+        }
         "downlink not sent" | "no answer to the device" => {
             mood = Mood::Bad;
             let why = field(record, &["why", "message"]);
@@ -209,9 +215,14 @@ fn event(record: &Record) -> Option<(String, Mood)> {
 
 fn dns(record: &Record, mood: &mut Mood) -> String {
     let name = field(record, &["name", "query"]).unwrap_or("?");
-    let answer = field(record, &["addresses", "address", "answer", "error", "why"]).unwrap_or("?");
-    let mut words = format!("DNS {name} is {answer}");
-    if let Some(proof) = field(record, &["dnssec", "DNSSEC", "proof"]) {
+    let mut words = match field(record, &["error"]) {
+        Some(error) => {
+            *mood = Mood::Bad;
+            format!("DNS {name}: {error}")
+        }
+        None => format!("DNS {name} is {}", text(record, "addresses").trim_matches(['[', ']'])),
+    };
+    if let Some(proof) = field(record, &["security"]) {
         let _ = write!(words, ", DNSSEC {}", proof.to_lowercase());
         if proof.eq_ignore_ascii_case("bogus") {
             *mood = Mood::Bad;
