@@ -11,7 +11,6 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-pub use super::keywrap::KeyEnvelope;
 use crate::lorawan::frame::FrameError;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 
