@@ -290,6 +290,11 @@ fn answered(record: &Record) -> Option<(String, Mood)> {
 
 /// What took time between `zero` and `until`: doors as their askers saw them, DNS and TLS.
 pub fn bars(records: &[Arc<Record>], zero: Instant, until: Instant) -> Vec<Bar> {
+    let opened: BTreeMap<u64, f64> = records
+        .iter()
+        .filter(|record| record.kind == Kind::Open)
+        .map(|record| (record.span, offset(record.at, zero)))
+        .collect();
     let mut bars = Vec::new();
     for record in records {
         let end = offset(record.at, zero);
@@ -309,10 +314,15 @@ pub fn bars(records: &[Arc<Record>], zero: Instant, until: Instant) -> Vec<Bar> 
             }
             _ => continue,
         };
-        let from_ms = end - took_ms;
+        let began = match record.kind {
+            Kind::Event => record.parent.and_then(|parent| opened.get(&parent)).copied(),
+            Kind::Open | Kind::Close => None,
+        };
+        // an event's own measure is rounded: it does not begin before the door that it is part of
+        let from_ms = (end - took_ms).max(began.unwrap_or(f64::NEG_INFINITY));
         if from_ms <= offset(until, zero) {
             let node = record.node.clone();
-            bars.push(Bar { node, what, who, from_ms, took_ms, depth: 0, result });
+            bars.push(Bar { node, what, who, from_ms, took_ms: end - from_ms, depth: 0, result });
         }
     }
     // outer bars before inner ones; a bar is part of every earlier one that outlasts it
@@ -369,12 +379,12 @@ impl Paper {
         let mut page = String::new();
         for milestone in milestones {
             let place = format!("{:<7}", milestone.place);
-            let offset = format!("{:>10} ms", told(milestone.offset_ms));
-            for (i, line) in wrap(&milestone.text, WIDTH - 24).iter().enumerate() {
+            let offset = format!("{:>9} ms", told(milestone.offset_ms));
+            for (i, line) in wrap(&milestone.text, WIDTH - 23).iter().enumerate() {
                 let line = self.mood(milestone.mood, line);
                 let _ = match i {
                     0 => writeln!(page, "{}  {}  {line}", self.dim(&offset), self.blue(&place)),
-                    _ => writeln!(page, "{:24}{line}", ""),
+                    _ => writeln!(page, "{:23}{line}", ""),
                 };
             }
         }
@@ -383,7 +393,7 @@ impl Paper {
 
     /// The bars from `zero` to the last one's end.
     pub fn waterfall(self, bars: &[Bar], done_ms: f64) -> String {
-        const LABEL: usize = 40;
+        const LABEL: usize = 44;
         const SPACE: usize = WIDTH - 2 - LABEL - 10;
         let whole = bars.iter().map(Bar::to_ms).fold(done_ms, f64::max).max(1.0);
         let column = |ms: f64| ((ms.max(0.0) / whole) * SPACE as f64) as usize;
@@ -476,4 +486,206 @@ fn shorten(text: &str, width: usize) -> String {
     let head: String = text.chars().take(keep - tail).collect();
     let end: String = text.chars().skip(length - tail).collect();
     format!("{head}…{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    /// What a roaming join says, with offsets in microseconds.
+    fn roaming_join(zero: Instant) -> Vec<Arc<Record>> {
+        let clock = Clock::system();
+        let mut records = Vec::new();
+        let mut say = |node: &str,
+                       at_us: u64,
+                       kind,
+                       target: &str,
+                       milestone: Option<&str>,
+                       fields: &str,
+                       took: Option<u64>| {
+            let fields = fields.split(';').filter_map(|field| field.trim().split_once('='));
+            records.push(Arc::new(Record {
+                node: node.into(),
+                at: zero + Duration::from_micros(at_us),
+                wall: clock.wall(),
+                kind,
+                target: target.into(),
+                name: milestone.unwrap_or("door").into(),
+                milestone: milestone.map(str::to_string),
+                fields: fields.map(|(name, value)| (name.into(), value.into())).collect(),
+                span: at_us,
+                parent: None,
+                took: took.map(Duration::from_micros),
+            }));
+        };
+        let (frame, net, door) = ("roamgate::frame", "roamgate::net", "roamgate::door");
+        let (v, h) = ("000000", "000001");
+        say(
+            v,
+            200,
+            Kind::Event,
+            frame,
+            Some("frames collected"),
+            "type=JoinRequest;DevEUI=5817B1C3EB890BC4;JoinEUI=0000000000000001;frequency=868300000;data_rate=5;rssi=-57;snr=9.5",
+            None,
+        );
+        let own = "MessageType=PRStartReq;SenderID=000000;ReceiverID=000000;local=true";
+        say(v, 250, Kind::Open, door, None, own, None);
+        say(
+            v,
+            650,
+            Kind::Close,
+            door,
+            None,
+            &format!("{own};ResultCode=UnknownDevEui (no such device here)"),
+            Some(400),
+        );
+        say(
+            v,
+            700,
+            Kind::Event,
+            frame,
+            Some("unknown device, try passive roaming activation"),
+            "DevEUI=5817B1C3EB890BC4;JoinEUI=0000000000000001",
+            None,
+        );
+        let ask = "MessageType=HomeNSReq;SenderID=000000;ReceiverID=0000000000000001;TransactionID=7";
+        say(v, 800, Kind::Open, door, None, ask, None);
+        let dns = "security=secure;addresses=[127.0.0.3];ttl=60;cached=false";
+        say(
+            v,
+            9_800,
+            Kind::Event,
+            net,
+            Some("DNS answer"),
+            &format!("name=1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis.iotroam.example;{dns};took_ms=8.4"),
+            None,
+        );
+        say(
+            v,
+            15_800,
+            Kind::Event,
+            net,
+            Some("TLS handshake"),
+            "side=client;version=TLSv1_3;peer=1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis.iotroam.example;cipher=TLS13_AES_256_GCM_SHA384;took_ms=5",
+            None,
+        );
+        say(h, 15_900, Kind::Open, door, None, ask, None);
+        say(h, 16_500, Kind::Close, door, None, &format!("{ask};ResultCode=Success"), Some(600));
+        say(v, 17_000, Kind::Close, door, None, &format!("{ask};ResultCode=Success"), Some(16_200));
+        say(
+            v,
+            17_100,
+            Kind::Event,
+            frame,
+            Some("JoinEUI resolved to NetID"),
+            "JoinEUI=0000000000000001;HNetID=000001",
+            None,
+        );
+        say(
+            v,
+            17_200,
+            Kind::Event,
+            frame,
+            Some("roaming agreement"),
+            "NetID=000001;rule=[roaming.default]",
+            None,
+        );
+        let start = "MessageType=PRStartReq;SenderID=000000;ReceiverID=000001;TransactionID=8";
+        say(v, 17_300, Kind::Open, door, None, start, None);
+        say(
+            v,
+            20_300,
+            Kind::Event,
+            net,
+            Some("DNS answer"),
+            &format!("name=000001.netids.iotroam.example;{dns};took_ms=3"),
+            None,
+        );
+        let join = "MessageType=JoinReq;SenderID=000001;ReceiverID=0000000000000001;local=true";
+        say(h, 25_000, Kind::Open, door, None, join, None);
+        say(h, 27_000, Kind::Close, door, None, &format!("{join};ResultCode=Success"), Some(2_000));
+        say(v, 29_000, Kind::Close, door, None, &format!("{start};ResultCode=Success"), Some(11_700));
+        say(
+            v,
+            29_200,
+            Kind::Event,
+            frame,
+            Some("Join-accept handed to the radio"),
+            "window=RX1;lead_ms=4970.8",
+            None,
+        );
+        records
+    }
+
+    #[test]
+    fn a_roaming_join_is_told_in_order_without_inner_doors_and_answering_sides() {
+        let zero = Clock::system().now();
+        let told = milestones(&roaming_join(zero), zero);
+        let first_words: Vec<String> = told
+            .iter()
+            .map(|m| m.text.split([' ', ':', ',']).take(2).collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            first_words,
+            [
+                "frames collected",
+                "unknown device",
+                "HomeNSReq to",
+                "DNS 1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis.iotroam.example",
+                "TLS 1.3",
+                "HomeNSAns Success",
+                "JoinEUI 0000000000000001",
+                "roaming agreement",
+                "PRStartReq to",
+                "DNS 000001.netids.iotroam.example",
+                "JoinReq to",
+                "JoinAns Success",
+                "PRStartAns Success",
+                "Join-accept handed",
+            ]
+        );
+        let page = Paper { colour: false }.milestones(&told);
+        assert!(page.lines().all(|line| line.chars().count() <= WIDTH), "{page}");
+        println!("{page}");
+    }
+
+    #[test]
+    fn a_waterfall_nests_what_is_part_of_something_and_fits_the_page() {
+        let zero = Clock::system().now();
+        let bars = bars(&roaming_join(zero), zero, zero + Duration::from_millis(30));
+        let shape: Vec<(&str, usize)> = bars.iter().map(|bar| (bar.what.as_str(), bar.depth)).collect();
+        assert_eq!(
+            shape,
+            [
+                ("PRStartReq", 0),
+                ("HomeNSReq", 0),
+                ("DNS", 1),
+                ("TLS", 1),
+                ("PRStartReq", 0),
+                ("DNS", 1),
+                ("JoinReq", 1)
+            ]
+        );
+        let paper = Paper { colour: false };
+        let page = paper.waterfall(&bars, 29.2) + &paper.window(61.7, 5000.0, 71.9, Some(29.2));
+        assert!(page.lines().all(|line| line.chars().count() <= WIDTH), "{page}");
+        println!("{page}");
+    }
+
+    #[test]
+    fn numbers_are_told_with_commas_and_one_digit() {
+        assert_eq!(
+            [told(0.04), told(27.94), told(4972.13), told(1_234_567.0), told(-61.7), told(-0.01)],
+            ["0.0", "27.9", "4,972.1", "1,234,567.0", "-61.7", "0.0"]
+        );
+    }
+
+    #[test]
+    fn long_text_is_wrapped_and_long_words_are_cut() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
+        assert_eq!(shorten("abcdefghij", 5), "ab…ij");
+    }
 }
