@@ -24,7 +24,7 @@ const HOUSE: &str = "
 /// Arrows inside a line, and why each is there.
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("backend::door", "backend::message", "a door is what the messages go through"),
-    ("backend::keywrap", "backend::message", "it wraps into the KeyEnvelope of the messages and opens it"),
+    ("backend::message", "backend::keywrap", "answers carry envelopes, and the codec opens and makes them"),
     ("telemetry", "clock", "what is told carries the moment, and only the clock knows it"),
 ];
 
