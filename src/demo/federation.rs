@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::zone::{Data, Plan, Zone};
+use crate::app::Node;
 use crate::backend::message::MacVersion;
 use crate::clock::Clock;
 use crate::config;
@@ -186,15 +187,15 @@ impl Federation {
     /// Turn roaming at the visited hotspot on or off: it is stopped and started again, so it has
     /// forgotten what it learnt.
     pub async fn set_roaming(&mut self, roaming: bool) -> anyhow::Result<()> {
-        self.visited.stop().await;
+        self.visited.stop().await?;
         self.visited.set_roaming(&self.folder, roaming);
         self.visited.start(&self.air, &self.clock).await
     }
 
     /// Stop both hotspots and remove the folder, unless it is kept.
-    pub async fn stop(mut self) {
-        self.visited.stop().await;
-        self.home.stop().await;
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.visited.stop().await?;
+        self.home.stop().await
     }
 }
 
@@ -213,9 +214,10 @@ impl Hotspot {
     }
 
     /// Stop the hotspot. Its database stays.
-    pub async fn stop(&mut self) {
-        if let Some(node) = self.node.take() {
-            node.shutdown().await;
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        match self.node.take() {
+            Some(node) => node.shutdown().await,
+            None => Ok(()),
         }
     }
 
@@ -342,16 +344,4 @@ socket = {socket}
         roots = roots.display().to_string(),
         anchor = anchor.display().to_string(),
     )
-}
-
-// STUB
-struct Node;
-impl Node {
-    async fn start(_: config::Config, _: Clock, _: Vec<crate::radio::Radio>) -> anyhow::Result<Node> {
-        anyhow::bail!("stub")
-    }
-    async fn shutdown(self) {}
-    fn operator(&self) -> std::sync::Arc<dyn Operator> {
-        std::process::abort()
-    }
 }

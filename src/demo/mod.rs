@@ -36,6 +36,9 @@ pub struct DemoArgs {
     /// Play only this scenario: 1 home, 2 away with roaming off, 3 away with roaming on
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=3))]
     pub scenario: Option<u8>,
+    /// Join once more where the device joined, with connections and DNS answers still warm
+    #[arg(long)]
+    pub warm: bool,
     /// Take something away and see what happens
     #[arg(long, value_name = "WHAT", hide = true)]
     pub unplug: Option<Unplug>,
@@ -78,7 +81,7 @@ pub async fn run(args: DemoArgs, clock: Clock) -> anyhow::Result<bool> {
     for scenario in scenarios {
         let rule = page.paper.dim(&"─".repeat(WIDTH));
         page.say(&format!("\n{rule}\n{}\n", scenario::heading(scenario, page.paper)))?;
-        let playing = scenario::play(scenario, &mut federation, &recorder, &clock);
+        let playing = scenario::play(scenario, &mut federation, &recorder, &clock, args.warm);
         let story = page.while_waiting(&clock, "the device is on the air", playing).await?;
         page.say(&story.page(page.paper))?;
         stories.push(story);
@@ -107,7 +110,7 @@ pub async fn run(args: DemoArgs, clock: Clock) -> anyhow::Result<bool> {
         tokio::signal::ctrl_c().await.context("wait for Ctrl-C")?;
     }
     federation.folder.keep = false;
-    federation.stop().await;
+    federation.stop().await?;
     Ok(right)
 }
 

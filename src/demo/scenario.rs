@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::device::{Device, JoinReport, RxWindow, SendReport};
+use super::device::{JoinReport, RxWindow, SendReport};
 use super::federation::{DEVICE, Federation, HOME, VISITED};
 use super::timeline::{Bar, Milestone, Mood, Paper, bars, milestones, millis, offset, told};
 use crate::clock::{Clock, Instant};
@@ -151,6 +151,8 @@ pub struct Story {
     pub why: Option<String>,
     /// The join.
     pub join: Join,
+    /// A second join of the same device, with connections and answers still warm; only if asked for.
+    pub warm: Option<Join>,
     /// What was said afterwards; none without a session.
     pub data: Option<Data>,
     /// Of the join. Zero is the end of the Join-request.
@@ -193,6 +195,7 @@ pub async fn play(
     federation: &mut Federation,
     recorder: &Recorder,
     clock: &Clock,
+    warm: bool,
 ) -> anyhow::Result<Story> {
     federation.set_roaming(scenario != Scenario::AwayOff).await?;
     let hotspot = if scenario == Scenario::Home { &federation.home } else { &federation.visited };
@@ -221,7 +224,14 @@ pub async fn play(
         data_milestones = uplink_milestones(&sent, &recorder.take());
         data = Some(data_told(&sent, self::handed(federation, gateway, before).as_ref()));
     }
-    Ok(tell(scenario, &device, &join, handed.as_ref(), &records, queries, data, data_milestones))
+    let mut story = tell(scenario, &join, handed.as_ref(), &records, queries, data, data_milestones);
+    if warm && join.ok {
+        let before = federation.air.handovers(gateway).len();
+        let again = device.join().await;
+        story.warm = Some(join_told(&again, self::handed(federation, gateway, before).as_ref()));
+        story.right &= again.ok;
+    }
+    Ok(story)
 }
 
 /// Doors close a moment after their answer has had its effect.
@@ -328,10 +338,8 @@ fn seconds(time: Duration) -> String {
     format!("{:.3}", time.as_secs_f64())
 }
 
-#[allow(clippy::too_many_arguments)] // one caller, and every one of them is a fact of its own
 fn tell(
     scenario: Scenario,
-    _device: &Device,
     join: &JoinReport,
     handed: Option<&Handover>,
     records: &[Arc<Record>],
@@ -399,6 +407,7 @@ fn tell(
         checks: checks.0,
         why,
         join: join_told(join, handed),
+        warm: None,
         data,
         milestones: join_milestones(join, records),
         waterfall: bars(records, join.uplink_end, until),
@@ -589,6 +598,12 @@ impl Story {
             ));
             page.push_str(&paper.milestones(&self.data_milestones));
             page.push('\n');
+        }
+        if let Some(Join { network_ms: Some(warm), .. }) = self.warm {
+            page.push_str(&format!(
+                "  Once more, with everything warm: the Join-accept was with the radio after {} ms\n\n",
+                told(warm)
+            ));
         }
         for check in &self.checks {
             let mark = if check.right { paper.green("✓") } else { paper.red("✗") };
