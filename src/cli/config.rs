@@ -79,7 +79,7 @@ fn init(path: &Path) -> Result<ExitCode, Fail> {
 }
 
 fn check(args: &ShowArgs) -> Result<ExitCode, Fail> {
-    let checked = args.config.load_all().and_then(Loaded::checked);
+    let checked = args.config.load().and_then(Loaded::checked);
     if args.json {
         let problems = match &checked {
             Ok(_) => Vec::new(),
@@ -174,7 +174,8 @@ mod tests {
             _ => line,
         };
         let all: String = STARTER.lines().map(uncomment).flat_map(|line| [line, "\n"]).collect();
-        let all = parse(Some("starter.toml".into()), all, std::iter::empty()).unwrap_or_else(|e| panic!("{e}"));
+        let all =
+            parse(Some("starter.toml".into()), all, std::iter::empty()).unwrap_or_else(|e| panic!("{e}"));
         assert!(all.config.roaming.roams() && all.config.backend.is_some() && all.config.discovery.is_some());
         let problems = all.problems(all.config.check());
         assert!(problems.is_empty(), "{problems:?}");
@@ -197,7 +198,9 @@ mod tests {
     fn the_summary_says_who_may_roam() {
         let read = |text: &str| parse(None, text.into(), std::iter::empty()).unwrap().config;
         assert_eq!(roaming(&Config::default()), "off");
-        let config = read("[roaming.default]\npassive = { activation = true, start = true }\n[[roaming.partner]]\nnet_id = \"60050A\"\n");
+        let config = read(
+            "[roaming.default]\npassive = { activation = true, start = true }\n[[roaming.partner]]\nnet_id = \"60050A\"\n",
+        );
         assert_eq!(roaming(&config), "on: the whole federation may join and talk, 1 listed partner");
         assert!(summary(&config).contains("  data     ./roamgate-data\n"), "{}", summary(&config));
     }

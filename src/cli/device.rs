@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{ConfigArg, Fail, client, show, show_json, table};
+use super::{ConfigArg, Fail, client, show, table};
 use crate::clock::Clock;
 use crate::control::{AddDevice, AddDownlink, Client, DeviceView, DownlinkView, Method};
 use crate::lorawan::{DevEui, JoinEui};
@@ -363,7 +363,10 @@ mod tests {
         let item = DownlinkView { id, f_port: 10, payload, confirmed: true, sent_as, attempts: 2 };
         let text = one(&device(), &[item], now);
         assert!(text.contains("joined     DevAddr FC00ABCD, 2 h ago (2026-11-20T10:00:00Z)\n"), "{text}");
-        assert!(text.ends_with("waiting    1\n  FPort 10: 0A0B, to be acknowledged, sent 2 times\n"), "{text}");
+        assert!(
+            text.ends_with("waiting    1\n  FPort 10: 0A0B, to be acknowledged, sent 2 times\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 mod config;
 mod device;
+mod dns;
+mod pki;
 mod run;
 mod tail;
 
@@ -28,7 +30,9 @@ const BAD_CONFIGURATION: u8 = 78;
 /// A LoRaWAN hotspot that roams.
 #[derive(Debug, Parser)]
 #[command(name = "roamgate", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Start with `roamgate run`: it needs no configuration. Then add a device with `roamgate device add`.")]
+#[command(
+    after_help = "Start with `roamgate run`: it needs no configuration. Then add a device with `roamgate device add`."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -47,6 +51,12 @@ enum Command {
     /// The devices whose home this is.
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// From an identifier to its name in the DNS, and from there to addresses.
+    #[command(subcommand)]
+    Dns(dns::DnsCommand),
+    /// Keys and certificates for roaming.
+    #[command(subcommand)]
+    Pki(pki::PkiCommand),
     /// Follow frames and backend messages as they happen.
     Tail(tail::TailArgs),
 }
@@ -61,12 +71,11 @@ struct ConfigArg {
 
 impl ConfigArg {
     /// Read and understand, without checking combinations.
-    fn load(&self) -> Result<Loaded, Fail> {
+    fn load(&self) -> Result<Loaded, ConfigError> {
         // A variable that is not text cannot be one of ours.
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        Ok(crate::config::load(self.file.as_deref(), variables)?)
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        crate::config::load(self.file.as_deref(), variables)
     }
 }
 
@@ -143,9 +152,10 @@ impl From<anyhow::Error> for Fail {
 
 fn open_remedy(error: &OpenError) -> Option<String> {
     match error {
-        OpenError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            Some("run as the user that owns the data (often `sudo -u roamgate`), or name another [store] url".into())
-        }
+        OpenError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Some(
+            "run as the user that owns the data (often `sudo -u roamgate`), or name another [store] url"
+                .into(),
+        ),
         OpenError::File { .. } => Some("make room or the folder, or name another [store] url".into()),
         _ => None,
     }
@@ -186,6 +196,12 @@ impl Cli {
             Command::Run(args) => run::run(args, clock, tap).await,
             Command::Config(command) => config::run(command),
             Command::Device(command) => device::run(command, clock).await,
+            Command::Dns(command) => {
+                let config = ConfigArg { file: command.config_path().map(PathBuf::from) }.load()?.config;
+                let good = dns::run(command, config.discovery, clock).await?;
+                Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            }
+            Command::Pki(command) => Ok(pki::run(&command, &clock)?),
             Command::Tail(args) => tail::run(args).await,
         }
     }
@@ -203,7 +219,10 @@ async fn client(config: &ConfigArg, clock: &Clock) -> Result<(Client, Option<Sto
         Err(error @ OpenError::Locked { .. }) => {
             return Err(Fail::new(
                 error.to_string(),
-                format!("a roamgate runs whose control socket is not at {}: give its configuration with -c", socket.display()),
+                format!(
+                    "a roamgate runs whose control socket is not at {}: give its configuration with -c",
+                    socket.display()
+                ),
             ));
         }
         Err(error) => return Err(anyhow::Error::new(error).into()),
@@ -254,7 +273,8 @@ mod tests {
 
     #[test]
     fn an_error_shows_its_causes_once() {
-        let error = anyhow::anyhow!("no space left").context("write a.db: no space left").context("open the store");
+        let error =
+            anyhow::anyhow!("no space left").context("write a.db: no space left").context("open the store");
         let fail = Fail::from(error);
         assert_eq!(fail.errors[0].error, "open the store: write a.db: no space left");
         assert_eq!(fail.code, 1);

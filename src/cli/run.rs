@@ -1,7 +1,6 @@
 //! `roamgate run`: the hotspot, until a signal ends it.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -113,7 +112,7 @@ impl Signals {
 
 /// SIGHUP: nothing can be changed while it runs, and this says what would.
 fn reload(args: &ConfigArg, running: &Config) {
-    let fresh = match args.load_all().and_then(crate::config::Loaded::checked) {
+    let fresh = match args.load().and_then(crate::config::Loaded::checked) {
         Ok(loaded) => loaded.config,
         Err(error) => {
             tracing::warn!("SIGHUP: the configuration is wrong now, and a restart would fail: {error}");

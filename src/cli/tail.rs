@@ -133,7 +133,10 @@ mod tests {
     fn a_frame_a_door_and_a_loss_are_lines_that_a_person_reads() {
         let frame = r#"{"node":"000001","time":"2026-11-20T12:00:00.0123Z","kind":"event","target":"roamgate::frame",
             "name":"uplink heard","milestone":"uplink heard","fields":{"DevAddr":"FC00ABCD","FCnt":"7"},"span":1}"#;
-        assert_eq!(readable(frame).unwrap(), "12:00:00.012  000001  air     uplink heard  DevAddr=FC00ABCD  FCnt=7");
+        assert_eq!(
+            readable(frame).unwrap(),
+            "12:00:00.012  000001  air     uplink heard  DevAddr=FC00ABCD  FCnt=7"
+        );
         let door = r#"{"node":"000001","time":"2026-11-20T12:00:00Z","kind":"close","target":"roamgate::door",
             "name":"door","fields":{"MessageType":"PRStartReq","SenderID":"000000","ReceiverID":"000001",
             "ResultCode":"Success","TransactionID":"9"},"span":1,"took_us":12345}"#;

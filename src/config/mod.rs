@@ -17,11 +17,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::lorawan::{NetId, Region};
-use crate::{discovery, js, partners, radio};
+use crate::{backend, discovery, js, partners, radio, store};
 
 pub use check::Refusal;
 pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
-pub use standin::{backend, store};
 
 /// Where the file is when none is named.
 pub const DEFAULT_PATH: &str = "/etc/roamgate/roamgate.toml";
@@ -204,11 +203,21 @@ impl Config {
         self.control.socket.clone().unwrap_or_else(|| self.store.folder().join("control.sock"))
     }
 
-    /// Everything with its defaults, as a file that would be read the same.
-    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+    /// Everything in force, with what follows from something else filled in.
+    fn whole(&self) -> Config {
         let mut whole = self.clone();
         whole.control.socket = Some(whole.control_socket());
-        let mut all = toml::Table::try_from(whole)?;
+        whole
+    }
+
+    /// Everything with its defaults, for programs.
+    pub fn to_json(&self) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(self.whole())
+    }
+
+    /// Everything with its defaults, as a file that would be read the same.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let mut all = toml::Table::try_from(self.whole())?;
         let mut text = String::new();
         for name in SECTIONS {
             if let Some(section) = all.remove(name) {
@@ -219,66 +228,5 @@ impl Config {
             }
         }
         Ok(text)
-    }
-}
-
-/// Sections of rooms that are not built yet.
-mod standin {
-    pub mod store {
-        use std::path::PathBuf;
-
-        use serde::{Deserialize, Serialize};
-
-        /// Section `[store]`.
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        pub struct Config {
-            /// `sqlite:PATH`.
-            pub url: String,
-        }
-
-        impl Default for Config {
-            fn default() -> Config {
-                Config { url: "sqlite:roamgate-data/roamgate.db".into() }
-            }
-        }
-
-        impl Config {
-            /// The data folder.
-            pub fn folder(&self) -> PathBuf {
-                let path = PathBuf::from(self.url.trim_start_matches("sqlite:"));
-                path.parent().map(PathBuf::from).unwrap_or_default()
-            }
-        }
-    }
-
-    pub mod backend {
-        use std::net::SocketAddr;
-        use std::path::PathBuf;
-
-        use serde::{Deserialize, Serialize};
-
-        /// Section `[backend]`.
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        pub struct Config {
-            /// Where partners reach us.
-            pub listen: SocketAddr,
-            /// What we show them.
-            pub identity: Identity,
-            /// Whom we believe.
-            #[serde(default)]
-            pub roots: Vec<PathBuf>,
-        }
-
-        /// A certificate and its key: both or neither.
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        pub struct Identity {
-            /// Leaf and intermediates, PEM.
-            pub chain: PathBuf,
-            /// PEM.
-            pub key: PathBuf,
-        }
     }
 }
