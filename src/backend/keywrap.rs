@@ -72,7 +72,8 @@ enum Cipher {
 
 impl Kek {
     /// A key of 16, 24 or 32 bytes under its agreed label.
-    pub fn new(label: impl Into<String>, key: &[u8]) -> Result<Kek, KekError> {
+    pub fn new(label: impl Into<String>, key: impl AsRef<[u8]>) -> Result<Kek, KekError> {
+        let key = key.as_ref();
         let cipher = match key.len() {
             16 => key.try_into().ok().map(|key| Cipher::Aes128(Zeroizing::new(key))),
             24 => key.try_into().ok().map(|key| Cipher::Aes192(Zeroizing::new(key))),
@@ -185,7 +186,7 @@ mod tests {
     use super::*;
 
     fn kek(label: &str, byte: u8) -> Kek {
-        Kek::new(label, &[byte; 32]).unwrap()
+        Kek::new(label, [byte; 32]).unwrap()
     }
 
     #[test]
@@ -216,6 +217,6 @@ mod tests {
     #[test]
     fn a_kek_shows_its_label_only() {
         assert_eq!(format!("{:?}", kek("pair", 1)), "Kek(\"pair\")");
-        assert_eq!(Kek::new("short", &[0; 15]).unwrap_err(), KekError::KekLength(15));
+        assert_eq!(Kek::new("short", [0; 15]).unwrap_err(), KekError::KekLength(15));
     }
 }

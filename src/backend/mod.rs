@@ -11,26 +11,34 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Section `[backend]`: without it no partner is asked or answered.
+/// Section `[backend]`: the two ends of TS002.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where partners reach us. Absent: we only ask.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Where partners reach us. Absent: nobody does; we ask, and downlinks ride in the answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
-    /// What we show partners, asking and answering.
+    /// What we show them.
     pub identity: Identity,
-    /// Whose certificates count: files of root certificates.
+    /// Whom we believe: PEM files of roots, never the system's.
+    #[serde(default)]
     pub roots: Vec<PathBuf>,
+    /// Tell partners that a class A downlink may ride in their answer (between Roamgates).
+    #[serde(default = "yes")]
+    pub downlink_in_answer: bool,
 }
 
-/// A certificate and its key: both or neither.
+fn yes() -> bool {
+    true
+}
+
+/// A certificate chain and its key: both or neither.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// PEM: leaf, then intermediate.
+    /// Leaf and intermediate, PEM.
     pub chain: PathBuf,
-    /// PEM: the leaf's private key.
+    /// PEM, readable by the daemon only.
     pub key: PathBuf,
 }
 
@@ -45,7 +53,6 @@ mod tests {
         assert_eq!(client.listen, None);
         assert!(parse("identity = { chain = \"c\" }\nroots = [\"r\"]").is_err());
         assert!(parse("listen = \"[::]:443\"\nroots = [\"r\"]").is_err());
-        assert!(parse("identity = { chain = \"c\", key = \"k\" }").is_err());
-        assert!(parse("identity = { chain = \"c\", key = \"k\" }\nroots = []\nport = 1").is_err());
+        assert!(parse("identity = { chain = \"c\", key = \"k\" }\nport = 1").is_err());
     }
 }
