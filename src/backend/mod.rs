@@ -1,8 +1,10 @@
 //! Words of TS002 (LoRaWAN Backend Interfaces) and its two ends.
 
+pub mod client;
 pub mod door;
 pub mod keywrap;
 pub mod message;
+pub mod server;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
