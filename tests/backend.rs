@@ -472,7 +472,8 @@ async fn a_configured_server_needs_no_discovery() {
 #[tokio::test]
 async fn strange_answers_are_told_apart() {
     let federation = Federation::new();
-    let cases: [(&str, fn(&PeerError) -> bool); 5] = [
+    type Expected = fn(&PeerError) -> bool;
+    let cases: [(&str, Expected); 5] = [
         ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", |error| matches!(error, PeerError::Confused { .. })),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", |error| {
             matches!(error, PeerError::Confused { .. })
