@@ -23,6 +23,8 @@ const HOUSE: &str = "
 
 /// Arrows inside a line, and why each is there.
 const ALLOWED: &[(&str, &str, &str)] = &[
+    ("discovery", "discovery::resolve", "the folder's face: what others call is named there"),
+    ("discovery::resolve", "discovery::cache", "it remembers there what it was told"),
     ("backend::door", "backend::message", "a door is what the messages go through"),
     ("backend::message", "backend::keywrap", "answers carry envelopes, and the codec opens and makes them"),
     ("telemetry", "clock", "what is told carries the moment, and only the clock knows it"),
