@@ -164,7 +164,7 @@ fn event(record: &Record) -> Option<(String, Mood)> {
         "frames collected" => {
             let frame = match get("type") {
                 "JoinRequest" => format!("Join-request, JoinEUI {}", get("JoinEUI")),
-                kind => format!("{kind}, DevAddr {}, FCnt {}", get("DevAddr"), get("FCnt")),
+                kind => format!("{kind} of {}, FCnt {}", get("DevAddr"), get("FCnt")),
             };
             let (frequency, rssi) = (mhz(get("frequency")), get("rssi"));
             format!("frames collected: {frame}, {frequency} DR{}, {rssi} dBm", get("data_rate"))
