@@ -22,7 +22,7 @@ const LOOK: u64 = 64;
 pub(super) fn insert(db: &Db<'_>, key: ForwardKey, message: &XmitAppUp) -> Result<(), Fault> {
     let text = to_text(message)?;
     let arrival = db.arrivals.next();
-    if arrival % LOOK == 0 {
+    if arrival.is_multiple_of(LOOK) {
         drop_oldest(db, MOST)?;
     }
     db.run(

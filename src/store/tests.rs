@@ -430,13 +430,24 @@ async fn a_full_disk_is_an_error_for_the_batch_and_not_the_end() {
 async fn jobs_that_queue_are_committed_together() {
     let (_folder, store) = fresh();
     let before = store.stats();
-    let jobs = (0..200).map(|id| put(&store, session(id)));
-    futures_util::future::join_all(jobs).await;
+    let take = |id: u64| {
+        let session = Session { dev_eui: DevEui::from_msb(id.to_be_bytes()), ..session(id) };
+        let decide = move |sessions: &mut Vec<Session>| {
+            sessions.push(session.clone());
+            write(Commit::Durable)
+        };
+        Sessions::with_device(&store, DevEui::from_msb(id.to_be_bytes()), Box::new(decide))
+    };
+    for taken in futures_util::future::join_all((0..200).map(take)).await {
+        taken.unwrap();
+    }
     let after = store.stats();
-    assert_eq!(store.sessions_of(EUI).await.unwrap().len(), 200);
     assert_eq!(after.jobs - before.jobs, 200);
     assert!(after.commits - before.commits <= 10, "{} commits", after.commits - before.commits);
     assert_eq!(after.full_commits - before.full_commits, after.commits - before.commits);
+    let (decide, slot) = decided(|sessions: &mut Vec<Session>| (sessions.len(), write(Commit::Nothing)));
+    store.with_dev_addr(ADDR, Box::new(decide)).await.unwrap();
+    assert_eq!(outcome(&slot).unwrap(), 200);
 }
 
 #[tokio::test]
@@ -479,9 +490,33 @@ async fn a_message_that_waits_reaches_the_disk_within_a_second_and_an_answered_o
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_push_that_fails_is_tried_again_and_does_not_spin() {
+    let (_folder, store) = fresh();
+    put(&store, session(1)).await;
+    uplink(&store, 1, Commit::Lazy, false).await;
+    let rename = |sql: &'static str| {
+        let work = move |db: &writer::Db<'_>| {
+            db.run(sql, [])?;
+            Ok(((), Done { harmless: true, ..Done::new(Commit::Lazy) }))
+        };
+        store.queue.run(false, work)
+    };
+    rename("ALTER TABLE meta RENAME TO hidden").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(39_500)).await;
+    assert_eq!(store.stats().pushes, 11);
+    rename("ALTER TABLE hidden RENAME TO meta").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(store.stats().pushes, 12);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_than_1024_frames_are_lazy() {
     let (_folder, store) = fresh();
-    futures_util::future::join_all((0..256).map(|id| put(&store, session(id)))).await;
+    let fill = |sessions: &mut Vec<Session>| {
+        sessions.extend((0..256).map(session));
+        write(Commit::Durable)
+    };
+    store.with_dev_addr(ADDR, Box::new(fill)).await.unwrap();
     let before = store.stats();
     for fcnt in 1..=3 {
         uplink(&store, fcnt, Commit::Lazy, false).await;
@@ -712,6 +747,33 @@ async fn a_newer_a_foreign_and_a_damaged_database_are_refused() {
     sql.execute_batch("CREATE TABLE notes (text)").unwrap();
     drop(sql);
     assert!(matches!(error(), OpenError::NotOurs { .. }));
+}
+
+#[tokio::test]
+async fn after_a_crash_a_damaged_database_is_found_and_a_whole_one_opens() {
+    let (folder, store) = fresh();
+    store.close().await.unwrap();
+    let store = open(&folder);
+    put(&store, session(1)).await;
+    // What a crash would leave: the files of a store that was not closed.
+    let crash = |damage: bool| {
+        let image = TempDir::new().unwrap();
+        std::fs::create_dir(image.path().join("data")).unwrap();
+        for name in ["roamgate.db", "roamgate.db-wal", "roamgate.db.key"] {
+            let mut bytes = std::fs::read(folder.path().join("data").join(name)).unwrap();
+            if damage && name == "roamgate.db" {
+                let second_half = bytes.len() / 2;
+                bytes[second_half..].fill(0xA5);
+            }
+            std::fs::write(image.path().join("data").join(name), bytes).unwrap();
+        }
+        image
+    };
+    let whole = crash(false);
+    assert_eq!(open(&whole).sessions_of(EUI).await.unwrap(), [session(1)]);
+    let damaged = crash(true);
+    let error = Store::open(&config(&damaged), clock()).unwrap_err();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
 }
 
 #[tokio::test]
