@@ -1,8 +1,10 @@
-//! The only reader of clocks and of system randomness (DESIGN 8).
+//! The only reader of clocks and of system randomness.
 //!
 //! Monotonic time (`now`) serves windows, deadlines and lifetimes; it is tokio's instant, so tests
 //! of procedures run on paused time. Wall time (`wall`) serves certificates, DNSSEC and records.
 //! Everybody else gets time and chance as arguments.
+
+#![allow(clippy::disallowed_methods)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};

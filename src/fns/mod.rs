@@ -3,13 +3,34 @@
 //! Owns dedup, routing to homes, sealed tokens and the windows' truth. Knows no HTTP, DNS or
 //! database; the radio is behind [`Air`].
 
+mod activate;
+mod dedup;
+mod downlink;
+mod hold_off;
+mod homes;
+mod passive_start;
+mod route;
+mod token;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::backend::door::{Boxed, Deadline, StoreError};
-use crate::clock::Instant;
-use crate::lorawan::{GatewayEui, Modulation, NetId};
+use crate::backend::door::{Boxed, Deadline, Peers, StoreError};
+use crate::clock::{Clock, Instant};
+use crate::discovery::bucket::Strangers;
+use crate::jit::Jit;
+use crate::lorawan::frame::Uplink;
+use crate::lorawan::{GatewayEui, Modulation, NetId, Region};
+use crate::partners;
+
+use dedup::{Dedup, Seen};
+use hold_off::HoldOffs;
+use homes::Homes;
+pub use token::{Hearing, Seal};
 
 /// A concentrator's 32-bit microsecond counter; wraps after 71.6 minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +40,11 @@ impl Count {
     /// The counter some time later, modulo 2^32.
     pub fn plus(self, time: Duration) -> Count {
         Count(self.0.wrapping_add(time.as_micros() as u32))
+    }
+
+    /// Time from an earlier count to this one, less than one wrap.
+    pub fn since(self, earlier: Count) -> Duration {
+        Duration::from_micros(self.0.wrapping_sub(earlier.0).into())
     }
 }
 
@@ -124,4 +150,207 @@ pub trait Learned: Send + Sync {
     fn net_ids(&self) -> Vec<NetId>;
     /// Remember one.
     fn learn(&self, net_id: NetId) -> Boxed<'_, Result<(), StoreError>>;
+}
+
+/// Answered hearings are remembered while any of their windows may still be open.
+const SPENT: Duration = Duration::from_secs(20);
+
+/// What the fNS counts instead of answering.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Hearings of all radios.
+    pub heard: Counter,
+    /// Copies of frames heard already.
+    pub copies: Counter,
+    /// Bytes that are no LoRaWAN uplink.
+    pub malformed: Counter,
+    /// Visitors' frames dropped because the clock is not set.
+    pub clock: Counter,
+    /// Unknown devices dropped before any lookup.
+    pub throttled: Counter,
+    /// Data frames of nobody we know.
+    pub unknown: Counter,
+}
+
+/// A number that grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the fNS is made of.
+pub struct Parts {
+    /// The NetID we speak as.
+    pub me: NetId,
+    /// All that are ours.
+    pub ours: Vec<NetId>,
+    /// The channel plan of our radios.
+    pub region: Region,
+    /// Who may roam how.
+    pub partners: Arc<partners::Config>,
+    /// Tell partners that a class A downlink may ride in their answer.
+    pub downlink_in_answer: bool,
+    /// Seals the tokens.
+    pub seal: Seal,
+    /// The doors.
+    pub peers: Arc<dyn Peers>,
+    /// All radios.
+    pub air: Arc<dyn Air>,
+    /// Homes learnt.
+    pub learned: Arc<dyn Learned>,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// The forwarding network server.
+pub struct Fns {
+    me: NetId,
+    ours: Vec<NetId>,
+    region: Region,
+    partners: Arc<partners::Config>,
+    downlink_in_answer: bool,
+    seal: Seal,
+    peers: Arc<dyn Peers>,
+    air: Arc<dyn Air>,
+    learned: Arc<dyn Learned>,
+    clock: Clock,
+    count: Counters,
+    dedup: Mutex<Dedup>,
+    jit: Mutex<Jit>,
+    homes: Mutex<Homes>,
+    hold_offs: Mutex<HoldOffs>,
+    strangers: Mutex<Strangers>,
+    spent: Mutex<BTreeMap<(GatewayEui, u64, u64), Instant>>,
+}
+
+impl Fns {
+    /// From its parts, with nothing heard yet.
+    pub fn new(parts: Parts) -> Fns {
+        Fns {
+            me: parts.me,
+            ours: parts.ours,
+            jit: Mutex::new(Jit::new(parts.region.clone())),
+            region: parts.region,
+            partners: parts.partners,
+            downlink_in_answer: parts.downlink_in_answer,
+            seal: parts.seal,
+            peers: parts.peers,
+            air: parts.air,
+            learned: parts.learned,
+            clock: parts.clock,
+            count: Counters::default(),
+            dedup: Mutex::default(),
+            homes: Mutex::default(),
+            hold_offs: Mutex::default(),
+            strangers: Mutex::default(),
+            spent: Mutex::default(),
+        }
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.count
+    }
+
+    /// Every frame of every radio. Answers when the frame is dealt with; run it in a task of its own.
+    pub async fn uplink(&self, heard: Heard) {
+        self.count.heard.add();
+        let frame = match Uplink::parse(&heard.phy) {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.count.malformed.add();
+                tracing::debug!(gateway = %heard.gateway, "dropped: {error}");
+                return;
+            }
+        };
+        match lock(&self.dedup).first(&heard, self.clock.now()) {
+            Seen::First | Seen::Repetition => {}
+            Seen::Copy => return self.count.copies.add(),
+        }
+        self.tell(&heard, &frame);
+        let done = match frame {
+            Uplink::Join(join) => self.activate(&heard, join).await,
+            Uplink::Data(data) => self.passive_start(&heard, data).await,
+            // a Rejoin wants a LoRaWAN 1.1 session, and nobody here serves one
+            Uplink::Rejoin(_) => return self.count.unknown.add(),
+        };
+        if let Err(why) = done {
+            tracing::info!(target: "roamgate::frame", milestone = "no answer to the device", gateway = %heard.gateway, why = %why);
+        }
+    }
+
+    fn tell(&self, heard: &Heard, frame: &Uplink<'_>) {
+        let data_rate = self.region.uplink_data_rate(heard.modulation);
+        match frame {
+            Uplink::Join(join) => tracing::info!(target: "roamgate::frame", milestone = "frames collected",
+                type = "JoinRequest", DevEUI = %join.dev_eui(), JoinEUI = %join.join_eui(), gateway = %heard.gateway,
+                frequency = heard.frequency, data_rate, rssi = heard.rssi, snr = heard.snr),
+            Uplink::Data(data) => tracing::info!(target: "roamgate::frame", milestone = "frames collected",
+                type = if data.is_confirmed() { "ConfirmedDataUp" } else { "UnconfirmedDataUp" },
+                DevAddr = %data.dev_addr(), FCnt = data.fcnt(), size = heard.phy.len(), gateway = %heard.gateway,
+                frequency = heard.frequency, data_rate, rssi = heard.rssi, snr = heard.snr),
+            Uplink::Rejoin(_) => tracing::info!(target: "roamgate::frame", milestone = "frames collected",
+                type = "RejoinRequest", gateway = %heard.gateway),
+        }
+    }
+
+    /// Take the one transmission that a hearing allows; `false`: it was taken.
+    fn spend(&self, hearing: &Hearing) -> bool {
+        let now = self.clock.now();
+        let mut spent = lock(&self.spent);
+        spent.retain(|_, at| now.saturating_duration_since(*at) < SPENT);
+        spent.insert((hearing.gateway, hearing.session, hearing.number), hearing.at).is_none()
+    }
+
+    /// Nothing went out after all.
+    fn give_back(&self, hearing: &Hearing) {
+        lock(&self.spent).remove(&(hearing.gateway, hearing.session, hearing.number));
+    }
+
+    fn jit(&self) -> MutexGuard<'_, Jit> {
+        lock(&self.jit)
+    }
+    fn homes(&self) -> MutexGuard<'_, Homes> {
+        lock(&self.homes)
+    }
+    fn hold_offs(&self) -> MutexGuard<'_, HoldOffs> {
+        lock(&self.hold_offs)
+    }
+    fn strangers(&self) -> MutexGuard<'_, Strangers> {
+        lock(&self.strangers)
+    }
+}
+
+/// What a room keeps in memory may be lost, so a panicked holder is no reason to stop.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub fn heard(gateway: GatewayEui, tmst: u32, phy: &[u8]) -> Heard {
+        Heard {
+            phy: phy.to_vec(),
+            gateway,
+            session: 1,
+            frequency: 868_100_000,
+            modulation: Modulation::Lora { sf: 7, bandwidth: 125_000 },
+            rssi: -80,
+            snr: 9.0,
+            tmst: Count(tmst),
+            at: Instant::now(),
+            time: Timestamp::UNIX_EPOCH,
+            location: None,
+        }
+    }
 }

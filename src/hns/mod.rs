@@ -1,7 +1,13 @@
 //! Home network server: devices, profiles, the downlink queue, the relations to JS and AS.
 
-use crate::backend::door::{Boxed, Commit, StoreError};
+mod handover_start;
+mod uplink;
+
+use std::sync::Arc;
+
+use crate::backend::door::{self, Boxed, Commit, Peers, StoreError};
 use crate::backend::message::{KeyEnvelope, MacVersion, UlMeta};
+use crate::clock::Clock;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, NetId};
 
 /// A device whose home we are.
@@ -29,6 +35,13 @@ pub struct Device {
     pub last_seen: Option<u64>,
     /// NetID through which the last uplink came, where that was not ours.
     pub last_via: Option<NetId>,
+}
+
+impl Device {
+    /// The activation that gave this address.
+    pub fn activation(&self, dev_addr: DevAddr) -> Option<&Activation> {
+        self.activations.iter().rev().find(|activation| activation.dev_addr == dev_addr)
+    }
 }
 
 /// What one activation gave the application side.
@@ -89,4 +102,30 @@ pub struct Uplink {
     pub frm_payload: Vec<u8>,
     /// FPort, FCntUp, how it was heard.
     pub ul: UlMeta,
+}
+
+/// The home network server.
+pub struct Hns {
+    devices: Arc<dyn Devices>,
+    application: Arc<dyn Application>,
+    peers: Arc<dyn Peers>,
+    clock: Clock,
+}
+
+impl Hns {
+    /// With its storage, its application server and its doors.
+    pub fn new(
+        devices: Arc<dyn Devices>,
+        application: Arc<dyn Application>,
+        peers: Arc<dyn Peers>,
+        clock: Clock,
+    ) -> Hns {
+        Hns { devices, application, peers, clock }
+    }
+
+    async fn device(&self, dev_eui: DevEui) -> Result<Option<Device>, StoreError> {
+        let (decide, slot) = door::decided(|device: &mut Option<Device>| (device.clone(), Commit::Nothing));
+        self.devices.with_device(dev_eui, Box::new(decide)).await?;
+        door::outcome(&slot)
+    }
 }

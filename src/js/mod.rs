@@ -1,10 +1,19 @@
 //! Join server: root keys, nonces, session keys.
 
-use std::collections::BTreeSet;
+pub mod config;
+mod join;
 
-use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::backend::message::MacVersion;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::backend::door::{self, Boxed, Caller, Commit, StoreError};
+use crate::backend::keywrap::Keks;
+use crate::backend::message::{
+    HomeNsAns, HomeNsReq, JoinAns, JoinReq, MacVersion, Party, Refusal, ResultCode,
+};
 use crate::lorawan::{DevEui, JoinEui, Key, NetId};
+
+pub use join::accept_join;
 
 /// A device whose root keys we hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,4 +45,69 @@ pub type Decide = Box<dyn Fn(&mut Option<Device>) -> Commit + Send + Sync>;
 pub trait RootKeys: Send + Sync {
     /// Read, decide, write, return.
     fn with_device(&self, dev_eui: DevEui, decide: Decide) -> Boxed<'_, Result<(), StoreError>>;
+}
+
+/// The join server.
+pub struct Js {
+    root_keys: Arc<dyn RootKeys>,
+    as_keks: Keks,
+    authorise: Authorise,
+}
+
+/// Who may ask for a device's home (`[join_server] authorise`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Authorise {
+    /// Everybody whom `[roaming]` admits.
+    #[default]
+    Default,
+    /// These networks.
+    Only(Vec<NetId>),
+}
+
+impl Js {
+    /// `as_keks` wrap AppSKeys for the application server of this house.
+    pub fn new(root_keys: Arc<dyn RootKeys>, as_keks: Keks, authorise: Authorise) -> Js {
+        Js { root_keys, as_keks, authorise }
+    }
+
+    /// JoinReq (TS002 12.2 step 6): decided and committed in one transaction.
+    pub async fn join(&self, from: Caller, req: JoinReq) -> Result<JoinAns, Refusal> {
+        let Party::Ns(sender) = from.party else {
+            return Err(Refusal::new(ResultCode::MalformedRequest, "a JoinReq comes from a network server"));
+        };
+        let (dev_eui, keks) = (req.dev_eui, self.as_keks.clone());
+        let (decide, slot) = door::decided(move |device| accept_join(device, &req, sender, &keks));
+        self.root_keys.with_device(dev_eui, Box::new(decide)).await?;
+        door::outcome(&slot)?
+    }
+
+    /// HomeNSReq (TS002 12.9 step 4).
+    pub async fn home_ns(&self, from: Caller, req: HomeNsReq) -> Result<HomeNsAns, Refusal> {
+        let Party::Ns(visited) = from.party else {
+            return Err(Refusal::new(
+                ResultCode::MalformedRequest,
+                "a HomeNSReq comes from a network server",
+            ));
+        };
+        let authorised = match &self.authorise {
+            Authorise::Default => true,
+            Authorise::Only(net_ids) => from.ours || net_ids.contains(&visited),
+        };
+        if !authorised {
+            let why = format!("[join_server] authorise does not list NetID {visited}");
+            return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
+        }
+        let (decide, slot) = door::decided(|device: &mut Option<Device>| {
+            (device.as_ref().map(|device| (device.home, device.enabled)), Commit::Nothing)
+        });
+        self.root_keys.with_device(req.dev_eui, Box::new(decide)).await?;
+        match door::outcome(&slot)? {
+            None => Err(Refusal::new(ResultCode::UnknownDevEui, format!("no device {} here", req.dev_eui))),
+            Some((_, false)) => {
+                let why = format!("device {} is disabled", req.dev_eui);
+                Err(Refusal::new(ResultCode::ActivationDisallowed, why))
+            }
+            Some((h_net_id, true)) => Ok(HomeNsAns { h_net_id }),
+        }
+    }
 }

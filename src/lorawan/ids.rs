@@ -211,3 +211,117 @@ impl FromStr for DevAddr {
     }
 }
 text_form!(DevAddr);
+
+/// A block of JoinEUIs, written `70B3D57ED0000000/40`, or one JoinEUI alone.
+///
+/// The width is whole hexadecimal digits (0 to 64 bits by fours), because the DNS delegates JoinEUIs
+/// digit by digit (TS002 section 19).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JoinEuiRange {
+    prefix: JoinEui,
+    bits: u8,
+}
+
+/// Text or numbers that are no block of JoinEUIs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    /// The part before the slash.
+    #[error(transparent)]
+    Prefix(#[from] IdError),
+    /// The part behind the slash.
+    #[error("the width of a block of JoinEUIs is 0 to 64 bits, by fours, not {0:?}")]
+    Bits(String),
+    /// Digits are set behind the width: probably a slip of the pen.
+    #[error("{prefix}/{bits} has digits behind its first {bits} bits")]
+    Tail {
+        /// The part before the slash.
+        prefix: JoinEui,
+        /// The part behind it.
+        bits: u8,
+    },
+}
+
+impl JoinEuiRange {
+    /// The JoinEUIs that share the first `bits` bits of `prefix`, whose other bits are zero.
+    pub fn new(prefix: JoinEui, bits: u8) -> Result<JoinEuiRange, RangeError> {
+        if bits > 64 || !bits.is_multiple_of(4) {
+            return Err(RangeError::Bits(bits.to_string()));
+        }
+        if u64::from_be_bytes(prefix.0) & !mask(bits) != 0 {
+            return Err(RangeError::Tail { prefix, bits });
+        }
+        Ok(JoinEuiRange { prefix, bits })
+    }
+    /// The lowest JoinEUI of the block.
+    pub const fn prefix(self) -> JoinEui {
+        self.prefix
+    }
+    /// How many leading bits the JoinEUIs share: 64 is a single one.
+    pub const fn bits(self) -> u8 {
+        self.bits
+    }
+    /// Whether a JoinEUI is of this block.
+    pub fn contains(self, eui: JoinEui) -> bool {
+        (u64::from_be_bytes(self.prefix.0) ^ u64::from_be_bytes(eui.0)) & mask(self.bits) == 0
+    }
+}
+
+fn mask(bits: u8) -> u64 {
+    u64::MAX.checked_shl(64 - u32::from(bits.min(64))).unwrap_or(0)
+}
+
+impl From<JoinEui> for JoinEuiRange {
+    fn from(prefix: JoinEui) -> Self {
+        JoinEuiRange { prefix, bits: 64 }
+    }
+}
+impl fmt::Display for JoinEuiRange {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bits {
+            64 => write!(to, "{}", self.prefix),
+            bits => write!(to, "{}/{bits}", self.prefix),
+        }
+    }
+}
+impl FromStr for JoinEuiRange {
+    type Err = RangeError;
+    fn from_str(text: &str) -> Result<Self, RangeError> {
+        match text.split_once('/') {
+            None => Ok(text.parse::<JoinEui>()?.into()),
+            Some((prefix, bits)) => {
+                let bits =
+                    bits.parse().map_err(|_| RangeError::Bits(bits.chars().take(80).collect::<String>()))?;
+                JoinEuiRange::new(prefix.parse()?, bits)
+            }
+        }
+    }
+}
+text_form!(JoinEuiRange);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_of_join_euis_holds_its_own_and_no_neighbour() {
+        let block: JoinEuiRange = "70B3D57ED0000000/40".parse().unwrap();
+        assert!(block.contains("70B3D57ED0123456".parse().unwrap()));
+        assert!(!block.contains("70B3D57ED1000000".parse().unwrap()));
+        assert_eq!(block.to_string(), "70B3D57ED0000000/40");
+        let one: JoinEuiRange = "70b3d57ed0000000".parse().unwrap();
+        assert!(one.contains("70B3D57ED0000000".parse().unwrap()));
+        assert!(!one.contains("70B3D57ED0000001".parse().unwrap()));
+        assert_eq!(one.to_string(), "70B3D57ED0000000");
+        let all: JoinEuiRange = "0000000000000000/0".parse().unwrap();
+        assert!(all.contains("FFFFFFFFFFFFFFFF".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_block_of_join_euis_with_a_slip_of_the_pen_is_refused() {
+        for text in
+            ["70B3D57ED0000001/40", "70B3D57ED0000000/41", "70B3D57ED0000000/68", "70B3D57E/32", "/40"]
+        {
+            assert!(text.parse::<JoinEuiRange>().is_err(), "{text}");
+        }
+    }
+}

@@ -53,6 +53,19 @@ pub fn device_time_ans(gps_seconds: u32, fraction_256: u8) -> [u8; 6] {
     [0x0D, s[0], s[1], s[2], s[3], fraction_256]
 }
 
+/// GPS time of a UTC instant: whole seconds since 1980-01-06 and 1/256 s.
+pub fn gps_time(utc: jiff::Timestamp) -> (u32, u8) {
+    /// UTC second from which GPS is ahead by so many seconds (IERS Bulletin C). Earlier rows are
+    /// older than any device that asks.
+    const AHEAD: [(i64, i64); 3] = [(1_341_100_800, 16), (1_435_708_800, 17), (1_483_228_800, 18)];
+    const GPS_EPOCH: i64 = 315_964_800;
+    let second = utc.as_second();
+    let ahead = AHEAD.iter().rev().find(|(from, _)| second >= *from).map_or(15, |(_, ahead)| *ahead);
+    let fraction = utc.subsec_nanosecond().clamp(0, 999_999_999) / 3_906_250;
+    // 32 bits of GPS seconds last until 2116
+    ((second - GPS_EPOCH + ahead).max(0) as u32, fraction as u8)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +76,14 @@ mod tests {
         let margin = UplinkCommand::DevStatusAns { battery: 255, margin: -32 };
         use UplinkCommand::*;
         assert_eq!(walked, [Other(3), LinkCheckReq, margin, DeviceTimeReq]);
+    }
+
+    #[test]
+    fn gps_time_is_ahead_of_utc_by_the_leap_seconds_of_its_year() {
+        let at = |text: &str| gps_time(text.parse().unwrap());
+        assert_eq!(at("2016-12-31T23:59:59Z"), (1_167_264_016, 0));
+        assert_eq!(at("2017-01-01T00:00:00Z"), (1_167_264_018, 0));
+        assert_eq!(at("2026-11-20T10:15:42.5Z").1, 128);
     }
 
     #[test]

@@ -10,6 +10,6 @@ pub mod key;
 pub mod mac;
 pub mod region;
 
-pub use ids::{DevAddr, DevEui, GatewayEui, JoinEui, NetId};
+pub use ids::{DevAddr, DevEui, GatewayEui, JoinEui, JoinEuiRange, NetId};
 pub use key::Key;
 pub use region::{Modulation, Region};

@@ -1,8 +1,21 @@
 //! Serving network server: sessions, MIC and counters, DevAddr allocation, windows, MAC commands.
 
-use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::backend::message::XmitAppUp;
-use crate::lorawan::{DevAddr, DevEui, Key, NetId};
+mod activate;
+mod downlink;
+mod passive_start;
+pub mod uplink;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::backend::door::{Boxed, Caller, Commit, Peers, StoreError};
+use crate::backend::message::{DlMeta, Party, XmitAppUp};
+use crate::clock::{Clock, Instant};
+use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
+use crate::partners;
+
+use uplink::Accepted;
 
 /// A session of a 1.0.x device, as the sNS needs it.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,4 +84,114 @@ pub trait Sessions: Send + Sync {
     fn forwarded(&self, key: ForwardKey) -> Boxed<'_, Result<(), StoreError>>;
     /// Rows that wait, oldest first: for the start and for retries.
     fn waiting(&self) -> Boxed<'_, Result<Vec<(ForwardKey, XmitAppUp)>, StoreError>>;
+}
+
+/// How long the hNS is asked about an uplink before its forward row waits for the next try.
+const HNS_PATIENCE: Duration = Duration::from_secs(10);
+/// Copies of one frame by other paths arrive within this time (DESIGN 3).
+const COPY_WINDOW: Duration = Duration::from_secs(2);
+
+/// The serving network server.
+pub struct Sns {
+    net_id: NetId,
+    region: Region,
+    rx_delay: u8,
+    partners: Arc<partners::Config>,
+    sessions: Arc<dyn Sessions>,
+    peers: Arc<dyn Peers>,
+    clock: Clock,
+    /// One a device: lost with the process, and with it only a receive window.
+    windows: Mutex<BTreeMap<DevEui, downlink::Window>>,
+    /// Frames that took a window and ride in the answer to come.
+    riding: Mutex<BTreeMap<DevEui, (Vec<u8>, DlMeta)>>,
+    /// Who brought the last uplink of a session, and when.
+    heard: Mutex<BTreeMap<u64, (u32, Party, Instant)>>,
+    busy: Busy,
+}
+
+impl Sns {
+    /// Addresses are allocated from `net_id`; `rx_delay` in seconds goes into Join-accepts.
+    pub fn new(
+        net_id: NetId,
+        region: Region,
+        rx_delay: u8,
+        partners: Arc<partners::Config>,
+        sessions: Arc<dyn Sessions>,
+        peers: Arc<dyn Peers>,
+        clock: Clock,
+    ) -> Sns {
+        Sns {
+            net_id,
+            region,
+            rx_delay,
+            partners,
+            sessions,
+            peers,
+            clock,
+            windows: Mutex::default(),
+            riding: Mutex::default(),
+            heard: Mutex::default(),
+            busy: Busy::default(),
+        }
+    }
+
+    /// Send what waits for the hNS again: after a start, and now and then.
+    pub async fn resend_waiting(&self) -> Result<usize, StoreError> {
+        let waiting = self.sessions.waiting().await?;
+        let count = waiting.len();
+        for (key, up) in waiting {
+            self.forward(key, up, self.clock.now() + HNS_PATIENCE).await;
+        }
+        Ok(count)
+    }
+
+    fn windows(&self) -> MutexGuard<'_, BTreeMap<DevEui, downlink::Window>> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn riding(&self) -> MutexGuard<'_, BTreeMap<DevEui, (Vec<u8>, DlMeta)>> {
+        self.riding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a repeated counter is a copy that another network heard, not a repetition by the
+    /// device: a copy wants no acknowledgement of its own.
+    fn came_by_another_path(&self, accepted: &Accepted, from: &Caller) -> bool {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.get(&accepted.session.id).is_some_and(|(fcnt_up, party, at)| {
+            *fcnt_up == accepted.fcnt_up
+                && *party != from.party
+                && self.clock.now().duration_since(*at) < COPY_WINDOW
+        })
+    }
+
+    fn remember(&self, accepted: &Accepted, from: &Caller) {
+        let now = self.clock.now();
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.retain(|_, (_, _, at)| now.duration_since(*at) < COPY_WINDOW);
+        heard.insert(accepted.session.id, (accepted.fcnt_up, from.party.clone(), now));
+    }
+}
+
+/// Join-requests that are being answered right now.
+#[derive(Default)]
+struct Busy(Mutex<BTreeSet<Vec<u8>>>);
+
+impl Busy {
+    /// `None`: the same frame is inside already.
+    fn enter(&self, frame: &[u8]) -> Option<Entered<'_>> {
+        let mut inside = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.insert(frame.to_vec()).then(|| Entered { busy: self, frame: frame.to_vec() })
+    }
+}
+
+/// Leaves when dropped.
+struct Entered<'a> {
+    busy: &'a Busy,
+    frame: Vec<u8>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.busy.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.frame);
+    }
 }

@@ -5,10 +5,13 @@
 
 pub mod wire;
 
+pub use super::keywrap::KeyEnvelope;
+
 use std::fmt;
 
 use jiff::Timestamp;
 
+use crate::lorawan::frame::FrameError;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 
 /// Who speaks or is spoken to (SenderID, ReceiverID).
@@ -66,6 +69,9 @@ pub struct Refusal {
     pub code: ResultCode,
     /// Lifetime of a hold-off, in seconds (Deferred and policy refusals).
     pub lifetime: Option<u32>,
+    /// The counter that would have been right, from an sNS that refuses an FCntDown. Inside the
+    /// house only: TS002 has no object for it in an answer.
+    pub fcnt_down: Option<u32>,
     /// For people.
     pub description: String,
 }
@@ -73,7 +79,18 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with its reason.
     pub fn new(code: ResultCode, description: impl Into<String>) -> Refusal {
-        Refusal { code, lifetime: None, description: description.into() }
+        Refusal { code, lifetime: None, fcnt_down: None, description: description.into() }
+    }
+}
+
+impl From<FrameError> for Refusal {
+    /// Which code a frame that does not parse deserves (TS002 11.1): an empty one is malformed.
+    fn from(error: FrameError) -> Refusal {
+        let code = match error {
+            FrameError::Size(0) | FrameError::Type(_) => ResultCode::MalformedRequest,
+            FrameError::Size(_) => ResultCode::FrameSizeError,
+        };
+        Refusal::new(code, error.to_string())
     }
 }
 
@@ -194,27 +211,6 @@ pub struct DlMeta {
     pub ul_tokens: Vec<Vec<u8>>,
     /// Best effort wanted.
     pub hi_priority: bool,
-}
-
-/// A key in an envelope (TS002 table 11). To an NS the AppSKey is always one of these, unopened.
-#[derive(Clone, PartialEq, Eq)]
-pub struct KeyEnvelope {
-    /// Name of the key-encryption key; `None`: `key` is the key itself.
-    pub label: Option<String>,
-    /// 16 bytes clear or 24 wrapped (RFC 3394).
-    pub key: Vec<u8>,
-}
-
-impl fmt::Debug for KeyEnvelope {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "KeyEnvelope({:?})", self.label)
-    }
-}
-
-impl Drop for KeyEnvelope {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.key);
-    }
 }
 
 /// Network session keys, by the derivation that made them.

@@ -1,1 +1,0 @@
-//! Builds every room and its doors; the only one who knows everybody.

@@ -1,1 +1,0 @@
-//! Composes the Config of every room; loads, checks, explains.

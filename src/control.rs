@@ -1,1 +1,0 @@
-//! The local control socket: the command line's door to a running daemon.

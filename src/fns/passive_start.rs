@@ -1,0 +1,157 @@
+//! A data frame was heard (TS002 12.5): home first, then abroad; and the question that both the
+//! data frame and the Join-request put.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use crate::backend::door::{Deadline, PeerError};
+use crate::backend::message::{GwInfo, Party, PrStartAns, PrStartReq, ResultCode, UlMeta};
+use crate::lorawan::frame::{DataFrame, Uplink};
+use crate::lorawan::{DevAddr, NetId};
+
+use super::activate::Unanswered;
+use super::token::Hearing;
+use super::{Fns, Heard, route};
+
+/// RX2 of the longest usual RECEIVE_DELAY1 of 1 s; a session with a longer one only has more time.
+const DATA_RX2: Duration = Duration::from_secs(2);
+
+impl Fns {
+    /// Bring a data frame to its home, and what comes back to the radio.
+    pub(super) async fn passive_start(&self, heard: &Heard, frame: DataFrame<'_>) -> Result<(), Unanswered> {
+        let by = Deadline(heard.at + DATA_RX2);
+        let (answer, home) = match self.start(self.me, heard, by).await {
+            Err(error) if error.is(ResultCode::MicFailed) => {
+                self.ask_abroad(heard, frame.dev_addr(), by).await?
+            }
+            answer => answer?,
+        };
+        match answer.phy_payload {
+            Some(_) => self.carry(heard, Party::Ns(home), answer).await,
+            None => Ok(()),
+        }
+    }
+
+    /// 12.5 steps 2 and 3: every candidate in parallel, the first that knows the device wins.
+    async fn ask_abroad(
+        &self,
+        heard: &Heard,
+        addr: DevAddr,
+        by: Deadline,
+    ) -> Result<(PrStartAns, NetId), Unanswered> {
+        let candidates = route::abroad(addr, &self.partners, &self.learned.net_ids(), &self.ours);
+        if candidates.is_empty() {
+            self.count.unknown.add();
+            let why =
+                format!("no session of {addr} here, and no network that roams with us has this address");
+            return Err(Unanswered::Rule(why));
+        }
+        if !self.clock.is_trusted() {
+            self.count.clock.add();
+            return Err(Unanswered::Rule(
+                "the clock is not set: visitors wait until GPS or NTP sets it".into(),
+            ));
+        }
+        let now = self.clock.now();
+        let mut asked = FuturesUnordered::new();
+        let mut last =
+            Unanswered::Rule(format!("every network that {addr} may be of refused it a moment ago"));
+        for net_id in candidates {
+            if !self.hold_offs().contains(net_id, addr, now) {
+                asked.push(async move { (net_id, self.start(net_id, heard, by).await) });
+            }
+        }
+        while let Some((net_id, answer)) = asked.next().await {
+            match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    self.hold_offs().note(net_id, addr, &error, now);
+                    last = error.into();
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// PRStartReq to one network, ours or another, with a token made for it.
+    pub(super) async fn start(
+        &self,
+        to: NetId,
+        heard: &Heard,
+        by: Deadline,
+    ) -> Result<(PrStartAns, NetId), PeerError> {
+        let party = Party::Ns(to);
+        let token = self.seal.make(&party, &self.hearing_of(heard), self.clock.random());
+        let req = PrStartReq {
+            phy_payload: heard.phy.clone(),
+            ul: self.ul_meta(heard, token),
+            // our own sNS hears from us whether the radio took a downlink; a partner need not reach us
+            downlink_in_answer: self.downlink_in_answer && to != self.me,
+        };
+        self.peers.ask(party, req, by).await.map(|answer| (answer, to))
+    }
+
+    pub(super) fn hearing_of(&self, heard: &Heard) -> Hearing {
+        let dev_addr = match Uplink::parse(&heard.phy) {
+            Ok(Uplink::Data(frame)) => Some(frame.dev_addr()),
+            _ => None,
+        };
+        Hearing {
+            gateway: heard.gateway,
+            session: heard.session,
+            tmst: heard.tmst,
+            at: heard.at,
+            dev_addr,
+            number: u64::from(heard.tmst.0),
+        }
+    }
+
+    fn ul_meta(&self, heard: &Heard, token: Vec<u8>) -> UlMeta {
+        let (mut dev_eui, mut dev_addr) = (None, None);
+        match Uplink::parse(&heard.phy) {
+            Ok(Uplink::Join(join)) => dev_eui = Some(join.dev_eui()),
+            Ok(Uplink::Data(frame)) => dev_addr = Some(frame.dev_addr()),
+            _ => {}
+        }
+        let region = self.region.to_string();
+        let head = GwInfo {
+            // 32 bits by the specification: the low half of the EUI, as the peers do
+            id: heard.gateway.to_msb().get(4..).map(<[u8]>::to_vec),
+            rf_region: Some(region.clone()),
+            rssi: Some(heard.rssi),
+            snr: Some(heard.snr),
+            lat: heard.location.map(|(lat, _)| lat),
+            lon: heard.location.map(|(_, lon)| lon),
+            ul_token: None,
+            dl_allowed: Some(true),
+        };
+        UlMeta {
+            dev_eui,
+            dev_addr,
+            data_rate: self.region.uplink_data_rate(heard.modulation),
+            ul_freq: Some(heard.frequency),
+            fns_ul_token: Some(token),
+            rf_region: Some(region),
+            gw_cnt: Some(1),
+            gw_info: vec![head],
+            ..UlMeta::at(heard.time)
+        }
+    }
+
+    /// Bring the frame of an answer to the radio that heard the question.
+    pub(super) async fn carry(
+        &self,
+        heard: &Heard,
+        from: Party,
+        answer: PrStartAns,
+    ) -> Result<(), Unanswered> {
+        let (Some(phy), Some(dl)) = (answer.phy_payload, answer.dl) else {
+            return Err(Unanswered::Rule(format!(
+                "{from} answered without PHYPayload or DLMetaData: nothing to send"
+            )));
+        };
+        self.transmit(&self.hearing_of(heard), phy, &dl).await.map(|_| ()).map_err(Unanswered::NotSent)
+    }
+}

@@ -1,0 +1,73 @@
+//! HRStartReq with a Join-request, as hNS (TS002 12.2 and 12.9; the comments are their steps).
+
+use crate::backend::door::{self, Caller, Commit};
+use crate::backend::message::{HrStartAns, HrStartReq, JoinReq, Party, Refusal, ResultCode};
+
+use super::{Activation, Device, Hns};
+
+/// Activations kept: until the first uplink under the new keys the old ones may still be in use.
+const ACTIVATIONS: usize = 2;
+
+impl Hns {
+    /// A device wants to join, heard by the sNS that asks.
+    pub async fn handover_start(&self, from: Caller, req: HrStartReq) -> Result<HrStartAns, Refusal> {
+        if !from.ours {
+            let why = "handover roaming is not offered here; passive activation is";
+            return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
+        }
+        // 12.9 step 8: the device is known and may activate, here or as a visitor elsewhere
+        let device = self.device(req.dev_eui).await?;
+        let device = may_activate(device, &req)?;
+        // 12.2 step 5: the highest version that both speak
+        let join = JoinReq {
+            mac_version: req.mac_version.min(device.mac_version),
+            phy_payload: req.phy_payload,
+            dev_eui: req.dev_eui,
+            dev_addr: req.dev_addr,
+            dl_settings: req.dl_settings,
+            rx_delay: req.rx_delay,
+            cf_list: req.cf_list,
+        };
+        let to = Party::Js(device.join_eui);
+        let answer = self.peers.ask(to, join, from.by).await.map_err(|error| error.into_refusal())?;
+        // 12.2 step 10: what the AS will need, before anybody can use the session
+        let activation = Activation {
+            dev_addr: req.dev_addr,
+            session_key_id: answer.session_key_id,
+            app_s_key: answer.app_s_key,
+            fcnt_up: None,
+            created: self.clock.unix(),
+        };
+        let (decide, slot) = door::decided(move |device: &mut Option<Device>| match device {
+            Some(device) => {
+                let kept = device.activations.len().saturating_sub(ACTIVATIONS - 1);
+                device.activations.drain(..kept);
+                device.activations.push(activation.clone());
+                (true, Commit::Durable)
+            }
+            None => (false, Commit::Nothing),
+        });
+        self.devices.with_device(req.dev_eui, Box::new(decide)).await?;
+        if !door::outcome(&slot)? {
+            let why = format!("device {} was removed while it joined", req.dev_eui);
+            return Err(Refusal::new(ResultCode::UnknownDevEui, why));
+        }
+        Ok(HrStartAns { phy_payload: answer.phy_payload, lifetime: answer.lifetime, keys: answer.keys })
+    }
+}
+
+/// Known, enabled, and allowed where it was heard (TS002 section 14: the device switch).
+fn may_activate(device: Option<Device>, req: &HrStartReq) -> Result<Device, Refusal> {
+    let Some(device) = device else {
+        return Err(Refusal::new(ResultCode::UnknownDevEui, format!("no device {} here", req.dev_eui)));
+    };
+    if !device.enabled {
+        let why = format!("device {} is disabled", req.dev_eui);
+        return Err(Refusal::new(ResultCode::ActivationDisallowed, why));
+    }
+    if req.visited.is_some() && !device.roaming {
+        let why = format!("device {} may not activate while roaming", req.dev_eui);
+        return Err(Refusal::new(ResultCode::RoamingActDisallowed, why));
+    }
+    Ok(device)
+}

@@ -1,0 +1,241 @@
+//! An uplink of one of our devices comes home; what waits for the device goes back through the
+//! window that the uplink opened (TS002 12.8.1 and 12.8.2, inside the house and out).
+
+use crate::backend::door::{self, Caller, Commit, PeerError};
+use crate::backend::message::{DlMeta, Refusal, ResultCode, XmitAns, XmitAppDown, XmitAppUp};
+use crate::lorawan::DevAddr;
+
+use super::{Activation, Device, Hns, QueueItem, Uplink};
+
+/// A confirmed downlink that nobody acknowledges is given up after this many transmissions.
+const ATTEMPTS: u32 = 8;
+
+impl Hns {
+    /// XmitDataReq(up, FRMPayload). The same uplink may come twice (a forward row sent again): it
+    /// is delivered once.
+    pub async fn uplink(&self, from: Caller, req: XmitAppUp) -> Result<XmitAns, Refusal> {
+        let (dev_eui, dev_addr, fcnt_up) = addressed(&req)?;
+        let device = self.device(dev_eui).await?;
+        let unknown = || Refusal::new(ResultCode::UnknownDevEui, format!("no session of {dev_eui} here"));
+        let device = device.ok_or_else(unknown)?;
+        let activation = device.activation(dev_addr).cloned().ok_or_else(unknown)?;
+        let first = activation.fcnt_up.is_none_or(|last| fcnt_up > last);
+        if first && req.ul.f_port.is_some_and(|port| port > 0) {
+            let up = Uplink { frm_payload: req.frm_payload.clone(), ul: req.ul.clone() };
+            self.application.uplink(device, activation.clone(), up).await?;
+        }
+        let next = self.noted(&req, dev_addr, fcnt_up).await?;
+        if let (Some(item), Some(fcnt_down)) = (next, req.ul.fcnt_down) {
+            self.send_down(&from, &req, &activation, item, fcnt_down).await;
+        }
+        Ok(XmitAns::default())
+    }
+
+    /// Write down that the uplink came, settle an acknowledged item, and give the next one.
+    async fn noted(
+        &self,
+        req: &XmitAppUp,
+        dev_addr: DevAddr,
+        fcnt_up: u32,
+    ) -> Result<Option<QueueItem>, Refusal> {
+        let Some(dev_eui) = req.ul.dev_eui else { return Ok(None) };
+        let (seen, ack) = (self.clock.unix(), req.ack);
+        let (decide, slot) = door::decided(move |device: &mut Option<Device>| match device {
+            Some(device) => {
+                let settled = note_uplink(device, dev_addr, fcnt_up, ack, seen);
+                // a lost note costs a second delivery or a second transmission, never a message
+                let commit = if settled.is_some() { Commit::Durable } else { Commit::Lazy };
+                ((settled, device.queue.first().cloned()), commit)
+            }
+            None => ((None, None), Commit::Nothing),
+        });
+        self.devices.with_device(dev_eui, Box::new(decide)).await?;
+        let (settled, next) = door::outcome(&slot)?;
+        if let Some(settled) = settled {
+            tracing::info!(target: "roamgate::frame", milestone = settled.milestone(), DevEUI = %dev_eui,
+                item = settled.id(), "downlink settled");
+        }
+        Ok(next)
+    }
+
+    /// Encrypt a queued item for exactly the counter that the sNS offers, and hand it over. A
+    /// refused counter is asked for once more with the right one; whatever else is refused stays
+    /// in the queue for the next uplink.
+    async fn send_down(
+        &self,
+        from: &Caller,
+        req: &XmitAppUp,
+        activation: &Activation,
+        item: QueueItem,
+        mut fcnt_down: u32,
+    ) {
+        let Some(dev_eui) = req.ul.dev_eui else { return };
+        for _ in 0..2 {
+            let frm_payload = match self.application.encrypt(activation, fcnt_down, &item.payload) {
+                Ok(payload) => payload,
+                Err(error) => {
+                    tracing::warn!(DevEUI = %dev_eui, item = item.id, "downlink stays in the queue: {error}");
+                    return;
+                }
+            };
+            let dl = DlMeta {
+                dev_eui: Some(dev_eui),
+                f_port: Some(item.f_port),
+                fcnt_down: Some(fcnt_down),
+                confirmed: item.confirmed,
+                ..DlMeta::default()
+            };
+            match self.peers.ask(from.party.clone(), XmitAppDown { frm_payload, dl }, from.by).await {
+                Ok(_) => {
+                    if let Err(error) = self.sent(req, &item, fcnt_down).await {
+                        tracing::warn!(DevEUI = %dev_eui, item = item.id, "sent, but may be sent again: {error}");
+                    }
+                    return;
+                }
+                Err(PeerError::Refused { refusal: Refusal { fcnt_down: Some(right), .. }, .. }) => {
+                    fcnt_down = right;
+                }
+                Err(error) => {
+                    tracing::info!(DevEUI = %dev_eui, item = item.id, "downlink stays in the queue: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The sNS took the item: an unconfirmed one is done, a confirmed one waits for its ACK.
+    async fn sent(&self, req: &XmitAppUp, item: &QueueItem, fcnt_down: u32) -> Result<(), Refusal> {
+        let Some(dev_eui) = req.ul.dev_eui else { return Ok(()) };
+        let id = item.id.clone();
+        let decide = move |device: &mut Option<Device>| {
+            let Some(device) = device else { return Commit::Nothing };
+            note_sent(device, &id, fcnt_down);
+            Commit::Durable
+        };
+        self.devices.with_device(dev_eui, Box::new(decide)).await?;
+        Ok(())
+    }
+}
+
+/// Who the uplink is of; all three are mandatory between sNS and hNS (TS002 8.1).
+fn addressed(req: &XmitAppUp) -> Result<(crate::lorawan::DevEui, DevAddr, u32), Refusal> {
+    let missing = |what| Refusal::new(ResultCode::MalformedRequest, format!("{what} is missing"));
+    let ul = &req.ul;
+    Ok((
+        ul.dev_eui.ok_or_else(|| missing("DevEUI"))?,
+        ul.dev_addr.ok_or_else(|| missing("DevAddr"))?,
+        ul.fcnt_up.ok_or_else(|| missing("FCntUp"))?,
+    ))
+}
+
+/// How a confirmed item ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Settled {
+    Acknowledged(String),
+    GivenUp(String),
+}
+
+impl Settled {
+    fn id(&self) -> &str {
+        match self {
+            Settled::Acknowledged(id) | Settled::GivenUp(id) => id,
+        }
+    }
+    fn milestone(&self) -> &'static str {
+        match self {
+            Settled::Acknowledged(_) => "downlink acknowledged",
+            Settled::GivenUp(_) => "downlink given up",
+        }
+    }
+}
+
+/// Record an uplink; an ACK settles the confirmed item that was sent last.
+fn note_uplink(
+    device: &mut Device,
+    dev_addr: DevAddr,
+    fcnt_up: u32,
+    ack: bool,
+    seen: u64,
+) -> Option<Settled> {
+    device.last_seen = Some(seen);
+    let activation = device.activations.iter_mut().find(|activation| activation.dev_addr == dev_addr)?;
+    let repeated = activation.fcnt_up.is_some_and(|last| fcnt_up <= last);
+    activation.fcnt_up = activation.fcnt_up.max(Some(fcnt_up));
+    let waiting = device.queue.iter().position(|item| item.sent_as.is_some())?;
+    if ack {
+        return Some(Settled::Acknowledged(device.queue.remove(waiting).id));
+    }
+    if !repeated && device.queue[waiting].attempts >= ATTEMPTS {
+        return Some(Settled::GivenUp(device.queue.remove(waiting).id));
+    }
+    None
+}
+
+fn note_sent(device: &mut Device, id: &str, fcnt_down: u32) {
+    let Some(at) = device.queue.iter().position(|item| item.id == id) else { return };
+    let item = &mut device.queue[at];
+    if item.confirmed {
+        item.sent_as = Some(fcnt_down);
+        item.attempts += 1;
+    } else {
+        device.queue.remove(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::message::MacVersion;
+    use crate::lorawan::{DevEui, JoinEui};
+
+    const ADDR: DevAddr = DevAddr::new(0x0200_0001);
+
+    fn device(queue: Vec<QueueItem>) -> Device {
+        let activation =
+            Activation { dev_addr: ADDR, session_key_id: None, app_s_key: None, fcnt_up: None, created: 0 };
+        Device {
+            dev_eui: DevEui::from_msb([1; 8]),
+            join_eui: JoinEui::from_msb([0; 8]),
+            name: "barometer".into(),
+            mac_version: MacVersion::V1_0_4,
+            enabled: true,
+            roaming: true,
+            activations: vec![activation],
+            queue,
+            last_seen: None,
+            last_via: None,
+        }
+    }
+
+    fn item(id: &str, confirmed: bool) -> QueueItem {
+        QueueItem { id: id.into(), f_port: 2, payload: vec![1], confirmed, sent_as: None, attempts: 0 }
+    }
+
+    #[test]
+    fn an_unconfirmed_item_leaves_the_queue_when_the_sns_took_it() {
+        let mut device = device(vec![item("a", false), item("b", false)]);
+        note_sent(&mut device, "a", 4);
+        assert_eq!(device.queue, [item("b", false)]);
+    }
+
+    #[test]
+    fn a_confirmed_item_stays_until_the_device_acknowledges_it() {
+        let mut device = device(vec![item("a", true)]);
+        note_sent(&mut device, "a", 4);
+        assert_eq!(note_uplink(&mut device, ADDR, 1, false, 10), None);
+        assert_eq!(device.queue[0].sent_as, Some(4));
+        assert_eq!(note_uplink(&mut device, ADDR, 2, true, 11), Some(Settled::Acknowledged("a".into())));
+        assert!(device.queue.is_empty());
+    }
+
+    #[test]
+    fn a_confirmed_item_is_given_up_after_its_attempts_but_not_by_a_repetition() {
+        let mut device = device(vec![item("a", true)]);
+        for attempt in 0..ATTEMPTS {
+            assert_eq!(note_uplink(&mut device, ADDR, attempt, false, 10), None);
+            note_sent(&mut device, "a", attempt);
+        }
+        assert_eq!(note_uplink(&mut device, ADDR, ATTEMPTS - 1, false, 10), None);
+        assert_eq!(note_uplink(&mut device, ADDR, ATTEMPTS, false, 10), Some(Settled::GivenUp("a".into())));
+    }
+}

@@ -1,0 +1,244 @@
+//! A Join-request is answered (TS002 12.2 steps 6 and 7): MIC, nonces, keys, Join-accept.
+
+use crate::backend::door::Commit;
+use crate::backend::keywrap::Keks;
+use crate::backend::message::{JoinAns, JoinReq, MacVersion, NwkKeys, Refusal, ResultCode};
+use crate::lorawan::crypto;
+use crate::lorawan::frame::{JoinAccept, JoinRequest};
+use crate::lorawan::{Key, NetId};
+
+use super::Device;
+
+/// The last JoinNonce there is: 24 bits on the air.
+const JOIN_NONCE_MAX: u32 = 0xFF_FFFF;
+
+/// Decide a JoinReq of `sender`; the nonces change only when everything else was right. `as_keks`
+/// wrap the AppSKey for the application server: no network server ever sees it.
+pub fn accept_join(
+    device: &mut Option<Device>,
+    req: &JoinReq,
+    sender: NetId,
+    as_keks: &Keks,
+) -> (Result<JoinAns, Refusal>, Commit) {
+    match try_accept(device, req, sender, as_keks) {
+        Ok(answer) => (Ok(answer), Commit::Durable),
+        Err(refusal) => (Err(refusal), Commit::Nothing),
+    }
+}
+
+fn try_accept(
+    device: &mut Option<Device>,
+    req: &JoinReq,
+    sender: NetId,
+    as_keks: &Keks,
+) -> Result<JoinAns, Refusal> {
+    let refuse = |code, why: String| Err(Refusal::new(code, why));
+    let frame = JoinRequest::parse(&req.phy_payload)?;
+    if frame.dev_eui() != req.dev_eui {
+        let why = format!("DevEUI {} is not the frame's {}", req.dev_eui, frame.dev_eui());
+        return refuse(ResultCode::MalformedRequest, why);
+    }
+    // 6.1: the device is known, with this JoinEUI
+    let Some(device) = device.as_mut().filter(|device| device.join_eui == frame.join_eui()) else {
+        let why = format!("no device {} with JoinEUI {} here", req.dev_eui, frame.join_eui());
+        return refuse(ResultCode::UnknownDevEui, why);
+    };
+    // 6.2
+    if !device.enabled {
+        return refuse(ResultCode::ActivationDisallowed, format!("device {} is disabled", req.dev_eui));
+    }
+    if sender != device.home {
+        let why = format!("NetID {sender} is not the home network of this device");
+        return refuse(ResultCode::ActivationDisallowed, why);
+    }
+    // 6.3: sessions of 1.1 are made from two root keys; only the 1.0 derivation is spoken here
+    if req.mac_version >= MacVersion::V1_1 {
+        return refuse(ResultCode::JoinReqFailed, "LoRaWAN 1.1 sessions are not supported".into());
+    }
+    // 6.4: a 1.1 device on a 1.0 network signs with NwkKey (TS002 11.2)
+    let root: Key = device.nwk_key.as_ref().unwrap_or(&device.app_key).clone();
+    let Some(join) = frame.verify(&root) else {
+        return refuse(ResultCode::MicFailed, "Join-request MIC does not match".into());
+    };
+    // 6.5: the device's own version decides the rule, not the MACVersion of the request
+    let dev_nonce = join.dev_nonce();
+    let counts = device.mac_version >= MacVersion::V1_0_4;
+    let last = device.dev_nonces.last().copied();
+    if counts && last.is_some_and(|last| dev_nonce <= last) {
+        let why = format!("DevNonce {dev_nonce} is not above {}", last.unwrap_or(0));
+        return refuse(ResultCode::JoinReqFailed, why);
+    }
+    if !counts && device.dev_nonces.contains(&dev_nonce) {
+        return refuse(ResultCode::JoinReqFailed, format!("DevNonce {dev_nonce} already used"));
+    }
+    // 6.6
+    if device.join_nonce >= JOIN_NONCE_MAX {
+        return refuse(ResultCode::JoinReqFailed, "every JoinNonce of this device is used".into());
+    }
+    // 6.7: keys and envelope first; from the nonces on nothing fails
+    let join_nonce = device.join_nonce + 1;
+    let keys = crypto::session_keys(&root, join_nonce, sender, dev_nonce);
+    let app_s_key = as_keks.seal(&keys.app_s_key).map_err(|error| {
+        Refusal::new(ResultCode::JoinReqFailed, format!("AppSKey cannot be delivered: {error}"))
+    })?;
+    if counts {
+        device.dev_nonces.clear();
+    }
+    device.dev_nonces.insert(dev_nonce);
+    device.join_nonce = join_nonce;
+    let accept = JoinAccept {
+        join_nonce,
+        net_id: sender,
+        dev_addr: req.dev_addr,
+        dl_settings: req.dl_settings,
+        rx_delay: req.rx_delay,
+        cf_list: req.cf_list,
+    };
+    Ok(JoinAns {
+        phy_payload: accept.build(&root),
+        lifetime: 0,
+        keys: NwkKeys::V10 { nwk_s_key: keys.nwk_s_key },
+        app_s_key: Some(app_s_key),
+        // unique for the device, as JoinNonce never repeats
+        session_key_id: Some(join_nonce.to_be_bytes().to_vec()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use hex_literal::hex;
+
+    use super::*;
+    use crate::backend::keywrap::Kek;
+    use crate::lorawan::{DevAddr, DevEui, JoinEui};
+
+    const HOME: NetId = NetId::from_msb([0x60, 0x05, 0x0A]);
+
+    fn device(mac_version: MacVersion) -> Option<Device> {
+        Some(Device {
+            dev_eui: DevEui::from_msb(hex!("ACDE480001020234")),
+            join_eui: JoinEui::from_msb(hex!("00005E100000002F")),
+            mac_version,
+            app_key: Key::new(hex!("f3f1ec959f4ed6c33a994d2859e7e019")),
+            nwk_key: None,
+            home: HOME,
+            enabled: true,
+            dev_nonces: BTreeSet::new(),
+            join_nonce: 0,
+        })
+    }
+
+    /// The Join-request of a device, signed with its key.
+    fn request(device: &Option<Device>, dev_nonce: u16) -> JoinReq {
+        let device = device.as_ref().unwrap();
+        let mut phy_payload = vec![0];
+        phy_payload.extend(device.join_eui.to_air());
+        phy_payload.extend(device.dev_eui.to_air());
+        phy_payload.extend(dev_nonce.to_le_bytes());
+        phy_payload.extend(crypto::join_mic(&device.app_key, &phy_payload.clone()));
+        JoinReq {
+            mac_version: MacVersion::V1_0_3,
+            phy_payload,
+            dev_eui: device.dev_eui,
+            dev_addr: DevAddr::new(0xEA14_ABCD),
+            dl_settings: 0,
+            rx_delay: 1,
+            cf_list: Some(hex!("184F84E85684B85E84886684586E8400")),
+        }
+    }
+
+    fn keks() -> Keks {
+        let kek = Kek::new("as", &hex!("000102030405060708090a0b0c0d0e0f")).unwrap();
+        Keks { send: Some(kek), ..Keks::default() }
+    }
+
+    fn code(outcome: (Result<JoinAns, Refusal>, Commit)) -> (ResultCode, Commit) {
+        (outcome.0.map_or_else(|refusal| refusal.code, |_| ResultCode::Success), outcome.1)
+    }
+
+    #[test]
+    fn the_published_join_of_a_1_0_3_device_comes_out_to_the_byte() {
+        let mut device = device(MacVersion::V1_0_3);
+        let req = request(&device, 6699);
+        assert_eq!(hex::encode_upper(&req.phy_payload), "002F000000105E0000340202010048DEAC2B1AFC9477E5");
+        let (answer, commit) = accept_join(&mut device, &req, HOME, &keks());
+        let answer = answer.unwrap();
+        let accept = "206F251FCD7177ADAA1F3B0564FB2BE1350479143111EE59DB751F439AF893108B";
+        assert_eq!(hex::encode_upper(&answer.phy_payload), accept);
+        let nwk_s_key = Key::new(hex!("2389006ac52cd9c8510421b6b1a21d64"));
+        assert_eq!(answer.keys, NwkKeys::V10 { nwk_s_key });
+        assert_eq!(commit, Commit::Durable);
+    }
+
+    #[test]
+    fn a_dev_nonce_serves_once_up_to_1_0_3_in_any_order() {
+        let mut device = device(MacVersion::V1_0_3);
+        for (nonce, expected) in [
+            (7, ResultCode::Success),
+            (3, ResultCode::Success),
+            (7, ResultCode::JoinReqFailed),
+            (3, ResultCode::JoinReqFailed),
+        ] {
+            let req = request(&device, nonce);
+            assert_eq!(code(accept_join(&mut device, &req, HOME, &keks())).0, expected, "DevNonce {nonce}");
+        }
+        assert_eq!(device.unwrap().join_nonce, 2);
+    }
+
+    #[test]
+    fn a_dev_nonce_must_grow_from_1_0_4_on_and_may_start_at_0() {
+        let mut device = device(MacVersion::V1_0_4);
+        for (nonce, expected) in [
+            (0, ResultCode::Success),
+            (0, ResultCode::JoinReqFailed),
+            (9, ResultCode::Success),
+            (8, ResultCode::JoinReqFailed),
+            (65535, ResultCode::Success),
+            (0, ResultCode::JoinReqFailed),
+        ] {
+            let req = request(&device, nonce);
+            assert_eq!(code(accept_join(&mut device, &req, HOME, &keks())).0, expected, "DevNonce {nonce}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_mic_changes_nothing() {
+        let mut device = device(MacVersion::V1_0_4);
+        let mut req = request(&device, 1);
+        req.phy_payload[22] ^= 1;
+        let before = device.clone();
+        let refused = code(accept_join(&mut device, &req, HOME, &keks()));
+        assert_eq!(refused, (ResultCode::MicFailed, Commit::Nothing));
+        assert_eq!(device, before);
+    }
+
+    #[test]
+    fn strangers_disabled_devices_and_foreign_networks_get_their_own_codes() {
+        let known = device(MacVersion::V1_0_4);
+        let req = request(&known, 1);
+        assert_eq!(code(accept_join(&mut None, &req, HOME, &keks())).0, ResultCode::UnknownDevEui);
+        let other = NetId::from_msb([0, 0, 1]);
+        let refused = code(accept_join(&mut known.clone(), &req, other, &keks()));
+        assert_eq!(refused.0, ResultCode::ActivationDisallowed);
+        let mut disabled = known.clone();
+        disabled.as_mut().unwrap().enabled = false;
+        let refused = code(accept_join(&mut disabled, &req, HOME, &keks()));
+        assert_eq!(refused.0, ResultCode::ActivationDisallowed);
+        let mut spent = known;
+        spent.as_mut().unwrap().join_nonce = JOIN_NONCE_MAX;
+        assert_eq!(code(accept_join(&mut spent, &req, HOME, &keks())).0, ResultCode::JoinReqFailed);
+    }
+
+    #[test]
+    fn a_short_frame_and_a_foreign_frame_are_told_apart() {
+        let mut device = device(MacVersion::V1_0_4);
+        let mut short = request(&device, 1);
+        short.phy_payload.pop();
+        assert_eq!(code(accept_join(&mut device, &short, HOME, &keks())).0, ResultCode::FrameSizeError);
+        let mut data = request(&device, 1);
+        data.phy_payload[0] = 0x40;
+        assert_eq!(code(accept_join(&mut device, &data, HOME, &keks())).0, ResultCode::MalformedRequest);
+    }
+}

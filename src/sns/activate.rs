@@ -1,0 +1,117 @@
+//! A Join-request, as sNS: an address, the hNS's consent, a pending session (TS002 12.2, 12.10).
+
+use rand::RngExt;
+
+use crate::backend::door::{self, Caller, Commit, PeerError};
+use crate::backend::message::{
+    ClassMode, DlMeta, HrStartAns, HrStartReq, MacVersion, NwkKeys, Party, PrStartAns, PrStartReq, Refusal,
+    ResultCode,
+};
+use crate::lorawan::frame::JoinRequest;
+use crate::lorawan::region::JOIN_ACCEPT_DELAY1;
+use crate::lorawan::{NetId, Region};
+
+use super::{Session, Sns, Write, downlink};
+
+impl Sns {
+    /// PRStartReq with a Join-request. `visited`: through whom, where that is not our own fNS.
+    pub(super) async fn activate(
+        &self,
+        from: &Caller,
+        visited: Option<NetId>,
+        req: &PrStartReq,
+        join: JoinRequest<'_>,
+    ) -> Result<PrStartAns, Refusal> {
+        // the same frame by two paths at once makes one JoinReq (TS002 A32)
+        let _busy = self.busy.enter(join.as_bytes()).ok_or_else(|| Refusal {
+            lifetime: Some(0),
+            ..Refusal::new(ResultCode::Deferred, "this Join-request is being answered on another path")
+        })?;
+        let region = self.region_of(&req.ul)?;
+        let (rx2_frequency, rx2_data_rate) = region.rx2();
+        let start = HrStartReq {
+            mac_version: MacVersion::V1_0_4,
+            phy_payload: req.phy_payload.clone(),
+            dev_eui: join.dev_eui(),
+            dev_addr: self.net_id.dev_addr(self.clock.rng().random()),
+            dl_settings: rx2_data_rate & 0x0F,
+            rx_delay: self.rx_delay,
+            cf_list: region.cf_list(),
+            ul: req.ul.clone(),
+            visited,
+        };
+        let mut session = Session {
+            // SQLite's integers are signed
+            id: self.clock.rng().random::<u64>() >> 1,
+            dev_eui: start.dev_eui,
+            dev_addr: start.dev_addr,
+            net_id: self.net_id,
+            // replaced by the hNS's answer just below; a session is only stored with it
+            nwk_s_key: crate::lorawan::Key::new([0; 16]),
+            fcnt_up: None,
+            fcnt_down: 0,
+            pending: true,
+            rx_delay: start.rx_delay,
+            rx1_dr_offset: 0,
+            rx2_frequency,
+            rx2_data_rate,
+            created: self.clock.unix(),
+            expires: None,
+        };
+        let home = Party::Ns(self.net_id);
+        let answer: HrStartAns =
+            self.peers.ask(home, start, from.by).await.map_err(PeerError::into_refusal)?;
+        session.nwk_s_key = match &answer.keys {
+            NwkKeys::V10 { nwk_s_key } => nwk_s_key.clone(),
+            NwkKeys::V11 { .. } => {
+                return Err(Refusal::new(ResultCode::Other, "LoRaWAN 1.1 sessions are not supported"));
+            }
+        };
+        session.expires = (answer.lifetime > 0).then(|| session.created + u64::from(answer.lifetime));
+        let dl = DlMeta { dev_eui: Some(session.dev_eui), ..join_windows(req, &region) };
+        let (dev_eui, dev_addr) = (session.dev_eui, session.dev_addr);
+        let decide = move |sessions: &mut Vec<Session>| {
+            // The running session stays: the device may not hear this Join-accept. An older one
+            // that was never used goes.
+            sessions.retain(|session| !session.pending);
+            sessions.push(session.clone());
+            Write { commit: Commit::Durable, forward: None }
+        };
+        self.sessions.with_device(dev_eui, Box::new(decide)).await?;
+        Ok(PrStartAns {
+            phy_payload: Some(answer.phy_payload),
+            dev_eui: Some(dev_eui),
+            dev_addr: Some(dev_addr),
+            lifetime: Some(0),
+            dl: Some(dl),
+        })
+    }
+
+    /// The device was heard under its new keys: what it had before ends (TS002 12.2 step 9).
+    pub(super) async fn end_other_sessions(&self, kept: &Session) -> Result<(), Refusal> {
+        let id = kept.id;
+        let (decide, _) = door::decided(move |sessions: &mut Vec<Session>| {
+            sessions.retain(|session| session.id == id);
+            ((), Write { commit: Commit::Lazy, forward: None })
+        });
+        Ok(self.sessions.with_device(kept.dev_eui, Box::new(decide)).await?)
+    }
+}
+
+/// The two windows of a Join-accept: RX1 at 5 s, RX2 at 6 s.
+fn join_windows(req: &PrStartReq, region: &Region) -> DlMeta {
+    let rx1 = match (req.ul.ul_freq, req.ul.data_rate) {
+        (Some(frequency), Some(data_rate)) => region.rx1(frequency, data_rate, 0),
+        _ => None,
+    };
+    let (rx2_frequency, rx2_data_rate) = region.rx2();
+    DlMeta {
+        dl_freq1: rx1.map(|(frequency, _)| frequency),
+        data_rate1: rx1.map(|(_, data_rate)| data_rate),
+        dl_freq2: Some(rx2_frequency),
+        data_rate2: Some(rx2_data_rate),
+        rx_delay1: Some(JOIN_ACCEPT_DELAY1),
+        class_mode: Some(ClassMode::A),
+        ..downlink::with_tokens(&req.ul)
+    }
+}

@@ -1,0 +1,262 @@
+//! Downlinks: one uplink opens one window, and the first downlink takes it.
+
+use std::time::Duration;
+
+use crate::backend::door::{self, Caller, Commit, Deadline, PeerError};
+use crate::backend::message::{
+    ClassMode, DlMeta, Party, Refusal, ResultCode, UlMeta, XmitAns, XmitAppDown, XmitDown,
+};
+use crate::lorawan::frame::Downlink;
+use crate::lorawan::{DevEui, Region, crypto};
+
+use super::uplink::Accepted;
+use super::{Session, Sns, Write};
+
+/// What an uplink left open: where its downlink goes and what must go with it.
+#[derive(Debug, Clone)]
+pub(super) struct Window {
+    /// Session of the uplink.
+    session: u64,
+    dev_eui: DevEui,
+    /// The fNS that heard it.
+    to: Party,
+    /// The two receive windows, with the uplink's tokens.
+    dl: DlMeta,
+    /// Longest FRMPayload in either receive window, bytes.
+    room: usize,
+    /// The uplink was confirmed.
+    ack: bool,
+    /// MAC answers, at most 15 bytes.
+    fopts: Vec<u8>,
+    /// The fNS takes the downlink in its answer.
+    rides: bool,
+    by: Deadline,
+}
+
+/// Where the frame that took a window went.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Gone {
+    /// Transmitted by the fNS.
+    Sent(XmitAns),
+    /// To be carried by the answer that the fNS waits for.
+    Rides(Vec<u8>, DlMeta),
+}
+
+impl Window {
+    /// The window of an accepted uplink. `None`: where it was heard has no receive windows that we
+    /// know, so no downlink can follow.
+    pub(super) fn of(
+        accepted: &Accepted,
+        ul: &UlMeta,
+        region: &Region,
+        from: &Caller,
+        rides: bool,
+        fopts: Vec<u8>,
+    ) -> Option<Window> {
+        let session = &accepted.session;
+        let (dl, room) = class_a(ul, region, session)?;
+        Some(Window {
+            session: session.id,
+            dev_eui: session.dev_eui,
+            to: from.party.clone(),
+            dl,
+            room,
+            ack: accepted.confirmed,
+            fopts,
+            rides,
+            by: from.by,
+        })
+    }
+}
+
+/// Both receive windows of an uplink, as TS002 8.2 writes them, and the longest FRMPayload.
+fn class_a(ul: &UlMeta, region: &Region, session: &Session) -> Option<(DlMeta, usize)> {
+    let rx1 = region.rx1(ul.ul_freq?, ul.data_rate?, session.rx1_dr_offset);
+    let dl = DlMeta {
+        dl_freq1: rx1.map(|(frequency, _)| frequency),
+        data_rate1: rx1.map(|(_, data_rate)| data_rate),
+        dl_freq2: Some(session.rx2_frequency),
+        data_rate2: Some(session.rx2_data_rate),
+        rx_delay1: Some(session.rx_delay.max(1)),
+        class_mode: Some(ClassMode::A),
+        ..with_tokens(ul)
+    };
+    let rooms = [dl.data_rate1, dl.data_rate2].into_iter().flatten();
+    let room = rooms.filter_map(|data_rate| region.max_payload(data_rate)).max()?;
+    Some((dl, room))
+}
+
+/// Downlink metadata that carries the tokens of an uplink back.
+pub(super) fn with_tokens(ul: &UlMeta) -> DlMeta {
+    DlMeta {
+        fns_ul_token: ul.fns_ul_token.clone(),
+        ul_tokens: ul.gw_info.iter().filter_map(|gateway| gateway.ul_token.clone()).collect(),
+        ..DlMeta::default()
+    }
+}
+
+/// What a frame should carry beside what its window demands.
+pub(super) struct Content {
+    /// FCntDown that it was encrypted for, FPort, FRMPayload, confirmed.
+    payload: Option<(u32, u8, Vec<u8>, bool)>,
+}
+
+impl Content {
+    /// Nothing of the application.
+    pub(super) fn none() -> Content {
+        Content { payload: None }
+    }
+}
+
+/// Build the next downlink of a session and take its counter. Pure.
+fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Result<Vec<u8>, Refusal>, Write) {
+    let nothing = Write { commit: Commit::Nothing, forward: None };
+    let Some(session) = sessions.iter_mut().find(|session| session.id == window.session) else {
+        let why = format!("the session of {} has ended", window.dev_eui);
+        return (Err(Refusal::new(ResultCode::UnknownDevEui, why)), nothing);
+    };
+    let fcnt = session.fcnt_down;
+    let Some(next) = fcnt.checked_add(1) else {
+        let why = "every FCntDown of this session is used: the device must join again";
+        return (Err(Refusal::new(ResultCode::XmitFailed, why)), nothing);
+    };
+    let mut down = Downlink { ack: window.ack, ..Downlink::default() };
+    let mut commands = window.fopts.clone();
+    match &content.payload {
+        Some((wanted, ..)) if *wanted != fcnt => {
+            let mut refusal =
+                Refusal::new(ResultCode::XmitFailed, format!("FCntDown {wanted} is taken, {fcnt} is next"));
+            refusal.fcnt_down = Some(fcnt);
+            return (Err(refusal), nothing);
+        }
+        Some((_, port, payload, confirmed)) => {
+            down.confirmed = *confirmed;
+            down.payload = Some((*port, payload));
+            down.fopts = &window.fopts;
+        }
+        // Commands without a payload travel on FPort 0: a widely used device stack drops a frame
+        // that has FOpts but no FPort, with the ACK in it.
+        None if !commands.is_empty() => {
+            let key = &session.nwk_s_key;
+            crypto::crypt_payload(key, crypto::Direction::Down, session.dev_addr, fcnt, &mut commands);
+            down.payload = Some((0, &commands));
+        }
+        None => {}
+    }
+    let phy = down.build(&session.nwk_s_key, session.dev_addr, fcnt);
+    session.fcnt_down = next;
+    (Ok(phy), Write { commit: Commit::Durable, forward: None })
+}
+
+impl Sns {
+    /// XmitDataReq(down, FRMPayload), from our hNS: takes the open window of the device. A refused
+    /// counter leaves the window open.
+    pub async fn downlink(&self, from: Caller, req: XmitAppDown) -> Result<XmitAns, Refusal> {
+        if !from.ours {
+            let why = "handover roaming is not offered here";
+            return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
+        }
+        let missing = |what| Refusal::new(ResultCode::MalformedRequest, format!("{what} is missing"));
+        let dev_eui = req.dl.dev_eui.ok_or_else(|| missing("DevEUI"))?;
+        let fcnt_down = req.dl.fcnt_down.ok_or_else(|| missing("FCntDown"))?;
+        let f_port = match req.dl.f_port.ok_or_else(|| missing("FPort"))? {
+            0 => return Err(Refusal::new(ResultCode::InvalidFPort, "FPort 0 belongs to the network")),
+            port => port,
+        };
+        let window = self.windows().remove(&dev_eui).ok_or_else(|| {
+            Refusal::new(ResultCode::XmitFailed, format!("no receive window of {dev_eui} is open"))
+        })?;
+        if req.frm_payload.len() + window.fopts.len() > window.room {
+            let why = format!(
+                "FRMPayload may have {} bytes now",
+                window.room - window.fopts.len().min(window.room)
+            );
+            self.windows().insert(dev_eui, window);
+            return Err(Refusal::new(ResultCode::FrameSizeError, why));
+        }
+        let content = Content { payload: Some((fcnt_down, f_port, req.frm_payload, req.dl.confirmed)) };
+        match self.fill(window.clone(), content).await {
+            Ok(Gone::Sent(answer)) => Ok(answer),
+            Ok(Gone::Rides(phy, dl)) => {
+                self.riding().insert(dev_eui, (phy, dl));
+                Ok(XmitAns::default())
+            }
+            Err(refusal) => {
+                if refusal.fcnt_down.is_some() {
+                    self.windows().insert(dev_eui, window);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Commit the next downlink of a window and send it on its way.
+    pub(super) async fn fill(&self, window: Window, content: Content) -> Result<Gone, Refusal> {
+        let dev_eui = window.dev_eui;
+        let of = window.clone();
+        let (decide, slot) = door::decided(move |sessions: &mut Vec<Session>| frame(sessions, &of, &content));
+        self.sessions.with_device(dev_eui, Box::new(decide)).await?;
+        let phy_payload = door::outcome(&slot)??;
+        if window.rides {
+            return Ok(Gone::Rides(phy_payload, window.dl));
+        }
+        let down = XmitDown { phy_payload, dl: window.dl };
+        let sent = self.peers.ask(window.to, down, window.by).await.map_err(PeerError::into_refusal)?;
+        Ok(Gone::Sent(sent))
+    }
+}
+
+/// How long before RX1 the last word is due: an ACK goes without the hNS rather than too late.
+pub(super) const LEAD: Duration = Duration::from_millis(400);
+
+#[cfg(test)]
+mod tests {
+    use super::super::uplink::tests::session;
+    use super::*;
+
+    fn window(ack: bool, fopts: &[u8]) -> Window {
+        Window {
+            session: 1,
+            dev_eui: session(None).dev_eui,
+            to: Party::Ns(session(None).net_id),
+            dl: DlMeta::default(),
+            room: 51,
+            ack,
+            fopts: fopts.to_vec(),
+            rides: false,
+            by: Deadline(tokio::time::Instant::now()),
+        }
+    }
+
+    fn content(fcnt: u32) -> Content {
+        Content { payload: Some((fcnt, 3, vec![0xAA], false)) }
+    }
+
+    #[test]
+    fn no_counter_is_used_twice_and_the_right_one_is_named() {
+        let mut sessions = vec![session(Some(1))];
+        let (first, write) = frame(&mut sessions, &window(true, &[]), &content(0));
+        assert_eq!(hex::encode(&first.unwrap()[..10]), "6001000002a0000003aa");
+        assert_eq!(write.commit, Commit::Durable);
+        let refusal = frame(&mut sessions, &window(true, &[]), &content(0)).0.unwrap_err();
+        assert_eq!((refusal.code, refusal.fcnt_down), (ResultCode::XmitFailed, Some(1)));
+        assert_eq!(sessions[0].fcnt_down, 1);
+    }
+
+    #[test]
+    fn commands_ride_in_fopts_with_a_payload_and_on_port_0_without() {
+        let mut sessions = vec![session(Some(1))];
+        let with = frame(&mut sessions, &window(false, &[2, 10, 1]), &content(0)).0.unwrap();
+        assert_eq!(hex::encode(&with[5..13]), "830000020a0103aa");
+        let without = frame(&mut sessions, &window(false, &[2, 10, 1]), &Content::none()).0.unwrap();
+        assert_eq!((without[5], without[8], without.len()), (0x80, 0, 8 + 1 + 3 + 4));
+    }
+
+    #[test]
+    fn the_last_counter_is_never_given_out() {
+        let mut sessions = vec![session(Some(1))];
+        sessions[0].fcnt_down = u32::MAX;
+        let refused = frame(&mut sessions, &window(true, &[]), &Content::none()).0.unwrap_err();
+        assert_eq!(refused.code, ResultCode::XmitFailed);
+    }
+}

@@ -1,0 +1,202 @@
+//! PRStartReq, as sNS (TS002 12.5 and 12.10; the comments are their steps). Our own fNS asks with
+//! the same message as a partner's.
+
+use std::sync::Arc;
+
+use crate::backend::door::{self, Caller, Deadline};
+use crate::backend::message::{Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta};
+use crate::lorawan::frame::{DataFrame, Uplink};
+use crate::lorawan::mac::{self, UplinkCommand};
+use crate::lorawan::{NetId, Region};
+
+use super::downlink::{Content, Gone, LEAD, Window};
+use super::uplink::{Accepted, accept};
+use super::{ForwardKey, HNS_PATIENCE, Sns};
+
+impl Sns {
+    /// A frame heard by an fNS, ours or a partner's.
+    pub async fn passive_start(
+        self: &Arc<Self>,
+        from: Caller,
+        req: PrStartReq,
+    ) -> Result<PrStartAns, Refusal> {
+        // 2: lengths and types
+        let frame = Uplink::parse(&req.phy_payload)?;
+        // 1: agreement, which a partner needs and our own fNS does not
+        let visited = self.visited(&from)?;
+        if let Some(net_id) = visited {
+            self.agreed(net_id, &frame)?;
+        }
+        match frame {
+            Uplink::Join(join) => self.activate(&from, visited, &req, join).await,
+            Uplink::Data(data) => self.data(from, &req, data).await,
+            Uplink::Rejoin(_) => {
+                Err(Refusal::new(ResultCode::UnknownDevEui, "no LoRaWAN 1.1 session is served here"))
+            }
+        }
+    }
+
+    /// The partner that asks; `None`: our own fNS.
+    fn visited(&self, from: &Caller) -> Result<Option<NetId>, Refusal> {
+        match (&from.party, from.ours) {
+            (_, true) => Ok(None),
+            (Party::Ns(net_id), false) => Ok(Some(*net_id)),
+            _ => Err(Refusal::new(ResultCode::MalformedRequest, "a PRStartReq comes from a network server")),
+        }
+    }
+
+    fn agreed(&self, net_id: NetId, frame: &Uplink<'_>) -> Result<(), Refusal> {
+        let agreement = self.partners.agreement(net_id);
+        let (allowed, what) = match frame {
+            Uplink::Data(_) => (agreement.passive.start, "passive.start"),
+            _ => (agreement.passive.activation, "passive.activation"),
+        };
+        if allowed {
+            return Ok(());
+        }
+        let why = format!("{what} is off for NetID {net_id}: {}", agreement.line);
+        Err(Refusal::new(ResultCode::NoRoamingAgreement, why))
+    }
+
+    /// A data frame.
+    async fn data(
+        self: &Arc<Self>,
+        from: Caller,
+        req: &PrStartReq,
+        frame: DataFrame<'_>,
+    ) -> Result<PrStartAns, Refusal> {
+        // 3: session, MIC, counter: decided and committed in one transaction
+        let accepted = self.accept(frame, &req.ul).await?;
+        let answer = PrStartAns { lifetime: Some(0), ..PrStartAns::default() };
+        if accepted.repeated && self.came_by_another_path(&accepted, &from) {
+            return Ok(answer);
+        }
+        self.remember(&accepted, &from);
+        tracing::info!(target: "roamgate::frame", milestone = "uplink accepted", DevEUI = %accepted.session.dev_eui,
+            DevAddr = %accepted.session.dev_addr, FCntUp = accepted.fcnt_up, confirmed = accepted.confirmed,
+            repeated = accepted.repeated, via = %from.party);
+        if accepted.activated {
+            self.end_other_sessions(&accepted.session).await?;
+        }
+        // 7: the uplink opens a window, the payload goes home, a downlink comes back through it
+        let dev_eui = accepted.session.dev_eui;
+        let answers = self.mac_answers(&accepted, &req.ul);
+        let region = self.region_of(&req.ul).unwrap_or_else(|_| self.region.clone());
+        let window = Window::of(&accepted, &req.ul, &region, &from, req.downlink_in_answer, answers.clone());
+        let opened = window.is_some();
+        if let Some(window) = window {
+            self.riding().remove(&dev_eui);
+            self.windows().insert(dev_eui, window);
+        }
+        self.ask_home(&accepted, &from).await;
+        let left = self.windows().remove(&dev_eui).filter(|_| opened);
+        let must_answer = accepted.confirmed || accepted.adr_ack_req || !answers.is_empty();
+        if let Some(window) = left.filter(|_| must_answer) {
+            match self.fill(window, Content::none()).await {
+                Ok(Gone::Rides(phy, dl)) => {
+                    self.riding().insert(dev_eui, (phy, dl));
+                }
+                Ok(Gone::Sent(_)) => {}
+                // the uplink was accepted all the same; the device will send it again
+                Err(refusal) => tracing::warn!(DevEUI = %dev_eui, "no acknowledgement went out: {refusal}"),
+            }
+        }
+        let (phy_payload, dl) = self.riding().remove(&dev_eui).unzip();
+        // 6: stateless, no keys leave the house
+        Ok(PrStartAns { phy_payload, dl, ..answer })
+    }
+
+    async fn accept(&self, frame: DataFrame<'_>, ul: &UlMeta) -> Result<Accepted, Refusal> {
+        let (bytes, ul, now) = (frame.as_bytes().to_vec(), ul.clone(), self.clock.unix());
+        let (decide, slot) = door::decided(move |sessions: &mut Vec<super::Session>| {
+            match Uplink::parse(&bytes) {
+                Ok(Uplink::Data(frame)) => accept(sessions, frame, &ul, now),
+                // it parsed a moment ago
+                _ => (
+                    Err(Refusal::new(ResultCode::MalformedRequest, "no data frame")),
+                    super::Write { commit: super::Commit::Nothing, forward: None },
+                ),
+            }
+        });
+        self.sessions.with_dev_addr(frame.dev_addr(), Box::new(decide)).await?;
+        door::outcome(&slot)?
+    }
+
+    /// Give the uplink to the hNS and wait until it has answered, but not past RX1's lead time. The
+    /// asking goes on in a task of its own, and the forward row goes when the hNS has answered.
+    async fn ask_home(self: &Arc<Self>, accepted: &Accepted, from: &Caller) {
+        let now = self.clock.now();
+        let delay = std::time::Duration::from_secs(accepted.session.rx_delay.max(1).into());
+        let rx2_after_rx1 = std::time::Duration::from_secs(1);
+        let due = from.by.0.checked_sub(rx2_after_rx1 + LEAD).unwrap_or(now).max(now).min(now + delay);
+        let key = ForwardKey { session: accepted.session.id, fcnt_up: accepted.fcnt_up };
+        let (sns, up) = (self.clone(), accepted.up.clone());
+        let asking = tokio::spawn(async move { sns.forward(key, up, sns.clock.now() + HNS_PATIENCE).await });
+        // an overrun or a panic in there leaves the forward row, which is sent again
+        let _ = tokio::time::timeout_at(due, asking).await;
+    }
+
+    /// Bring one uplink to the hNS.
+    pub(super) async fn forward(
+        &self,
+        key: ForwardKey,
+        up: crate::backend::message::XmitAppUp,
+        until: crate::clock::Instant,
+    ) {
+        let by = Deadline(until);
+        match self.peers.ask(Party::Ns(self.net_id), up, by).await {
+            // a refusal is an answer too: asking again would bring the same
+            Ok(_) | Err(crate::backend::door::PeerError::Refused { .. }) => {
+                if let Err(error) = self.sessions.forwarded(key).await {
+                    tracing::warn!("an uplink may be delivered twice: {error}");
+                }
+            }
+            Err(error) => tracing::warn!("an uplink waits for its home: {error}"),
+        }
+    }
+
+    /// What the commands of an uplink want answered, at most 15 bytes.
+    fn mac_answers(&self, accepted: &Accepted, ul: &UlMeta) -> Vec<u8> {
+        let mut answers = Vec::new();
+        for command in &accepted.commands {
+            let answer: &[u8] = match command {
+                UplinkCommand::LinkCheckReq => {
+                    let best = ul.gw_info.iter().filter_map(|gateway| gateway.snr).reduce(f64::max);
+                    let margin = margin(best, ul.data_rate, &self.region);
+                    let heard = ul.gw_cnt.unwrap_or(1).clamp(1, 255) as u8;
+                    &mac::link_check_ans(margin, heard)
+                }
+                UplinkCommand::DeviceTimeReq => {
+                    let (seconds, fraction) = mac::gps_time(ul.recv_time);
+                    &mac::device_time_ans(seconds, fraction)
+                }
+                UplinkCommand::DevStatusAns { .. } | UplinkCommand::Other(_) => &[],
+            };
+            if answers.len() + answer.len() <= 15 {
+                answers.extend(answer);
+            }
+        }
+        answers
+    }
+
+    /// The channel plan where the frame was heard (TS002 8.3).
+    pub(super) fn region_of(&self, ul: &UlMeta) -> Result<Region, Refusal> {
+        match &ul.rf_region {
+            None => Ok(self.region.clone()),
+            Some(name) => name
+                .parse()
+                .map_err(|_| Refusal::new(ResultCode::Other, format!("RFRegion {name:?} is unknown here"))),
+        }
+    }
+}
+
+/// Demodulation margin of LinkCheckAns, dB above what the spreading factor needs.
+fn margin(snr: Option<f64>, data_rate: Option<u8>, region: &Region) -> u8 {
+    let sf = match data_rate.and_then(|data_rate| region.modulation(data_rate)) {
+        Some(crate::lorawan::Modulation::Lora { sf, .. }) => f64::from(sf),
+        _ => return 0,
+    };
+    // the demodulation floor falls by 2.5 dB a spreading factor, from -7.5 dB at SF7
+    let floor = -7.5 - 2.5 * (sf - 7.0);
+    snr.map_or(0, |snr| (snr - floor).round().clamp(0.0, 254.0) as u8)
+}

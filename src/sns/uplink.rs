@@ -1,0 +1,228 @@
+//! Is this data frame of one of our sessions? Pure: MIC, 32-bit counter, what it asks for.
+
+use crate::backend::door::Commit;
+use crate::backend::message::{Refusal, ResultCode, UlMeta, XmitAppUp};
+use crate::lorawan::crypto::{self, Direction};
+use crate::lorawan::frame::DataFrame;
+use crate::lorawan::mac::{self, UplinkCommand};
+
+use super::{ForwardKey, Session, Write};
+
+/// An accepted frame, decided and about to be committed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// The session after the decision.
+    pub session: Session,
+    /// The full counter.
+    pub fcnt_up: u32,
+    /// The counter was accepted before: the device sent it again, or it came by another path.
+    pub repeated: bool,
+    /// The first frame of the session: the device has heard its Join-accept.
+    pub activated: bool,
+    /// The device wants an acknowledgement.
+    pub confirmed: bool,
+    /// The device has heard nothing for long and wants any downlink.
+    pub adr_ack_req: bool,
+    /// Commands of FOpts or of an FPort 0 payload.
+    pub commands: Vec<UplinkCommand>,
+    /// For the hNS.
+    pub up: XmitAppUp,
+}
+
+/// TS002 12.5 step 5.3 and TS001 4.3.1.5: find the session whose key makes the MIC right with a
+/// counter that is new, or that is the last one again. `now`: seconds since 1970.
+pub fn accept(
+    sessions: &mut [Session],
+    frame: DataFrame<'_>,
+    ul: &UlMeta,
+    now: u64,
+) -> (Result<Accepted, Refusal>, Write) {
+    let nothing = Write { commit: Commit::Nothing, forward: None };
+    for session in sessions {
+        if session.expires.is_some_and(|expires| expires <= now) {
+            continue;
+        }
+        let Some(fcnt_up) = matching_counter(session, frame) else { continue };
+        let repeated = session.fcnt_up == Some(fcnt_up);
+        let activated = session.pending;
+        session.fcnt_up = Some(fcnt_up);
+        session.pending = false;
+        let accepted = describe(session.clone(), frame, ul, fcnt_up, repeated, activated);
+        if repeated {
+            return (Ok(accepted), nothing);
+        }
+        // DESIGN: a confirmed uplink is acknowledged, so what it acknowledges is safe first; and a
+        // session's activation ends its predecessor
+        let commit = if frame.is_confirmed() || activated { Commit::Durable } else { Commit::Lazy };
+        let carries = accepted.up.ul.f_port.is_some_and(|port| port > 0) || accepted.up.ack;
+        let forward = carries.then(|| (ForwardKey { session: session.id, fcnt_up }, accepted.up.clone()));
+        return (Ok(accepted), Write { commit, forward });
+    }
+    let why = format!("no session of {} makes this MIC right", frame.dev_addr());
+    (Err(Refusal::new(ResultCode::MicFailed, why)), nothing)
+}
+
+/// The full counter that makes the MIC right: the smallest not below the last one with these low 16
+/// bits, and where that is the last one itself, the next round as well.
+fn matching_counter(session: &Session, frame: DataFrame<'_>) -> Option<u32> {
+    let low = u32::from(frame.fcnt());
+    let last = session.fcnt_up.unwrap_or(0);
+    let ahead = low.wrapping_sub(last) & 0xFFFF;
+    let nearest = last.checked_add(ahead);
+    let next_round = if ahead == 0 { last.checked_add(0x1_0000) } else { None };
+    [nearest, next_round].into_iter().flatten().find(|fcnt| frame.up_mic_matches(&session.nwk_s_key, *fcnt))
+}
+
+fn describe(
+    session: Session,
+    frame: DataFrame<'_>,
+    ul: &UlMeta,
+    fcnt_up: u32,
+    repeated: bool,
+    activated: bool,
+) -> Accepted {
+    let mut commands = mac::uplink_commands(frame.fopts());
+    let (f_port, frm_payload) = match frame.payload() {
+        Some((0, encrypted)) => {
+            let mut clear = encrypted.to_vec();
+            crypto::crypt_payload(&session.nwk_s_key, Direction::Up, session.dev_addr, fcnt_up, &mut clear);
+            commands.extend(mac::uplink_commands(&clear));
+            (None, Vec::new())
+        }
+        Some((port, payload)) => (Some(port), payload.to_vec()),
+        None => (None, Vec::new()),
+    };
+    let ul = UlMeta {
+        dev_eui: Some(session.dev_eui),
+        dev_addr: Some(session.dev_addr),
+        f_port,
+        fcnt_up: Some(fcnt_up),
+        fcnt_down: Some(session.fcnt_down),
+        confirmed: frame.is_confirmed(),
+        // between sNS and fNS only
+        fns_ul_token: None,
+        ..ul.clone()
+    };
+    Accepted {
+        fcnt_up,
+        repeated,
+        activated,
+        confirmed: frame.is_confirmed(),
+        adr_ack_req: frame.fctrl().adr_ack_req(),
+        commands,
+        up: XmitAppUp { frm_payload, ul, ack: frame.fctrl().ack() },
+        session,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::lorawan::frame::Uplink;
+    use crate::lorawan::{DevAddr, DevEui, Key, NetId};
+
+    pub fn session(fcnt_up: Option<u32>) -> Session {
+        Session {
+            id: 1,
+            dev_eui: DevEui::from_msb([1; 8]),
+            dev_addr: DevAddr::new(0x0200_0001),
+            net_id: NetId::from_msb([0, 0, 1]),
+            nwk_s_key: Key::new([7; 16]),
+            fcnt_up,
+            fcnt_down: 0,
+            pending: fcnt_up.is_none(),
+            rx_delay: 1,
+            rx1_dr_offset: 0,
+            rx2_frequency: 869_525_000,
+            rx2_data_rate: 0,
+            created: 0,
+            expires: None,
+        }
+    }
+
+    pub fn up(key: &Key, mhdr: u8, fctrl: u8, fcnt: u32, rest: &[u8]) -> Vec<u8> {
+        let addr = session(None).dev_addr;
+        let mut phy = vec![mhdr];
+        phy.extend(addr.to_air());
+        phy.push(fctrl);
+        phy.extend(&fcnt.to_le_bytes()[..2]);
+        phy.extend(rest);
+        phy.extend(crypto::data_mic(key, Direction::Up, addr, fcnt, &phy.clone()));
+        phy
+    }
+
+    fn run(session: &mut Session, phy: &[u8]) -> (Result<Accepted, Refusal>, Write) {
+        let Ok(Uplink::Data(frame)) = Uplink::parse(phy) else { panic!("a data frame") };
+        accept(std::slice::from_mut(session), frame, &UlMeta::at(jiff::Timestamp::UNIX_EPOCH), 1000)
+    }
+
+    fn counter(session: &mut Session, phy: &[u8]) -> Option<u32> {
+        run(session, phy).0.ok().map(|accepted| accepted.fcnt_up)
+    }
+
+    #[test]
+    fn a_first_uplink_may_start_at_0_or_1_and_activates_durably() {
+        for first in [0, 1] {
+            let mut session = session(None);
+            let (accepted, write) = run(&mut session, &up(&Key::new([7; 16]), 0x40, 0, first, &[5, 1, 2]));
+            let accepted = accepted.unwrap();
+            assert!(accepted.activated && !accepted.repeated);
+            assert_eq!((session.fcnt_up, session.pending), (Some(first), false));
+            assert_eq!(write.commit, Commit::Durable);
+            assert_eq!(write.forward.unwrap().0, ForwardKey { session: 1, fcnt_up: first });
+        }
+    }
+
+    #[test]
+    fn the_counter_goes_past_16_bits_and_never_back() {
+        let (mut session, key) = (session(Some(0xFFFE)), Key::new([7; 16]));
+        assert_eq!(counter(&mut session, &up(&key, 0x40, 0, 0xFFFF, &[])), Some(0xFFFF));
+        assert_eq!(counter(&mut session, &up(&key, 0x40, 0, 0x1_0000, &[])), Some(0x1_0000));
+        assert_eq!(counter(&mut session, &up(&key, 0x40, 0, 0xFFFF, &[])), None);
+        assert_eq!(counter(&mut session, &up(&key, 0x40, 0, 0x1_FFFF, &[])), Some(0x1_FFFF));
+        // a whole round of silence: the low bits are those of the last one
+        assert_eq!(counter(&mut session, &up(&key, 0x40, 0, 0x2_FFFF, &[])), Some(0x2_FFFF));
+        session.fcnt_up = Some(u32::MAX);
+        assert_eq!(counter(&mut session, &up(&key, 0x40, 0, 0, &[])), None);
+    }
+
+    #[test]
+    fn a_repetition_is_known_and_writes_nothing() {
+        let (mut session, key) = (session(Some(4)), Key::new([7; 16]));
+        let frame = up(&key, 0x80, 0, 5, &[5, 1]);
+        assert_eq!(run(&mut session, &frame).1.commit, Commit::Durable);
+        let (again, write) = run(&mut session, &frame);
+        assert!(again.unwrap().repeated);
+        assert_eq!((write.commit, write.forward), (Commit::Nothing, None));
+    }
+
+    #[test]
+    fn an_old_frame_and_a_wrong_mic_are_refused_and_change_nothing() {
+        let (mut session, key) = (session(Some(9)), Key::new([7; 16]));
+        for phy in [up(&key, 0x40, 0, 8, &[]), up(&Key::new([8; 16]), 0x40, 0, 10, &[])] {
+            let before = session.clone();
+            assert_eq!(run(&mut session, &phy).0.unwrap_err().code, ResultCode::MicFailed);
+            assert_eq!(session, before);
+        }
+    }
+
+    #[test]
+    fn commands_come_from_fopts_or_from_port_0_in_the_clear() {
+        let (mut session, key) = (session(Some(0)), Key::new([7; 16]));
+        let in_fopts = run(&mut session, &up(&key, 0x40, 1, 1, &[0x02])).0.unwrap();
+        assert_eq!(in_fopts.commands, [UplinkCommand::LinkCheckReq]);
+        let mut payload = vec![0x0D];
+        crypto::crypt_payload(&key, Direction::Up, session.dev_addr, 2, &mut payload);
+        let on_port_0 = run(&mut session, &up(&key, 0x40, 0, 2, &[&[0][..], &payload].concat()));
+        let accepted = on_port_0.0.unwrap();
+        assert_eq!(accepted.commands, [UplinkCommand::DeviceTimeReq]);
+        assert_eq!((accepted.up.ul.f_port, on_port_0.1.forward), (None, None));
+    }
+
+    #[test]
+    fn an_expired_session_accepts_nothing() {
+        let (mut session, key) = (session(Some(0)), Key::new([7; 16]));
+        session.expires = Some(1000);
+        assert_eq!(counter(&mut session, &up(&key, 0x40, 0, 1, &[])), None);
+    }
+}
