@@ -1,1 +1,1137 @@
 //! rustls configurations from identity and roots; peer certificate to who it is.
+//!
+//! Mutual TLS 1.2 and 1.3, only configured roots, no resumption, fail closed: half a configuration is
+//! an error that names the file. [`Trust`] is the one judge of both directions; to what rustls
+//! verifies it adds the rule of DESIGN 7 that the intermediate above a leaf carries critical name
+//! constraints, unless the leaf's key is pinned. Dates are judged by [`Clock`]; while its wall time is not
+//! trusted, no handshake succeeds.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use rustls::time_provider::TimeProvider;
+use rustls::{
+    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, OtherError,
+    ProtocolVersion, RootCertStore, ServerConfig, SignatureScheme,
+};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use crate::clock::Clock;
+use crate::pki::check::{self, CheckError, Facts, PeerIdentity, PeerRules, Pin};
+
+/// What both sides speak inside. Named, so that a peer that can do more does not choose it.
+const ALPN: &[u8] = b"http/1.1";
+
+/// Why there is no TLS. All are the operator's move.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file that cannot be read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that does not hold what it should.
+    #[error("{}: {what}; {remedy}", path.display())]
+    Content {
+        /// Which, or what the text was called.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// Chain and key are not a pair.
+    #[error(
+        "{} does not belong to the first certificate of {}; name the key that was made with it",
+        key.display(),
+        chain.display()
+    )]
+    OtherKey {
+        /// The chain.
+        chain: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
+    /// No root at all.
+    #[error("no root certificate is configured; name the federation's root.pem under roots")]
+    NoRoots,
+    /// A connection without a certificate, or with one that is not accepted.
+    #[error("peer: {0}")]
+    Peer(String),
+    /// The TLS library.
+    #[error(transparent)]
+    Library(#[from] rustls::Error),
+}
+
+/// Make ring the process's cryptography, for libraries that ask for the default. To be called first
+/// in `main` and in tests; calling it again does nothing.
+pub fn install_provider() {
+    // an error says that one is installed already, which is what was wanted
+    let _ = ring::default_provider().install_default();
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// Our own certificate with its intermediate, and its key.
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Identity {
+        Identity { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "Identity({} certificates)", self.chain.len())
+    }
+}
+
+impl Identity {
+    /// Read chain (leaf, then intermediate) and key from their files. Dates are not judged: a board
+    /// may read its files before it knows the time.
+    pub fn load(chain: &Path, key: &Path) -> Result<Identity, TlsError> {
+        let chain_pem = read(chain)?;
+        let key_pem = zeroize::Zeroizing::new(read(key)?);
+        warn_of_open_key(key);
+        Identity::parse(&chain_pem, chain, &key_pem, key)
+    }
+
+    /// The same from text, for identities that were made in this process.
+    pub fn from_pem(chain_pem: &str, key_pem: &str) -> Result<Identity, TlsError> {
+        Identity::parse(chain_pem.as_bytes(), Path::new("chain"), key_pem.as_bytes(), Path::new("key"))
+    }
+
+    /// Whatever chain one wants to send, as long as the key belongs to its first certificate.
+    pub fn from_der(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Identity, TlsError> {
+        let files = (PathBuf::from("chain"), PathBuf::from("key"));
+        let leaf = chain.first().ok_or_else(|| TlsError::Peer(CheckError::Empty.to_string()))?;
+        let leaf = check::facts(leaf).map_err(|error| TlsError::Peer(error.to_string()))?;
+        match spki(&key) {
+            Ok(spki) if Pin::of(&spki) == leaf.pin => Ok(Identity { chain, key }),
+            _ => Err(TlsError::OtherKey { chain: files.0, key: files.1 }),
+        }
+    }
+
+    fn parse(chain_pem: &[u8], chain: &Path, key_pem: &[u8], key: &Path) -> Result<Identity, TlsError> {
+        let content = |what: String, remedy| TlsError::Content { path: chain.to_owned(), what, remedy };
+        let certificates = certificates(chain_pem, chain)?;
+        let facts = certificates
+            .iter()
+            .map(|der| check::facts(der))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| content(error.to_string(), "make it again with `roamgate pki issue`"))?;
+        if facts.first().is_some_and(|first| first.authority) {
+            return Err(content(
+                "wrong order, it does not begin with the leaf".into(),
+                "put the leaf first, then the intermediate",
+            ));
+        }
+        if facts.len() < 2 {
+            return Err(content(
+                "the intermediate is missing, partners would see an unknown authority".into(),
+                "append the intermediate that signed the leaf",
+            ));
+        }
+        for pair in certificates.windows(2) {
+            if let [below, above] = pair
+                && !check::is_signed_by(below, above)
+            {
+                return Err(content(
+                    "each certificate has to be signed by the one after it, and this is not so".into(),
+                    "put the leaf first, then the intermediate that signed it, and nothing else",
+                ));
+            }
+        }
+        let private = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| TlsError::Content {
+            path: key.to_owned(),
+            what: pem_words(&error, "private key"),
+            remedy: "name the PEM file with the key that was made with the certificate",
+        })?;
+        Identity::from_der(certificates, private)
+            .map_err(|_| TlsError::OtherKey { chain: chain.to_owned(), key: key.to_owned() })
+    }
+
+    /// What our own leaf says.
+    pub fn certificate(&self) -> Result<PeerIdentity, CheckError> {
+        check::identity(&self.chain)
+    }
+
+    /// The chain as it is sent.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
+}
+
+fn warn_of_open_key(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if path.metadata().is_ok_and(|file| file.permissions().mode() & 0o007 != 0) {
+        tracing::warn!(file = %path.display(), "everybody on this machine may read the private key: chmod 600");
+    }
+}
+
+/// The DER-encoded SubjectPublicKeyInfo of a private key.
+pub fn spki(key: &PrivateKeyDer<'_>) -> Result<Vec<u8>, TlsError> {
+    let key = ring::sign::any_supported_type(key)?;
+    let spki = key.public_key().ok_or_else(|| rustls::Error::General("key without a public part".into()))?;
+    Ok(spki.to_vec())
+}
+
+/// The certificates of a PEM file; an error if there is none.
+pub fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let content = |what| TlsError::Content {
+        path: path.to_owned(),
+        what,
+        remedy: "name a PEM file with CERTIFICATE blocks",
+    };
+    let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    match found {
+        Ok(found) if found.is_empty() => Err(content("holds no certificate".into())),
+        Ok(found) => Ok(found),
+        Err(error) => Err(content(pem_words(&error, "certificate"))),
+    }
+}
+
+fn pem_words(error: &pem::Error, wanted: &str) -> String {
+    match error {
+        pem::Error::NoItemsFound => format!("holds no {wanted}"),
+        _ => format!("holds no readable {wanted}"),
+    }
+}
+
+/// The roots we trust, and no others.
+#[derive(Debug, Clone, Default)]
+pub struct Roots(Vec<(CertificateDer<'static>, Facts)>);
+
+impl Roots {
+    /// Read files of root certificates. Each must hold at least one. Dates are not judged here.
+    pub fn load<P: AsRef<Path>>(files: &[P]) -> Result<Roots, TlsError> {
+        let mut roots = Roots::default();
+        for file in files {
+            let path = file.as_ref();
+            roots.add(&read(path)?, path)?;
+        }
+        if roots.0.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) }
+    }
+
+    /// The same from text, for roots that were made in this process.
+    pub fn from_pem(text: &str) -> Result<Roots, TlsError> {
+        let mut roots = Roots::default();
+        roots.add(text.as_bytes(), Path::new("root"))?;
+        Ok(roots)
+    }
+
+    /// What the roots say.
+    pub fn facts(&self) -> impl Iterator<Item = &Facts> {
+        self.0.iter().map(|(_, facts)| facts)
+    }
+
+    fn add(&mut self, pem: &[u8], path: &Path) -> Result<(), TlsError> {
+        let content = |what| TlsError::Content {
+            path: path.to_owned(),
+            what,
+            remedy: "name the root certificate as the federation published it",
+        };
+        for der in certificates(pem, path)? {
+            let facts = check::facts(&der).map_err(|error| content(error.to_string()))?;
+            if !facts.authority {
+                return Err(content(format!("{} is no authority", facts.subject)));
+            }
+            check::acceptable(&facts).map_err(|error| content(error.to_string()))?;
+            self.0.push((der, facts));
+        }
+        Ok(())
+    }
+}
+
+/// Which other names a server may answer with when one name was asked: the target of a CNAME, NAPTR
+/// or SRV, if every step there was DNSSEC-secure, and the `identity` of a listed partner.
+pub trait Aliases: fmt::Debug + Send + Sync {
+    /// Names accepted instead of `asked`, which has no final dot.
+    fn aliases(&self, asked: &str) -> Vec<String>;
+}
+
+/// The judge of peers, for both directions.
+pub struct Trust {
+    roots: Vec<TrustedRoot>,
+    hints: Vec<DistinguishedName>,
+    rules: PeerRules,
+    clock: Clock,
+    provider: Arc<CryptoProvider>,
+}
+
+/// Each root stands alone, so that one that has expired can be left out.
+struct TrustedRoot {
+    facts: Facts,
+    store: Arc<RootCertStore>,
+    clients: Arc<dyn ClientCertVerifier>,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "Trust({} roots)", self.roots.len())
+    }
+}
+
+/// Why a peer was refused although its signatures are right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Their federation's move.
+    #[error(
+        "its intermediate ({issuer}) carries no critical name constraints and could name anybody; a partner entry \
+         with pin = \"{pin}\" would accept it"
+    )]
+    Unconstrained {
+        /// Who signed the leaf.
+        issuer: String,
+        /// What to pin.
+        pin: Pin,
+    },
+    /// Our move.
+    #[error("none of our roots is valid today; get the federation's new root")]
+    RootsEnded,
+    /// Their move.
+    #[error("its certificate: {0}")]
+    Certificate(#[from] CheckError),
+}
+
+impl From<Refused> for rustls::Error {
+    fn from(refused: Refused) -> rustls::Error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
+    }
+}
+
+impl Trust {
+    /// Trust these roots, with these exceptions, by this clock.
+    pub fn new(roots: &Roots, rules: PeerRules, clock: Clock) -> Result<Arc<Trust>, TlsError> {
+        let provider = provider();
+        let mut trusted = Vec::new();
+        let mut hints = Vec::new();
+        for (der, facts) in &roots.0 {
+            let mut store = RootCertStore::empty();
+            store.add(der.clone())?;
+            hints.extend(store.subjects());
+            let store = Arc::new(store);
+            let clients = WebPkiClientVerifier::builder_with_provider(store.clone(), provider.clone());
+            let clients = clients.build().map_err(|error| rustls::Error::General(error.to_string()))?;
+            trusted.push(TrustedRoot { facts: facts.clone(), store, clients });
+        }
+        if trusted.is_empty() {
+            return Err(TlsError::NoRoots);
+        }
+        Ok(Arc::new(Trust { roots: trusted, hints, rules, clock, provider }))
+    }
+
+    /// Who a client is, by the chain of a finished handshake
+    /// ([`CommonState::peer_certificates`]). Dates are judged anew.
+    pub fn peer_identity(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<PeerIdentity, TlsError> {
+        let (leaf, above) = chain
+            .and_then(<[_]>::split_first)
+            .ok_or_else(|| TlsError::Peer("no client certificate was sent".into()))?;
+        let now = self.now()?;
+        self.judge(leaf, above, now, |root, above| root.is_client(leaf, above, now))
+            .map_err(TlsError::Library)
+    }
+
+    fn now(&self) -> Result<UnixTime, rustls::Error> {
+        Wall(self.clock.clone()).current_time().ok_or(rustls::Error::FailedToGetCurrentTime)
+    }
+
+    /// Is there a path from one of our roots, and does it limit which names the leaf may carry?
+    ///
+    /// `path` asks rustls for a path through the intermediates that it is given. To know which path
+    /// rustls took, only those with constraints are offered at first: nothing that an unconstrained
+    /// one vouches for can pass then, whatever else was sent along.
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+        path: impl Fn(&TrustedRoot, &[CertificateDer<'_>]) -> Result<(), rustls::Error>,
+    ) -> Result<PeerIdentity, rustls::Error> {
+        let facts = check::facts(leaf).map_err(Refused::from)?;
+        check::acceptable(&facts).map_err(Refused::from)?;
+        let chain: Vec<_> = std::iter::once(leaf.clone()).chain(above.iter().cloned()).collect();
+        let peer = check::identity(&chain).map_err(Refused::from)?;
+        let wall = Timestamp::from_second(i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+            .map_err(|_| rustls::Error::FailedToGetCurrentTime)?;
+        let roots: Vec<_> = self
+            .roots
+            .iter()
+            .filter(|root| root.facts.not_before <= wall && wall <= root.facts.not_after)
+            .collect();
+        if roots.is_empty() {
+            return Err(Refused::RootsEnded.into());
+        }
+
+        let read = above.iter().filter_map(|der| Some((der, check::facts(der).ok()?)));
+        let usable: Vec<_> = read.filter(|(_, facts)| check::acceptable(facts).is_ok()).collect();
+        let all: Vec<_> = usable.iter().map(|(der, _)| (*der).clone()).collect();
+        let limiting: Vec<_> =
+            usable.iter().filter(|(_, facts)| facts.constrained).map(|(der, _)| (*der).clone()).collect();
+        let signs = |facts_above: &Facts| facts_above.raw_subject == facts.raw_issuer;
+        // A root that signs leaves itself limits nothing, unless it has constraints of its own.
+        let unlimited_root = roots.iter().any(|root| signs(&root.facts) && !root.facts.constrained);
+        let limited = !unlimited_root
+            && (usable.iter().any(|(_, above)| above.constrained && signs(above))
+                || roots.iter().any(|root| signs(&root.facts)));
+
+        let through = |offered: &[CertificateDer<'_>]| {
+            let mut refusal = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+            for root in &roots {
+                match path(root, offered) {
+                    Ok(()) => return Ok(()),
+                    // of several roots, the one that knows the chain has the better reason
+                    Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {}
+                    Err(error) => refusal = error,
+                }
+            }
+            Err(refusal)
+        };
+        let refusal = match limited.then(|| through(&limiting)) {
+            Some(Ok(())) => return Ok(peer.proven(true, &self.rules)),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        if self.rules.pinned(&peer.pin).is_some() {
+            through(&all)?;
+            return Ok(peer.proven(false, &self.rules));
+        }
+        match refusal {
+            Some(error) => Err(error),
+            // a chain that is wrong anyway is refused for that
+            None => through(&all)
+                .and_then(|()| Err(Refused::Unconstrained { issuer: peer.issuer, pin: peer.pin }.into())),
+        }
+    }
+
+    fn signature(
+        &self,
+        version: ProtocolVersion,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match version {
+            ProtocolVersion::TLSv1_2 => verify_tls12_signature(message, certificate, signed, algorithms),
+            _ => verify_tls13_signature(message, certificate, signed, algorithms),
+        }
+    }
+
+    fn schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl TrustedRoot {
+    fn is_client(
+        &self,
+        leaf: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        self.clients.verify_client_cert(leaf, above, now).map(|_| ())
+    }
+}
+
+/// rustls' view of our wall clock: none while it is not trusted, which ends the handshake.
+#[derive(Debug)]
+struct Wall(Clock);
+
+impl TimeProvider for Wall {
+    fn current_time(&self) -> Option<UnixTime> {
+        self.0.is_trusted().then(|| UnixTime::since_unix_epoch(Duration::from_secs(self.0.unix())))
+    }
+}
+
+/// Judges clients.
+#[derive(Debug)]
+struct Clients(Arc<Trust>);
+
+impl ClientCertVerifier for Clients {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.0.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.0.judge(leaf, above, now, |root, above| root.is_client(leaf, above, now))?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.signature(ProtocolVersion::TLSv1_2, message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.signature(ProtocolVersion::TLSv1_3, message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.schemes()
+    }
+}
+
+/// Judges servers.
+#[derive(Debug)]
+struct Servers {
+    trust: Arc<Trust>,
+    aliases: Option<Arc<dyn Aliases>>,
+}
+
+impl Servers {
+    /// Does the certificate carry the name that was asked? An address is nobody's name.
+    fn is_named(
+        &self,
+        certificate: &ParsedCertificate<'_>,
+        peer: &PeerIdentity,
+        asked: &ServerName<'_>,
+    ) -> Result<(), rustls::Error> {
+        let text = asked.to_str();
+        let text = text.strip_suffix('.').unwrap_or(&text);
+        if peer.speaks_for(text) {
+            return Ok(());
+        }
+        let aliases = self.aliases.iter().flat_map(|aliases| aliases.aliases(text));
+        for alias in aliases {
+            let Ok(name) = ServerName::try_from(alias.trim_end_matches('.').to_owned()) else { continue };
+            let wild = peer.constrained
+                && matches!(name, ServerName::DnsName(_))
+                && verify_server_name(certificate, &name).is_ok();
+            if wild || peer.speaks_for(&alias) {
+                return Ok(());
+            }
+        }
+        match asked {
+            ServerName::DnsName(_) if peer.constrained => verify_server_name(certificate, asked),
+            _ => Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                expected: asked.to_owned(),
+                presented: peer.names.clone(),
+            })),
+        }
+    }
+
+    /// reqwest shows nothing of its connections, so the milestone is told here, when the server has
+    /// proven that it holds its key.
+    fn told(&self, version: ProtocolVersion, certificate: &CertificateDer<'_>) {
+        if let Ok(peer) = check::facts(certificate) {
+            let names = peer.dns_names.join(" ");
+            tracing::info!(
+                target: "roamgate::net",
+                milestone = "TLS handshake",
+                side = "client",
+                version = version_words(Some(version)),
+                peer = %names,
+                cn = peer.common_name.as_deref().unwrap_or(""),
+            );
+        }
+    }
+}
+
+impl ServerCertVerifier for Servers {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        asked: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        let algorithms = self.trust.provider.signature_verification_algorithms.all;
+        let peer = self.trust.judge(leaf, above, now, |root, above| {
+            verify_server_cert_signed_by_trust_anchor(&parsed, &root.store, above, now, algorithms)
+        })?;
+        self.is_named(&parsed, &peer, asked)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let valid = self.trust.signature(ProtocolVersion::TLSv1_2, message, certificate, signed)?;
+        self.told(ProtocolVersion::TLSv1_2, certificate);
+        Ok(valid)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let valid = self.trust.signature(ProtocolVersion::TLSv1_3, message, certificate, signed)?;
+        self.told(ProtocolVersion::TLSv1_3, certificate);
+        Ok(valid)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.trust.schemes()
+    }
+}
+
+/// TLS as a server: a client without an accepted certificate does not get in.
+pub fn server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<ServerConfig>, TlsError> {
+    let clock = Arc::new(Wall(trust.clock.clone()));
+    let mut config = ServerConfig::builder_with_details(trust.provider.clone(), clock)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_client_cert_verifier(Arc::new(Clients(trust.clone())))
+        .with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
+    // A resumed session is not judged again: authority must not outlive its check (DESIGN 7).
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// TLS as a client: shows leaf and intermediate, and accepts a server by the name that was asked.
+///
+/// Resumption is off: rustls does not judge a server's certificate again when it resumes, so a
+/// withdrawn pin or a new root would not be noticed. Connections to active partners stay open, which
+/// saves more than resuming would.
+pub fn client_config(
+    identity: &Identity,
+    trust: &Arc<Trust>,
+    aliases: Option<Arc<dyn Aliases>>,
+) -> Result<ClientConfig, TlsError> {
+    client_config_for(&[&rustls::version::TLS13, &rustls::version::TLS12], identity, trust, aliases)
+}
+
+fn client_config_for(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    identity: &Identity,
+    trust: &Arc<Trust>,
+    aliases: Option<Arc<dyn Aliases>>,
+) -> Result<ClientConfig, TlsError> {
+    let clock = Arc::new(Wall(trust.clock.clone()));
+    let mut config = ClientConfig::builder_with_details(trust.provider.clone(), clock)
+        .with_protocol_versions(versions)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Servers { trust: trust.clone(), aliases }))
+        .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?;
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+/// Tell that a handshake has finished, as a server. (As a client it is told by itself.)
+pub fn handshake_done(connection: &CommonState, peer: &PeerIdentity) {
+    let suite = connection.negotiated_cipher_suite().map(|suite| suite.suite());
+    let cipher = suite.and_then(|suite| suite.as_str()).unwrap_or("unknown");
+    let names = if peer.names.is_empty() { &peer.dns_names } else { &peer.names }.join(" ");
+    tracing::info!(
+        target: "roamgate::net",
+        milestone = "TLS handshake",
+        side = "server",
+        version = version_words(connection.protocol_version()),
+        cipher,
+        peer = %names,
+        cn = peer.common_name.as_deref().unwrap_or(""),
+    );
+}
+
+fn version_words(version: Option<ProtocolVersion>) -> &'static str {
+    match version {
+        Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+        _ => "unknown",
+    }
+}
+
+/// A TLS failure among the causes of an error, in words that say whose move it is.
+pub fn explain(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+            return Some(words(error));
+        }
+        // an I/O error's source() is the source of what it wraps, which would skip the very one
+        next = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
+            None => cause.source(),
+        };
+    }
+    None
+}
+
+fn words(error: &rustls::Error) -> String {
+    use rustls::AlertDescription as Alert;
+    match error {
+        rustls::Error::FailedToGetCurrentTime => {
+            "this machine's clock is not set, so no certificate can be judged; GPS or NTP has to set it".into()
+        }
+        rustls::Error::NoCertificatesPresented => "the client showed no certificate".into(),
+        rustls::Error::AlertReceived(alert) => match alert {
+            Alert::UnknownCA => "the peer does not know who signed our certificate: is our intermediate in the \
+                                 chain, and does it trust our federation's root?"
+                .into(),
+            Alert::CertificateExpired => "the peer says that our certificate has expired: renew it".into(),
+            Alert::CertificateRequired => "the peer wants a client certificate and got none".into(),
+            Alert::BadCertificate | Alert::CertificateUnknown | Alert::UnsupportedCertificate | Alert::AccessDenied => {
+                format!("the peer refused our certificate ({alert:?}): see `roamgate pki inspect`, then ask its operator")
+            }
+            other => format!("the peer ended the handshake ({other:?})"),
+        },
+        rustls::Error::InvalidCertificate(wrong) => match wrong {
+            CertificateError::UnknownIssuer => "none of our roots vouches for the peer's certificate: it belongs to \
+                                                another federation, or the peer does not send its intermediate"
+                .into(),
+            CertificateError::Expired => "the peer's certificate has expired".into(),
+            CertificateError::ExpiredContext { not_after, .. } => {
+                format!("the peer's certificate expired on {}", moment(*not_after))
+            }
+            CertificateError::NotValidYet => "the peer's certificate is not valid yet".into(),
+            CertificateError::NotValidYetContext { not_before, .. } => {
+                format!("the peer's certificate is not valid before {}; is this machine's clock right?", moment(*not_before))
+            }
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                "the peer's certificate, or one above it, is not made for this direction (extended key usage)".into()
+            }
+            // the library's own error type, which it does not show
+            CertificateError::Other(OtherError(other)) if other.to_string() == "NameConstraintViolation" => {
+                "the peer's certificate carries a name that its intermediate may not give".into()
+            }
+            CertificateError::Other(OtherError(other)) => format!("the peer's certificate: {other}"),
+            other => format!("the peer's certificate: {other}"),
+        },
+        other => other.to_string(),
+    }
+}
+
+fn moment(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).map_or_else(|_| "a day without a date".into(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+    use crate::pki::make::{self, Authority, IntermediateSpec, LeafSpec, RootSpec};
+
+    const HOME: &str = "000001.netids.iot.example";
+    const VISITED: &str = "000000.netids.iot.example";
+    const JOIN: &str = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis.iot.example";
+
+    /// A federation: its root, and what its members need.
+    struct Federation {
+        clock: Clock,
+        root: Authority,
+    }
+
+    impl Federation {
+        fn new() -> Federation {
+            install_provider();
+            let clock = Clock::system();
+            let root = Authority::root(&RootSpec::new("Test root"), &clock).unwrap();
+            Federation { clock, root }
+        }
+        fn member(&self, subtrees: &[&str]) -> Authority {
+            let spec = IntermediateSpec::new("A member", subtrees.iter().copied());
+            self.root.intermediate(&spec, &self.clock).unwrap()
+        }
+        fn unconstrained(&self) -> Authority {
+            let spec = IntermediateSpec { unconstrained: true, ..IntermediateSpec::new("Anybody", [HOME]) };
+            self.root.intermediate(&spec, &self.clock).unwrap()
+        }
+        fn node(&self, names: &[&str]) -> Identity {
+            self.issue(&self.member(names), LeafSpec::new("node", names.iter().copied()))
+        }
+        fn issue(&self, by: &Authority, spec: LeafSpec) -> Identity {
+            identity(&by.issue(&spec, &self.clock).unwrap())
+        }
+        fn trust(&self) -> Arc<Trust> {
+            self.trust_with(PeerRules::default())
+        }
+        fn trust_with(&self, rules: PeerRules) -> Arc<Trust> {
+            Trust::new(&Roots::from_pem(&self.root.cert_pem).unwrap(), rules, self.clock.clone()).unwrap()
+        }
+    }
+
+    fn identity(made: &make::Identity) -> Identity {
+        let key = PrivateKeyDer::from_pem_slice(made.key_pem.as_bytes()).unwrap();
+        Identity::from_der(certificates(made.chain_pem.as_bytes(), Path::new("chain")).unwrap(), key).unwrap()
+    }
+
+    /// A leaf as asked for, whether partners accept it or not.
+    fn odd(names: &[&str]) -> LeafSpec {
+        LeafSpec { unchecked: true, ..LeafSpec::new("odd", names.iter().copied()) }
+    }
+
+    fn pin(identity: &Identity) -> Pin {
+        identity.certificate().unwrap().pin
+    }
+
+    /// One connection over loopback with a byte each way: what the server and the client say of it.
+    async fn connect_with(
+        server: Arc<ServerConfig>,
+        trust: &Trust,
+        client: ClientConfig,
+        name: &str,
+    ) -> (Result<PeerIdentity, String>, Result<ProtocolVersion, String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut stream = TlsAcceptor::from(server).accept(socket).await?;
+            let peer = trust.peer_identity(stream.get_ref().1.peer_certificates());
+            let peer = peer.map_err(std::io::Error::other)?;
+            handshake_done(stream.get_ref().1, &peer);
+            let mut byte = [0];
+            stream.read_exact(&mut byte).await?;
+            stream.write_all(&byte).await?;
+            stream.shutdown().await?;
+            Ok::<_, std::io::Error>(peer)
+        };
+        let ask = async {
+            let name = ServerName::try_from(name.to_owned()).unwrap();
+            let socket = TcpStream::connect(address).await?;
+            let mut stream = TlsConnector::from(Arc::new(client)).connect(name, socket).await?;
+            let mut byte = [7];
+            stream.write_all(&byte).await?;
+            stream.read_exact(&mut byte).await?;
+            Ok::<_, std::io::Error>(stream.get_ref().1.protocol_version().unwrap())
+        };
+        let (served, asked) = tokio::join!(serve, ask);
+        let text = |error: std::io::Error| explain(&error).unwrap_or_else(|| error.to_string());
+        (served.map_err(text), asked.map_err(text))
+    }
+
+    /// The same with one trust for both.
+    async fn connect(
+        server: &Identity,
+        client: &Identity,
+        trust: &Arc<Trust>,
+        name: &str,
+    ) -> (Result<PeerIdentity, String>, Result<ProtocolVersion, String>) {
+        let client = client_config(client, trust, None).unwrap();
+        connect_with(server_config(server, trust).unwrap(), trust, client, name).await
+    }
+
+    fn says<T: fmt::Debug>(result: Result<T, String>, words: &str) {
+        let error = result.unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+
+    #[tokio::test]
+    async fn two_members_meet_over_tls_1_3_and_1_2() {
+        let federation = Federation::new();
+        let (home, visited) = (federation.node(&[HOME, JOIN]), federation.node(&[VISITED]));
+        let trust = federation.trust();
+        for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+            for name in [HOME, JOIN] {
+                let server = server_config(&home, &trust).unwrap();
+                let client = client_config_for(&[version], &visited, &trust, None).unwrap();
+                let (served, asked) = connect_with(server, &trust, client, name).await;
+                let peer = served.unwrap();
+                assert!(peer.constrained && peer.speaks_for(VISITED) && !peer.speaks_for(HOME));
+                assert_eq!(asked.unwrap(), version.version);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_leaf_sent_without_its_intermediate_is_refused_by_both_sides() {
+        let federation = Federation::new();
+        let (home, visited) = (federation.node(&[HOME]), federation.node(&[VISITED]));
+        let alone =
+            |identity: &Identity| Identity { chain: identity.chain[..1].to_vec(), ..identity.clone() };
+        let trust = federation.trust();
+        let (served, asked) = connect(&alone(&home), &visited, &trust, HOME).await;
+        says(asked, "does not send its intermediate");
+        says(served, "does not know who signed our certificate");
+        let (served, asked) = connect(&home, &alone(&visited), &trust, HOME).await;
+        says(served, "does not send its intermediate");
+        says(asked, "does not know who signed our certificate");
+    }
+
+    #[tokio::test]
+    async fn a_root_sent_along_does_no_harm() {
+        let federation = Federation::new();
+        let mut home = federation.node(&[HOME]);
+        home.chain.extend(certificates(federation.root.cert_pem.as_bytes(), Path::new("root")).unwrap());
+        let (served, asked) = connect(&home, &federation.node(&[VISITED]), &federation.trust(), HOME).await;
+        served.unwrap();
+        asked.unwrap();
+    }
+
+    #[tokio::test]
+    async fn expired_and_not_yet_valid_certificates_are_refused_as_the_wall_clock_moves() {
+        let federation = Federation::new();
+        let (home, visited) = (federation.node(&[HOME]), federation.node(&[VISITED]));
+        let trust = federation.trust();
+        let meet = || connect(&home, &visited, &trust, HOME);
+        let peer = meet().await.0.unwrap();
+        assert!(peer.is_valid_at(federation.clock.wall()));
+
+        federation.clock.move_wall(SignedDuration::from_hours(24 * 400));
+        assert!(!peer.is_valid_at(federation.clock.wall()));
+        says(meet().await.1, "expired on");
+        federation.clock.move_wall(SignedDuration::from_hours(-24 * 500));
+        says(meet().await.1, "none of our roots is valid today");
+        federation.clock.move_wall(SignedDuration::from_hours(24 * 100));
+        meet().await.1.unwrap();
+
+        // a leaf from tomorrow, under a root of today
+        let tomorrow = federation.clock.wall() + SignedDuration::from_hours(24);
+        let member = federation.member(&[HOME]);
+        let early = federation.issue(&member, LeafSpec { not_before: Some(tomorrow), ..odd(&[HOME]) });
+        says(connect(&early, &visited, &trust, HOME).await.1, "not valid before");
+        says(connect(&home, &early, &trust, HOME).await.0, "not valid before");
+
+        // twenty years on the root itself has ended
+        federation.clock.move_wall(SignedDuration::from_hours(24 * 366 * 20));
+        says(meet().await.1, "none of our roots is valid today");
+    }
+
+    #[tokio::test]
+    async fn while_the_clock_is_not_trusted_nobody_meets() {
+        let federation = Federation::new();
+        let (home, visited) = (federation.node(&[HOME]), federation.node(&[VISITED]));
+        federation.clock.set_trusted(false);
+        says(connect(&home, &visited, &federation.trust(), HOME).await.1, "clock is not set");
+    }
+
+    #[tokio::test]
+    async fn a_wildcard_matches_no_join_eui_name() {
+        let federation = Federation::new();
+        let member = federation.member(&["joineuis.iot.example"]);
+        let home = federation.issue(&member, odd(&["*.joineuis.iot.example"]));
+        let (_, asked) = connect(&home, &federation.node(&[VISITED]), &federation.trust(), JOIN).await;
+        says(asked, "not valid for name");
+    }
+
+    #[tokio::test]
+    async fn a_member_cannot_sign_for_another_networks_name() {
+        let federation = Federation::new();
+        let member = federation.member(&[VISITED]);
+        let liar = federation.issue(&member, odd(&[HOME]));
+        let honest = federation.node(&[VISITED]);
+        let trust = federation.trust();
+        says(connect(&liar, &honest, &trust, HOME).await.1, "may not give");
+        says(connect(&federation.node(&[HOME]), &liar, &trust, HOME).await.0, "may not give");
+        // nor beside a name of its own, nor with a second intermediate that would allow it
+        let mut both = federation.issue(&member, odd(&[VISITED, HOME]));
+        says(connect(&both, &honest, &trust, HOME).await.1, "may not give");
+        both.chain.push(federation.node(&[HOME]).chain[1].clone());
+        connect(&both, &honest, &trust, HOME).await.1.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn an_unconstrained_intermediate_is_refused_unless_the_leaf_is_pinned() {
+        let federation = Federation::new();
+        let anybody = federation.issue(&federation.unconstrained(), odd(&[HOME, VISITED]));
+        let (home, visited) = (federation.node(&[HOME]), federation.node(&[VISITED]));
+        let trust = federation.trust();
+        says(connect(&anybody, &visited, &trust, HOME).await.1, "no critical name constraints");
+        says(connect(&home, &anybody, &trust, HOME).await.0, "no critical name constraints");
+        // a decoy with constraints changes nothing
+        let mut decoy = anybody.clone();
+        decoy.chain.push(home.chain[1].clone());
+        says(connect(&decoy, &visited, &trust, HOME).await.1, "no critical name constraints");
+
+        let mut rules = PeerRules::default();
+        rules.allow(pin(&anybody), [HOME]);
+        let trust = federation.trust_with(rules);
+        connect(&anybody, &visited, &trust, HOME).await.1.unwrap();
+        // what it writes beside the name of its entry is worth nothing
+        says(connect(&anybody, &visited, &trust, VISITED).await.1, "not valid for name");
+        let peer = connect(&home, &anybody, &trust, HOME).await.0.unwrap();
+        assert_eq!((peer.constrained, peer.names.as_slice()), (false, [HOME.to_owned()].as_slice()));
+        assert_eq!(peer.dns_names, [HOME, VISITED]);
+    }
+
+    #[tokio::test]
+    async fn a_leaf_under_the_root_itself_is_unlimited_and_refused() {
+        let federation = Federation::new();
+        let direct = federation.issue(&federation.root, odd(&[HOME]));
+        let trust = federation.trust();
+        says(
+            connect(&direct, &federation.node(&[VISITED]), &trust, HOME).await.1,
+            "no critical name constraints",
+        );
+    }
+
+    #[tokio::test]
+    async fn a_certificate_with_only_a_common_name_speaks_for_its_pins_names() {
+        let federation = Federation::new();
+        let spec = LeafSpec { unchecked: true, ..LeafSpec::new("000001", Vec::<String>::new()) };
+        let old = federation.issue(&federation.unconstrained(), spec);
+        let visited = federation.node(&[VISITED]);
+        let mut rules = PeerRules::default();
+        rules.allow(pin(&old), [HOME]);
+        let trust = federation.trust_with(rules);
+        connect(&old, &visited, &trust, HOME).await.1.unwrap();
+        assert!(connect(&visited, &old, &trust, VISITED).await.0.unwrap().speaks_for(HOME));
+        // an empty SAN entry, as some clients carry one, is tolerated there
+        let old = federation.issue(&federation.unconstrained(), odd(&[""]));
+        let mut rules = PeerRules::default();
+        rules.allow(pin(&old), [HOME]);
+        connect(&visited, &old, &federation.trust_with(rules), VISITED).await.0.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_without_a_certificate_is_refused() {
+        let federation = Federation::new();
+        let trust = federation.trust();
+        let server = server_config(&federation.node(&[HOME]), &trust).unwrap();
+        let client = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Servers { trust: trust.clone(), aliases: None }))
+            .with_no_client_auth();
+        let (served, asked) = connect_with(server, &trust, client, HOME).await;
+        says(served, "showed no certificate");
+        says(asked, "wants a client certificate");
+        assert!(trust.peer_identity(None).is_err());
+    }
+
+    #[tokio::test]
+    async fn another_federation_is_refused_even_under_the_same_name() {
+        let (ours, theirs) = (Federation::new(), Federation::new());
+        let (home, stranger) = (ours.node(&[HOME]), theirs.node(&[VISITED]));
+        let (served, _) = connect_with(
+            server_config(&home, &ours.trust()).unwrap(),
+            &ours.trust(),
+            client_config(&stranger, &ours.trust(), None).unwrap(),
+            HOME,
+        )
+        .await;
+        assert!(served.is_err());
+        let (_, asked) = connect(&stranger, &home, &ours.trust(), VISITED).await;
+        assert!(asked.is_err());
+    }
+
+    #[tokio::test]
+    async fn two_roots_overlap_during_a_roll_over() {
+        let (old, new) = (Federation::new(), Federation::new());
+        let text = format!("{}{}", old.root.cert_pem, new.root.cert_pem);
+        let roots = Roots::from_pem(&text).unwrap();
+        assert_eq!(roots.facts().count(), 2);
+        let trust = Trust::new(&roots, PeerRules::default(), old.clock.clone()).unwrap();
+        let (served, asked) = connect(&old.node(&[HOME]), &new.node(&[VISITED]), &trust, HOME).await;
+        served.unwrap();
+        asked.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_certificate_for_one_direction_is_refused_in_the_other() {
+        let federation = Federation::new();
+        let member = federation.member(&[HOME, VISITED]);
+        let client_only = federation.issue(&member, LeafSpec { server: false, ..odd(&[HOME]) });
+        let both = federation.node(&[VISITED]);
+        let trust = federation.trust();
+        says(connect(&client_only, &both, &trust, HOME).await.1, "extended key usage");
+        connect(&both, &client_only, &trust, VISITED).await.0.unwrap();
+        let server_only = federation.issue(&member, LeafSpec { client: false, ..odd(&[HOME]) });
+        says(connect(&both, &server_only, &trust, VISITED).await.0, "extended key usage");
+    }
+
+    #[derive(Debug)]
+    struct Moved;
+    impl Aliases for Moved {
+        fn aliases(&self, asked: &str) -> Vec<String> {
+            if asked == JOIN { vec![format!("{HOME}.")] } else { Vec::new() }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secure_alias_is_accepted_and_an_address_is_nobodys_name() {
+        let federation = Federation::new();
+        let (home, visited) = (federation.node(&[HOME]), federation.node(&[VISITED]));
+        let trust = federation.trust();
+        says(connect(&home, &visited, &trust, JOIN).await.1, "not valid for name");
+        says(connect(&home, &visited, &trust, "127.0.0.1").await.1, "not valid for name");
+        let server = server_config(&home, &trust).unwrap();
+        let client = client_config(&visited, &trust, Some(Arc::new(Moved))).unwrap();
+        connect_with(server, &trust, client, JOIN).await.1.unwrap();
+    }
+
+    #[test]
+    fn half_a_configuration_names_the_file_and_the_remedy() {
+        let federation = Federation::new();
+        let folder = tempfile::tempdir().unwrap();
+        let made = federation.member(&[HOME]).issue(&LeafSpec::new("x", [HOME]), &federation.clock).unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let chain = file("chain.pem", &made.chain_pem);
+        let key = file("key.pem", &made.key_pem);
+        Identity::load(&chain, &key).unwrap();
+
+        let other = federation.member(&[HOME]).issue(&LeafSpec::new("x", [HOME]), &federation.clock).unwrap();
+        let blocks: Vec<&str> = made.chain_pem.split_inclusive("-----END CERTIFICATE-----\n").collect();
+        let reversed = format!("{}{}", blocks[1], blocks[0]);
+        let strange = format!("{}{}", blocks[0], federation.root.cert_pem);
+        let cases = [
+            (chain.clone(), folder.path().join("none.pem"), "none.pem"),
+            (chain.clone(), file("other.pem", &other.key_pem), "does not belong to"),
+            (chain.clone(), file("empty-key.pem", ""), "empty-key.pem: holds no private key"),
+            (chain.clone(), chain.clone(), "holds no private key"),
+            (file("empty.pem", ""), key.clone(), "empty.pem: holds no certificate"),
+            (file("leaf.pem", blocks[0]), key.clone(), "leaf.pem: the intermediate is missing"),
+            (file("reversed.pem", &reversed), key.clone(), "wrong order"),
+            (file("strange.pem", &strange), key.clone(), "signed by the one after it"),
+        ];
+        for (chain, key, words) in cases {
+            says(Identity::load(&chain, &key).map_err(|error| error.to_string()), words);
+        }
+
+        let none: [PathBuf; 0] = [];
+        says(Roots::load(&none).map_err(|error| error.to_string()), "no root certificate is configured");
+        let empty = [folder.path().join("empty.pem")];
+        says(Roots::load(&empty).map_err(|error| error.to_string()), "empty.pem: holds no certificate");
+        let leaf = [folder.path().join("leaf.pem")];
+        says(Roots::load(&leaf).map_err(|error| error.to_string()), "is no authority");
+        assert!(Trust::new(&Roots::default(), PeerRules::default(), Clock::system()).is_err());
+    }
+}

@@ -1,1 +1,4 @@
 //! A federation on one machine.
+
+pub mod device;
+pub mod zone;

@@ -40,6 +40,16 @@ impl Suffix {
     }
 }
 
+/// The suffix of JoinEUIs that new deployments use by default (BI 1.1).
+pub fn default_join_eui_suffix() -> Suffix {
+    Suffix("joineuis.lorawan.net".to_owned())
+}
+
+/// The suffix of NetIDs that new deployments use by default (BI 1.1).
+pub fn default_net_id_suffix() -> Suffix {
+    Suffix("netids.lorawan.net".to_owned())
+}
+
 impl FromStr for Suffix {
     type Err = SuffixError;
     fn from_str(text: &str) -> Result<Self, SuffixError> {

@@ -1,7 +1,7 @@
 //! A Join-request is answered (TS002 12.2 steps 6 and 7): MIC, nonces, keys, Join-accept.
 
 use crate::backend::door::Commit;
-use crate::backend::keywrap::Kek;
+use crate::backend::keywrap::Keks;
 use crate::backend::message::{JoinAns, JoinReq, MacVersion, NwkKeys, Refusal, ResultCode};
 use crate::lorawan::crypto;
 use crate::lorawan::frame::{JoinAccept, JoinRequest};
@@ -12,15 +12,15 @@ use super::Device;
 /// The last JoinNonce there is: 24 bits on the air.
 const JOIN_NONCE_MAX: u32 = 0xFF_FFFF;
 
-/// Decide a JoinReq of `sender`; the nonces change only when everything else was right. `as_kek`
-/// wraps the AppSKey for the application server: no network server ever sees it.
+/// Decide a JoinReq of `sender`; the nonces change only when everything else was right. `as_keks`
+/// wrap the AppSKey for the application server: no network server ever sees it.
 pub fn accept_join(
     device: &mut Option<Device>,
     req: &JoinReq,
     sender: NetId,
-    as_kek: &Kek,
+    as_keks: &Keks,
 ) -> (Result<JoinAns, Refusal>, Commit) {
-    match try_accept(device, req, sender, as_kek) {
+    match try_accept(device, req, sender, as_keks) {
         Ok(answer) => (Ok(answer), Commit::Durable),
         Err(refusal) => (Err(refusal), Commit::Nothing),
     }
@@ -30,7 +30,7 @@ fn try_accept(
     device: &mut Option<Device>,
     req: &JoinReq,
     sender: NetId,
-    as_kek: &Kek,
+    as_keks: &Keks,
 ) -> Result<JoinAns, Refusal> {
     let refuse = |code, why: String| Err(Refusal::new(code, why));
     let frame = JoinRequest::parse(&req.phy_payload)?;
@@ -75,15 +75,19 @@ fn try_accept(
     if device.join_nonce >= JOIN_NONCE_MAX {
         return refuse(ResultCode::JoinReqFailed, "every JoinNonce of this device is used".into());
     }
-    // 6.7: from here on nothing fails
+    // 6.7: keys and envelope first; from the nonces on nothing fails
+    let join_nonce = device.join_nonce + 1;
+    let keys = crypto::session_keys(&root, join_nonce, sender, dev_nonce);
+    let app_s_key = as_keks.seal(&keys.app_s_key).map_err(|error| {
+        Refusal::new(ResultCode::JoinReqFailed, format!("AppSKey cannot be delivered: {error}"))
+    })?;
     if counts {
         device.dev_nonces.clear();
     }
     device.dev_nonces.insert(dev_nonce);
-    device.join_nonce += 1;
-    let keys = crypto::session_keys(&root, device.join_nonce, sender, dev_nonce);
+    device.join_nonce = join_nonce;
     let accept = JoinAccept {
-        join_nonce: device.join_nonce,
+        join_nonce,
         net_id: sender,
         dev_addr: req.dev_addr,
         dl_settings: req.dl_settings,
@@ -94,9 +98,9 @@ fn try_accept(
         phy_payload: accept.build(&root),
         lifetime: 0,
         keys: NwkKeys::V10 { nwk_s_key: keys.nwk_s_key },
-        app_s_key: Some(as_kek.wrap(&keys.app_s_key)),
+        app_s_key: Some(app_s_key),
         // unique for the device, as JoinNonce never repeats
-        session_key_id: Some(device.join_nonce.to_be_bytes().to_vec()),
+        session_key_id: Some(join_nonce.to_be_bytes().to_vec()),
     })
 }
 
@@ -107,6 +111,7 @@ mod tests {
     use hex_literal::hex;
 
     use super::*;
+    use crate::backend::keywrap::Kek;
     use crate::lorawan::{DevAddr, DevEui, JoinEui};
 
     const HOME: NetId = NetId::from_msb([0x60, 0x05, 0x0A]);
@@ -144,8 +149,9 @@ mod tests {
         }
     }
 
-    fn kek() -> Kek {
-        Kek::new("as", hex!("000102030405060708090a0b0c0d0e0f").to_vec()).unwrap()
+    fn keks() -> Keks {
+        let kek = Kek::new("as", &hex!("000102030405060708090a0b0c0d0e0f")).unwrap();
+        Keks { send: Some(kek), ..Keks::default() }
     }
 
     fn code(outcome: (Result<JoinAns, Refusal>, Commit)) -> (ResultCode, Commit) {
@@ -157,7 +163,7 @@ mod tests {
         let mut device = device(MacVersion::V1_0_3);
         let req = request(&device, 6699);
         assert_eq!(hex::encode_upper(&req.phy_payload), "002F000000105E0000340202010048DEAC2B1AFC9477E5");
-        let (answer, commit) = accept_join(&mut device, &req, HOME, &kek());
+        let (answer, commit) = accept_join(&mut device, &req, HOME, &keks());
         let answer = answer.unwrap();
         let accept = "206F251FCD7177ADAA1F3B0564FB2BE1350479143111EE59DB751F439AF893108B";
         assert_eq!(hex::encode_upper(&answer.phy_payload), accept);
@@ -176,7 +182,7 @@ mod tests {
             (3, ResultCode::JoinReqFailed),
         ] {
             let req = request(&device, nonce);
-            assert_eq!(code(accept_join(&mut device, &req, HOME, &kek())).0, expected, "DevNonce {nonce}");
+            assert_eq!(code(accept_join(&mut device, &req, HOME, &keks())).0, expected, "DevNonce {nonce}");
         }
         assert_eq!(device.unwrap().join_nonce, 2);
     }
@@ -193,7 +199,7 @@ mod tests {
             (0, ResultCode::JoinReqFailed),
         ] {
             let req = request(&device, nonce);
-            assert_eq!(code(accept_join(&mut device, &req, HOME, &kek())).0, expected, "DevNonce {nonce}");
+            assert_eq!(code(accept_join(&mut device, &req, HOME, &keks())).0, expected, "DevNonce {nonce}");
         }
     }
 
@@ -203,7 +209,7 @@ mod tests {
         let mut req = request(&device, 1);
         req.phy_payload[22] ^= 1;
         let before = device.clone();
-        let refused = code(accept_join(&mut device, &req, HOME, &kek()));
+        let refused = code(accept_join(&mut device, &req, HOME, &keks()));
         assert_eq!(refused, (ResultCode::MicFailed, Commit::Nothing));
         assert_eq!(device, before);
     }
@@ -212,17 +218,17 @@ mod tests {
     fn strangers_disabled_devices_and_foreign_networks_get_their_own_codes() {
         let known = device(MacVersion::V1_0_4);
         let req = request(&known, 1);
-        assert_eq!(code(accept_join(&mut None, &req, HOME, &kek())).0, ResultCode::UnknownDevEui);
+        assert_eq!(code(accept_join(&mut None, &req, HOME, &keks())).0, ResultCode::UnknownDevEui);
         let other = NetId::from_msb([0, 0, 1]);
-        let refused = code(accept_join(&mut known.clone(), &req, other, &kek()));
+        let refused = code(accept_join(&mut known.clone(), &req, other, &keks()));
         assert_eq!(refused.0, ResultCode::ActivationDisallowed);
         let mut disabled = known.clone();
         disabled.as_mut().unwrap().enabled = false;
-        let refused = code(accept_join(&mut disabled, &req, HOME, &kek()));
+        let refused = code(accept_join(&mut disabled, &req, HOME, &keks()));
         assert_eq!(refused.0, ResultCode::ActivationDisallowed);
         let mut spent = known;
         spent.as_mut().unwrap().join_nonce = JOIN_NONCE_MAX;
-        assert_eq!(code(accept_join(&mut spent, &req, HOME, &kek())).0, ResultCode::JoinReqFailed);
+        assert_eq!(code(accept_join(&mut spent, &req, HOME, &keks())).0, ResultCode::JoinReqFailed);
     }
 
     #[test]
@@ -230,9 +236,9 @@ mod tests {
         let mut device = device(MacVersion::V1_0_4);
         let mut short = request(&device, 1);
         short.phy_payload.pop();
-        assert_eq!(code(accept_join(&mut device, &short, HOME, &kek())).0, ResultCode::FrameSizeError);
+        assert_eq!(code(accept_join(&mut device, &short, HOME, &keks())).0, ResultCode::FrameSizeError);
         let mut data = request(&device, 1);
         data.phy_payload[0] = 0x40;
-        assert_eq!(code(accept_join(&mut device, &data, HOME, &kek())).0, ResultCode::MalformedRequest);
+        assert_eq!(code(accept_join(&mut device, &data, HOME, &keks())).0, ResultCode::MalformedRequest);
     }
 }

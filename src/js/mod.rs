@@ -1,12 +1,13 @@
 //! Join server: root keys, nonces, session keys.
 
+pub mod config;
 mod join;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::backend::door::{self, Boxed, Caller, Commit, StoreError};
-use crate::backend::keywrap::Kek;
+use crate::backend::keywrap::Keks;
 use crate::backend::message::{
     HomeNsAns, HomeNsReq, JoinAns, JoinReq, MacVersion, Party, Refusal, ResultCode,
 };
@@ -49,7 +50,7 @@ pub trait RootKeys: Send + Sync {
 /// The join server.
 pub struct Js {
     root_keys: Arc<dyn RootKeys>,
-    as_kek: Kek,
+    as_keks: Keks,
     authorise: Authorise,
 }
 
@@ -64,9 +65,9 @@ pub enum Authorise {
 }
 
 impl Js {
-    /// `as_kek` wraps AppSKeys for the application server of this house.
-    pub fn new(root_keys: Arc<dyn RootKeys>, as_kek: Kek, authorise: Authorise) -> Js {
-        Js { root_keys, as_kek, authorise }
+    /// `as_keks` wrap AppSKeys for the application server of this house.
+    pub fn new(root_keys: Arc<dyn RootKeys>, as_keks: Keks, authorise: Authorise) -> Js {
+        Js { root_keys, as_keks, authorise }
     }
 
     /// JoinReq (TS002 12.2 step 6): decided and committed in one transaction.
@@ -74,8 +75,8 @@ impl Js {
         let Party::Ns(sender) = from.party else {
             return Err(Refusal::new(ResultCode::MalformedRequest, "a JoinReq comes from a network server"));
         };
-        let (dev_eui, kek) = (req.dev_eui, self.as_kek.clone());
-        let (decide, slot) = door::decided(move |device| accept_join(device, &req, sender, &kek));
+        let (dev_eui, keks) = (req.dev_eui, self.as_keks.clone());
+        let (decide, slot) = door::decided(move |device| accept_join(device, &req, sender, &keks));
         self.root_keys.with_device(dev_eui, Box::new(decide)).await?;
         door::outcome(&slot)?
     }

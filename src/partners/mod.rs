@@ -2,12 +2,12 @@
 //!
 //! Pure: configuration in, agreement out.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::lorawan::NetId;
 
 /// Section `[roaming]`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Anyone the federation's root vouches for. Absent: strangers do not roam.
@@ -17,7 +17,7 @@ pub struct Config {
 }
 
 /// What is allowed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rules {
     /// Passive roaming.
@@ -25,7 +25,7 @@ pub struct Rules {
 }
 
 /// Passive roaming rules (TS002 section 14).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Passive {
     /// Data of running sessions.
@@ -35,7 +35,7 @@ pub struct Passive {
 }
 
 /// An agreement with one network.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Partner {
     /// Who.

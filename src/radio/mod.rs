@@ -19,6 +19,7 @@ use crate::fns::{Air, AirError, Heard, Sent, Tx};
 use crate::lorawan::GatewayEui;
 
 pub mod semtech_udp;
+pub mod simulated;
 
 /// One entry of `[[radio]]`, told apart by `kind`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,8 @@
 
 pub mod wire;
 
+pub use super::keywrap::KeyEnvelope;
+
 use std::fmt;
 
 use jiff::Timestamp;
@@ -209,27 +211,6 @@ pub struct DlMeta {
     pub ul_tokens: Vec<Vec<u8>>,
     /// Best effort wanted.
     pub hi_priority: bool,
-}
-
-/// A key in an envelope (TS002 table 11). To an NS the AppSKey is always one of these, unopened.
-#[derive(Clone, PartialEq, Eq)]
-pub struct KeyEnvelope {
-    /// Name of the key-encryption key; `None`: `key` is the key itself.
-    pub label: Option<String>,
-    /// 16 bytes clear or 24 wrapped (RFC 3394).
-    pub key: Vec<u8>,
-}
-
-impl fmt::Debug for KeyEnvelope {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "KeyEnvelope({:?})", self.label)
-    }
-}
-
-impl Drop for KeyEnvelope {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.key);
-    }
 }
 
 /// Network session keys, by the derivation that made them.

@@ -1,5 +1,7 @@
 //! Packet forwarders that speak Semtech's UDP protocol, version 2, as radio heads.
 
+pub mod codec;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};

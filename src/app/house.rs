@@ -1,0 +1,127 @@
+//! The rooms of one house and the doors between them. Everything that tells local from remote is
+//! [`Doors`]; everything that tells rooms apart is the one `match` in [`House::answer`].
+
+use std::sync::{Arc, Weak};
+
+use tracing::Instrument;
+
+use crate::backend::door::{Boxed, Caller, Deadline, PeerError, Peers, Rooms};
+use crate::backend::message::{Answer, Party, Refusal, Request, ResultCode};
+use crate::fns::Fns;
+use crate::hns::Hns;
+use crate::js::Js;
+use crate::lorawan::NetId;
+use crate::lorawan::ids::JoinEuiRange;
+use crate::sns::Sns;
+
+/// The names this house answers to.
+#[derive(Debug, Clone, Default)]
+pub struct Ours {
+    /// As a network server; the first is the one we speak as.
+    pub net_ids: Vec<NetId>,
+    /// As a join server.
+    pub join_euis: Vec<JoinEuiRange>,
+}
+
+impl Ours {
+    /// Whether a party lives here.
+    pub fn contains(&self, party: &Party) -> bool {
+        match party {
+            Party::Ns(net_id) => self.net_ids.contains(net_id),
+            Party::Js(join_eui) => self.join_euis.iter().any(|range| range.contains(*join_eui)),
+            Party::As(_) => false,
+        }
+    }
+}
+
+/// The way out of the house: `backend::client`, or nothing where roaming is off.
+pub trait Outside: Send + Sync {
+    /// Send a request to a party that is not ours.
+    fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>>;
+}
+
+/// All rooms.
+pub struct House {
+    /// Forwarding.
+    pub fns: Arc<Fns>,
+    /// Serving.
+    pub sns: Arc<Sns>,
+    /// Home.
+    pub hns: Arc<Hns>,
+    /// Join server.
+    pub js: Arc<Js>,
+}
+
+impl Rooms for House {
+    fn answer(self: Arc<Self>, from: Caller, request: Request) -> Boxed<'static, Result<Answer, Refusal>> {
+        Box::pin(async move {
+            match request {
+                Request::HomeNs(req) => self.js.home_ns(from, req).await.map(Answer::HomeNs),
+                Request::Join(req) => self.js.join(from, req).await.map(Answer::Join),
+                Request::HrStart(req) => self.hns.handover_start(from, req).await.map(Answer::HrStart),
+                Request::PrStart(req) => self.sns.passive_start(from, req).await.map(Answer::PrStart),
+                Request::XmitDown(req) => self.fns.downlink(from, req).await.map(Answer::Xmit),
+                Request::XmitAppUp(req) => self.hns.uplink(from, req).await.map(Answer::Xmit),
+                Request::XmitAppDown(req) => self.sns.downlink(from, req).await.map(Answer::Xmit),
+                // every PRStartAns of ours says Lifetime 0, so nobody has a context here
+                Request::XmitUp(_) => Err(Refusal::new(
+                    ResultCode::UnknownDevAddr,
+                    "no passive roaming context: send PRStartReq",
+                )),
+            }
+        })
+    }
+}
+
+/// The doors of the house, as its rooms see them.
+pub struct Doors {
+    ours: Ours,
+    /// The rooms hold the doors, so the doors must not hold the rooms.
+    house: Weak<House>,
+    outside: Arc<dyn Outside>,
+}
+
+impl Doors {
+    /// `house` may still be under construction.
+    pub fn new(ours: Ours, house: Weak<House>, outside: Arc<dyn Outside>) -> Doors {
+        Doors { ours, house, outside }
+    }
+}
+
+impl Peers for Doors {
+    fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
+        if !self.ours.contains(&to) {
+            return self.outside.send(to, request, by);
+        }
+        let me = self.ours.net_ids.first().copied().map(Party::Ns);
+        let (Some(house), Some(party)) = (self.house.upgrade(), me) else {
+            let why = "the house is shutting down".to_string();
+            return Box::pin(std::future::ready(Err(PeerError::Transport { to, why })));
+        };
+        Box::pin(async move {
+            let span = tracing::info_span!(target: "roamgate::door", "door", MessageType = request.message_type(),
+                SenderID = %party, ReceiverID = %to, local = true, ResultCode = tracing::field::Empty);
+            let from = Caller { party, receiver: to.clone(), ours: true, by };
+            // A task of its own: the asker may give up, the work goes on to its end.
+            let work = tokio::spawn(house.answer(from, request).instrument(span.clone()));
+            let answer = match tokio::time::timeout_at(by.0, work).await {
+                Ok(Ok(answer)) => answer.map_err(|refusal| PeerError::Refused { to: to.clone(), refusal }),
+                Ok(Err(_panicked)) => Err(PeerError::Confused { to, why: "the room failed".into() }),
+                Err(_elapsed) => Err(PeerError::Late { to }),
+            };
+            record(&span, &answer);
+            answer
+        })
+    }
+}
+
+/// Write the outcome into the span of a door.
+pub fn record(span: &tracing::Span, answer: &Result<Answer, PeerError>) {
+    match answer {
+        Ok(_) => span.record("ResultCode", "Success"),
+        Err(PeerError::Refused { refusal, .. }) => {
+            span.record("ResultCode", tracing::field::display(refusal))
+        }
+        Err(error) => span.record("ResultCode", tracing::field::display(error)),
+    };
+}
