@@ -2,7 +2,7 @@
 //!
 //! Mutual TLS 1.2 and 1.3, only configured roots, no resumption, fail closed: half a configuration is
 //! an error that names the file. [`Trust`] is the one judge of both directions; to what rustls
-//! verifies it adds the rule of DESIGN 7 that the intermediate above a leaf carries critical name
+//! verifies it adds the rule that the intermediate above a leaf carries critical name
 //! constraints, unless the leaf's key is pinned. Dates are judged by [`Clock`]; while its wall time is not
 //! trusted, no handshake succeeds.
 
@@ -619,7 +619,7 @@ pub fn server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<Serv
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(Arc::new(Clients(trust.clone())))
         .with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
-    // A resumed session is not judged again: authority must not outlive its check (DESIGN 7).
+    // A resumed session is not judged again: authority must not outlive its check.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.alpn_protocols = vec![ALPN.to_vec()];

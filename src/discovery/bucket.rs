@@ -1,4 +1,4 @@
-//! Strangers cost little: how often unknown devices may make us look something up (DESIGN 4).
+//! Strangers cost little: how often unknown devices may make us look something up.
 //!
 //! Pure. One bucket per radio head and JoinEUI, so that one noisy maker of devices does not starve the others, and
 //! one over all. Asked before any lookup for a device that is not ours.

@@ -1,4 +1,4 @@
-//! The clock of `hickory`: its signature checks read our wall clock, not the system's (DESIGN 8).
+//! The clock of `hickory`: its signature checks read our wall clock, not the system's.
 //!
 //! `hickory` asks a type for the time and never a value, so the clock rides in a task-local. Whoever
 //! resolves or signs wraps the work in [`at`] or [`now_at`]. Outside of them it is 1970: every
