@@ -35,7 +35,7 @@ use super::name::{self, Suffix};
 use super::timer::{self, Runtime};
 
 /// Section `[discovery]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// What stands behind the digits of a JoinEUI.
@@ -95,8 +95,8 @@ pub enum Dane {
 }
 
 /// A resolver to ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Server {
     /// Those of `/etc/resolv.conf`.
     System,
@@ -116,6 +116,14 @@ impl FromStr for Server {
         address.map(Server::At).ok_or_else(|| {
             format!("a resolver is \"system\", an IP address, or an IP address with a port, not {text:?}")
         })
+    }
+}
+impl From<Server> for String {
+    fn from(server: Server) -> String {
+        match server {
+            Server::System => "system".into(),
+            Server::At(address) => address.to_string(),
+        }
     }
 }
 impl TryFrom<String> for Server {
