@@ -192,6 +192,17 @@ fn every_direct_dependency_has_its_line() {
     }
 }
 
+#[test]
+fn the_readmes_configuration_is_one_that_starts() {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme.split_once("```toml\n").expect("the README shows a configuration");
+    let (text, _) = rest.split_once("```").expect("and ends it");
+    let loaded = roamgate::config::parse(None, text.to_owned(), std::iter::empty());
+    let loaded = loaded.unwrap_or_else(|error| panic!("{error}"));
+    let refusals = loaded.config.check();
+    assert!(refusals.is_empty(), "{refusals:?}");
+}
+
 mod the_checker_itself {
     use super::*;
 
