@@ -14,7 +14,7 @@ const HOUSE: &str = "
     pages     control
     state     store
     shell     radio  backend::client  backend::server  application
-    adapters  discovery  discovery::resolve  discovery::cache  discovery::timer  pki  pki::make  tls
+    adapters  discovery  discovery::resolve  discovery::cache  pki  pki::make  tls
     roles     fns  sns  hns  js
     rules     jit  partners  discovery::name  discovery::bucket  pki::check
     words     backend  backend::door > backend::message > backend::keywrap > lorawan
@@ -27,11 +27,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "discovery::resolve",
         "discovery::cache",
         "what was resolved is kept, and what is kept is not asked again",
-    ),
-    (
-        "discovery::resolve",
-        "discovery::timer",
-        "signatures are judged by our clock, and the timer brings it there",
     ),
     ("telemetry", "clock", "what is told carries the moment, and only the clock knows it"),
 ];

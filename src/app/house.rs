@@ -11,8 +11,8 @@ use crate::config::Config;
 use crate::fns::Fns;
 use crate::hns::Hns;
 use crate::js::Js;
-use crate::lorawan::NetId;
 use crate::lorawan::ids::JoinEuiRange;
+use crate::lorawan::{JoinEui, NetId};
 use crate::sns::Sns;
 
 /// The names this house answers to.

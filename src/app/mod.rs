@@ -5,7 +5,6 @@ pub mod operator;
 #[cfg(test)]
 mod walk;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +14,9 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::application::App;
-use crate::backend::client::Client;
 use crate::backend::door::{Boxed, Deadline, PeerError, Peers};
 use crate::backend::keywrap::{Kek, Keks};
 use crate::backend::message::{Answer, Party, Request};
-use crate::backend::server::Server;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fns::{Air, Fns, Heard, Parts, Seal};
@@ -36,15 +33,11 @@ use operator::Operator;
 const FRAMES_AT_ONCE: usize = 256;
 /// What waits for its home is tried again so often.
 const RESEND: Duration = Duration::from_secs(60);
-/// Work in progress may finish for so long when the node stops: the longest receive window.
-const FAREWELL: Duration = Duration::from_secs(3);
-
 /// A running hotspot.
 pub struct Node {
     house: Arc<House>,
     store: Store,
     operator: Arc<Operator>,
-    server: Option<Server>,
     tasks: JoinSet<()>,
 }
 
@@ -63,21 +56,15 @@ impl Node {
             radios.into_iter().map(|radio| (radio.heads, radio.heard)).unzip();
         let air = Arc::new(Radios(air));
         let ours = Ours::of(&config);
-        let outside = way_out(&config, &clock)?;
+        let outside = Arc::new(Closed);
         let house = build(&config, &ours, &clock, &store, air.clone(), outside).await?;
-        let server = match &config.backend {
-            Some(backend) if backend.listen.is_some() => {
-                Some(Server::start(&config, ours.clone(), house.clone(), clock.clone()).await?)
-            }
-            _ => None,
-        };
         let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air));
         let mut tasks = JoinSet::new();
         for radio in heard {
             tasks.spawn(listen(radio, house.fns.clone()).in_current_span());
         }
         tasks.spawn(resend(house.sns.clone(), clock).in_current_span());
-        Ok(Node { house, store, operator, server, tasks })
+        Ok(Node { house, store, operator, tasks })
     }
 
     /// What an operator may do with this node.
@@ -95,17 +82,9 @@ impl Node {
         &self.house
     }
 
-    /// Where partners reach this node, if it listens.
-    pub fn listening(&self) -> Option<SocketAddr> {
-        self.server.as_ref().map(Server::address)
-    }
-
     /// Stop: hear nothing more, finish what is under way, close the store.
     pub async fn shutdown(mut self) -> anyhow::Result<()> {
         self.tasks.shutdown().await;
-        if let Some(server) = self.server.take() {
-            server.shutdown(FAREWELL).await;
-        }
         self.store.close().await.context("close the store")
     }
 }
@@ -159,7 +138,7 @@ async fn build(
             ours: ours.net_ids.clone(),
             region: region.clone(),
             partners: partners.clone(),
-            downlink_in_answer: config.backend.as_ref().is_none_or(|backend| backend.downlink_in_answer),
+            downlink_in_answer: true,
             seal,
             peers: peers.clone(),
             air,
@@ -180,20 +159,6 @@ async fn build(
 
 /// RxDelay of every Join-accept, seconds: RX1 opens so long after a data uplink.
 const RX_DELAY: u8 = 1;
-
-/// The client, or a closed door that says why.
-fn way_out(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Outside>> {
-    match Client::new(config, clock.clone())? {
-        Some(client) => Ok(Arc::new(client)),
-        None => Ok(Arc::new(Closed)),
-    }
-}
-
-impl Outside for Client {
-    fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
-        Box::pin(Client::send(self, to, request, by))
-    }
-}
 
 /// No [backend]: nobody can be asked.
 struct Closed;

@@ -27,7 +27,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::clock::Clock;
-use crate::discovery::timer::{self, Runtime};
+use crate::discovery::resolve::timer::{self, Runtime};
 
 /// What stands at a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +140,7 @@ struct State {
 #[derive(Default)]
 struct Tables {
     main: Catalog,
+    origin: LowerName,
     /// The insecure child, which must not share a catalog with its parent: DS would be asked of the child.
     child: Option<(LowerName, Catalog)>,
 }
@@ -251,7 +252,7 @@ impl Shared {
         let child = below.map(|below| {
             Ok::<_, ZoneError>((below.origin.clone().into(), below.catalog(None, &self.clock)?))
         });
-        Ok(Tables { main, child: child.transpose()? })
+        Ok(Tables { main, origin: origin.into(), child: child.transpose()? })
     }
 }
 
@@ -381,6 +382,14 @@ impl RequestHandler for Handler {
                         MessageResponseBuilder::from_message_request(request).build_no_records(failed);
                     return reply.send_response(answer).await.unwrap_or(nothing);
                 }
+            }
+            // DS at the apex is the parent's to answer, and the parent is not here
+            let parents = query
+                .is_some_and(|query| query.query_type() == RecordType::DS && *query.name() == tables.origin);
+            if parents {
+                failed.response_code = ResponseCode::Refused;
+                let answer = MessageResponseBuilder::from_message_request(request).build_no_records(failed);
+                return reply.send_response(answer).await.unwrap_or(nothing);
             }
             let below = tables.child.as_ref().filter(|(origin, _)| {
                 query.is_some_and(|query| {

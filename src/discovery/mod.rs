@@ -4,8 +4,8 @@ pub mod bucket;
 pub mod cache;
 pub mod name;
 pub mod resolve;
-pub mod timer;
 
-pub use cache::Security;
 pub use name::Suffix;
-pub use resolve::{Config, DiscoveryError, Dnssec, Endpoint, Resolution, Resolver};
+pub use resolve::{
+    Config, Dane, DiscoveryError, Dnssec, Endpoint, Resolution, Resolver, Security, Server, SetupError,
+};

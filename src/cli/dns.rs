@@ -1,0 +1,280 @@
+//! `roamgate dns`: from an identifier to its name, and from there to addresses.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::backend::door::Deadline;
+use crate::clock::Clock;
+use crate::discovery::{self, Dnssec, Resolution, Resolver, Server, Suffix, name};
+use crate::lorawan::{DevEui, JoinEui, NetId};
+
+/// Identifier to name, name to addresses.
+#[derive(Debug, Subcommand)]
+pub enum DnsCommand {
+    /// Print the name of a join server, a device's join server or a network.
+    #[command(group(clap::ArgGroup::new("whose").required(true).args(["join_eui", "net_id"])))]
+    Name {
+        /// Whose.
+        #[command(flatten)]
+        who: Who,
+        /// The configuration that names the suffixes.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Look up a server's addresses and what DNSSEC says of them. Fails where they may not be used.
+    Resolve(Resolve),
+}
+
+/// An identifier.
+#[derive(Debug, Args)]
+pub struct Who {
+    /// A join server: 16 hexadecimal digits.
+    #[arg(long, value_name = "EUI", conflicts_with = "net_id")]
+    join_eui: Option<JoinEui>,
+    /// One device of it, which may have a name of its own.
+    #[arg(long, value_name = "EUI", requires = "join_eui")]
+    dev_eui: Option<DevEui>,
+    /// A network: 6 hexadecimal digits.
+    #[arg(long, value_name = "NETID")]
+    net_id: Option<NetId>,
+    /// What stands behind the digits, instead of the configuration's.
+    #[arg(long)]
+    suffix: Option<Suffix>,
+}
+
+/// `roamgate dns resolve`
+#[derive(Debug, Args)]
+pub struct Resolve {
+    /// Whose addresses.
+    #[command(flatten)]
+    who: Who,
+    /// Any name.
+    #[arg(conflicts_with_all = ["join_eui", "net_id"], required_unless_present_any = ["join_eui", "net_id"])]
+    name: Option<String>,
+    /// The configuration to start from.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Whom to ask: "system", an IP address, or IP:port.
+    #[arg(long, value_name = "IP[:PORT]")]
+    resolver: Vec<Server>,
+    /// DNSKEY records to start from, beside the root's.
+    #[arg(long, value_name = "FILE")]
+    trust_anchor: Option<PathBuf>,
+    /// What an answer has to be: require, prefer or off.
+    #[arg(long, value_name = "POLICY")]
+    dnssec: Option<Dnssec>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `resolve --json` prints.
+#[derive(Serialize)]
+struct Report {
+    /// A server was found that may be used.
+    ok: bool,
+    /// The name that counts.
+    host: Option<String>,
+    /// Why none does.
+    error: Option<String>,
+    /// Every name asked.
+    names: Vec<Resolution>,
+}
+
+impl DnsCommand {
+    /// The configuration file of the command line: whoever calls [`run`] reads it.
+    pub fn config_path(&self) -> Option<&Path> {
+        match self {
+            DnsCommand::Name { config, .. } => config.as_deref(),
+            DnsCommand::Resolve(resolve) => resolve.config.as_deref(),
+        }
+    }
+}
+
+/// Run the command; `false` where a name did not resolve.
+pub async fn run(cmd: DnsCommand, config: Option<discovery::Config>, clock: Clock) -> anyhow::Result<bool> {
+    let (text, ok) = answer(cmd, config.unwrap_or_default(), clock).await?;
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(ok)
+}
+
+async fn answer(cmd: DnsCommand, config: discovery::Config, clock: Clock) -> anyhow::Result<(String, bool)> {
+    match cmd {
+        DnsCommand::Name { who, .. } => {
+            let name = who.names(&who.suffixes(config)).into_iter().next();
+            Ok((name.context("name --join-eui or --net-id")? + "\n", true))
+        }
+        DnsCommand::Resolve(args) => {
+            let json = args.json;
+            let report = resolve(args, config, clock).await?;
+            let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
+            Ok((text, report.ok))
+        }
+    }
+}
+
+async fn resolve(args: Resolve, config: discovery::Config, clock: Clock) -> anyhow::Result<Report> {
+    let mut config = args.who.suffixes(config);
+    if !args.resolver.is_empty() {
+        config.resolvers = args.resolver;
+    }
+    config.trust_anchor = args.trust_anchor.or(config.trust_anchor);
+    config.dnssec = args.dnssec.unwrap_or(config.dnssec);
+    let asked = args.name.map_or_else(|| args.who.names(&config), |name| vec![name]);
+    let resolver = Resolver::new(config, clock.clone())?;
+    let names = futures_util::future::join_all(asked.iter().map(|name| resolver.name(name))).await;
+    let (host, error) = match (args.who.join_eui, names.as_slice()) {
+        // which of the two names counts is the resolver's to say; both are in its cache by now
+        (Some(join_eui), [_, _]) => {
+            let by = Deadline(clock.now() + Duration::from_secs(1));
+            match resolver.join_server(join_eui, args.who.dev_eui, by).await {
+                Ok(endpoint) => (Some(endpoint.host), None),
+                Err(err) => (None, Some(err.to_string())),
+            }
+        }
+        (_, names) => match names.first() {
+            Some(Resolution { error: Some(error), .. }) => (None, Some(error.clone())),
+            Some(found) => (Some(found.name.clone()), None),
+            None => (None, None),
+        },
+    };
+    Ok(Report { ok: host.is_some(), host, error, names })
+}
+
+impl Who {
+    fn suffixes(&self, mut config: discovery::Config) -> discovery::Config {
+        if let Some(suffix) = &self.suffix {
+            config.join_eui_suffix = suffix.clone();
+            config.net_id_suffix = suffix.clone();
+        }
+        config
+    }
+
+    /// The most special name first.
+    fn names(&self, config: &discovery::Config) -> Vec<String> {
+        let (join, net) = (&config.join_eui_suffix, &config.net_id_suffix);
+        let device = self.join_eui.zip(self.dev_eui).map(|(eui, dev)| name::dev_eui_name(dev, eui, join));
+        let server = self.join_eui.map(|eui| name::join_eui_name(eui, join));
+        let network = self.net_id.map(|net_id| name::net_id_name(net_id, net));
+        device.into_iter().chain(server).chain(network).collect()
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut lines = Vec::new();
+        for found in &self.names {
+            lines.push(found.name.clone());
+            let mut line = |what: &str, value: String| lines.push(format!("  {what:<10} {value}"));
+            let addresses: Vec<String> = found.addresses.iter().map(ToString::to_string).collect();
+            if !addresses.is_empty() {
+                line("addresses", addresses.join(", "));
+            }
+            if !found.cname.is_empty() {
+                line("CNAME", found.cname.join(" -> "));
+            }
+            line("DNSSEC", found.dnssec.map_or_else(|| "no answer".to_owned(), |dnssec| dnssec.to_string()));
+            line("TTL", format!("{} s", found.ttl));
+            line("time", format!("{:.1} ms", found.took_ms));
+            if let Some(error) = &found.error {
+                line("unusable", error.clone());
+            }
+        }
+        if self.names.len() > 1 {
+            match &self.host {
+                Some(host) => lines.push(format!("counts: {host}")),
+                None => lines.push("counts: none".to_owned()),
+            }
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::zone::{Data, Plan, Zone};
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        cmd: DnsCommand,
+    }
+
+    async fn dns(line: &str) -> (String, bool) {
+        let cli = Cli::try_parse_from(std::iter::once("dns").chain(line.split_whitespace())).unwrap();
+        answer(cli.cmd, discovery::Config::default(), Clock::system()).await.unwrap()
+    }
+    fn refused(line: &str) -> bool {
+        Cli::try_parse_from(std::iter::once("dns").chain(line.split_whitespace())).is_err()
+    }
+
+    #[tokio::test]
+    async fn a_name_stands_alone_on_its_line() {
+        let cases = [
+            ("name --join-eui 00005E100000002F", "f.2.0.0.0.0.0.0.0.1.e.5.0.0.0.0.joineuis.lorawan.net\n"),
+            ("name --net-id 00050A", "00050a.netids.lorawan.net\n"),
+            ("name --net-id 00050A --suffix .Netids.example.", "00050a.netids.example\n"),
+            (
+                "name --join-eui 00005E100000002F --dev-eui ACDE480001020234",
+                "4.3.2.0.2.0.1.0.0.0.8.4.e.d.c.a.f.2.0.0.0.0.0.0.0.1.e.5.0.0.0.0.joineuis.lorawan.net\n",
+            ),
+        ];
+        for (line, name) in cases {
+            assert_eq!(dns(line).await, (name.to_owned(), true));
+        }
+    }
+
+    #[test]
+    fn half_an_identifier_is_wrong_use() {
+        for line in [
+            "name --dev-eui ACDE480001020234",
+            "name --net-id 00050A --join-eui 00005E100000002F",
+            "name --net-id 50A",
+            "name",
+            "resolve",
+            "resolve js.example --net-id 00050A",
+            "resolve --net-id 00050A --dnssec maybe",
+        ] {
+            assert!(refused(line), "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lookup_shows_addresses_and_what_dnssec_says() {
+        let at = |name: &str, ip: &str| (name.to_owned(), Data::Address(ip.parse().unwrap()));
+        let server = "f.2.0.0.0.0.0.0.0.1.e.5.0.0.0.0.joineuis.iotroam.example";
+        let records = vec![
+            at("000001.netids.iotroam.example", "2001:db8::1"),
+            at("js.iotroam.example", "192.0.2.1"),
+            (server.to_owned(), Data::Cname("js.iotroam.example".to_owned())),
+        ];
+        let zone = Zone::start(Plan::new("iotroam.example", records), &Clock::system()).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let anchor = folder.path().join("anchor");
+        std::fs::write(&anchor, &zone.trust_anchor).unwrap();
+        let how = format!("--resolver {} --trust-anchor {}", zone.addr, anchor.display());
+
+        let (text, ok) = dns(&format!("resolve --net-id 000001 --suffix netids.iotroam.example {how}")).await;
+        assert!(
+            ok && text.contains("2001:db8::1") && text.contains("secure") && text.contains("60 s"),
+            "{text}"
+        );
+
+        let who = "--join-eui 00005E100000002F --dev-eui ACDE480001020234 --suffix joineuis.iotroam.example";
+        let (text, ok) = dns(&format!("resolve {who} {how} --json")).await;
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(ok && json["host"] == server, "{text}");
+        assert_eq!(json["names"][1]["cname"][0], "js.iotroam.example");
+        assert_eq!(json["names"][1]["dnssec"], "secure");
+
+        let (text, ok) = dns(&format!("resolve nobody.iotroam.example. {how}")).await;
+        assert!(!ok && text.contains("proven by DNSSEC"), "{text}");
+    }
+}

@@ -1,0 +1,156 @@
+//! Section `[discovery]`: whom to ask, what an answer has to be, and how the federation names its members.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::name::{self, Suffix};
+
+/// Section `[discovery]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What stands behind the digits of a JoinEUI.
+    pub join_eui_suffix: Suffix,
+    /// What stands behind the digits of a NetID.
+    pub net_id_suffix: Suffix,
+    /// The TCP port of partners found by address records alone.
+    pub port: u16,
+    /// Whom to ask.
+    pub resolvers: Vec<Server>,
+    /// What an answer has to be.
+    pub dnssec: Dnssec,
+    /// Believe the AD bit of a validating resolver on this machine instead of validating. Needed where a zone
+    /// of the federation has wildcards that stand for one label: our own validation calls their answers bogus.
+    pub trust_ad: bool,
+    /// Whether TLSA records count.
+    pub dane: Dane,
+    /// A file of DNSKEY records in presentation form: every DNSKEY of each zone in it. The root's are known already.
+    pub trust_anchor: Option<PathBuf>,
+}
+
+/// What DNSSEC has to say before an answer counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dnssec {
+    /// Signed.
+    #[default]
+    Require,
+    /// Signed, or proven to be unsigned.
+    Prefer,
+    /// Nothing: signatures are not looked at.
+    Off,
+}
+
+impl FromStr for Dnssec {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "require" => Ok(Dnssec::Require),
+            "prefer" => Ok(Dnssec::Prefer),
+            "off" => Ok(Dnssec::Off),
+            _ => Err(format!("dnssec is require, prefer or off, not {text:?}")),
+        }
+    }
+}
+
+/// What TLSA records have to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dane {
+    /// There must be one, and it must fit.
+    Require,
+    /// If there is one, it must fit.
+    #[default]
+    Prefer,
+    /// They are not asked for.
+    Off,
+}
+
+/// A resolver to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Server {
+    /// Those of `/etc/resolv.conf`.
+    System,
+    /// This one.
+    At(SocketAddr),
+}
+
+impl FromStr for Server {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "system" {
+            return Ok(Server::System);
+        }
+        let address = text.parse::<SocketAddr>().ok();
+        let address =
+            address.or_else(|| Some(SocketAddr::new(text.trim_matches(['[', ']']).parse().ok()?, 53)));
+        address.map(Server::At).ok_or_else(|| {
+            format!("a resolver is \"system\", an IP address, or an IP address with a port, not {text:?}")
+        })
+    }
+}
+impl From<Server> for String {
+    fn from(server: Server) -> String {
+        match server {
+            Server::System => "system".to_owned(),
+            Server::At(address) => address.to_string(),
+        }
+    }
+}
+impl TryFrom<String> for Server {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            join_eui_suffix: name::default_join_eui_suffix(),
+            net_id_suffix: name::default_net_id_suffix(),
+            port: 443,
+            resolvers: vec![Server::System],
+            dnssec: Dnssec::default(),
+            trust_ad: false,
+            dane: Dane::default(),
+            trust_anchor: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_section_has_defaults_and_tolerates_no_misspelling() {
+        let config: Config = toml::from_str(
+            r#"resolvers = ["system", "192.0.2.53", "127.0.0.1:5353", "2001:db8::53", "[2001:db8::53]:54"]
+               dnssec = "prefer"
+               join_eui_suffix = ".JoinEUIs.iotroam.example.""#,
+        )
+        .unwrap();
+        let port = |server: &Server| match server {
+            Server::System => 0,
+            Server::At(address) => address.port(),
+        };
+        assert_eq!(config.resolvers.iter().map(port).collect::<Vec<_>>(), [0, 53, 5353, 53, 54]);
+        assert_eq!((config.dnssec, config.port, config.dane), (Dnssec::Prefer, 443, Dane::Prefer));
+        assert_eq!(config.join_eui_suffix.as_str(), "joineuis.iotroam.example");
+        assert_eq!(config.net_id_suffix.as_str(), "netids.lorawan.net");
+        assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
+        for wrong in [
+            "dnsec = \"off\"",
+            "dnssec = \"on\"",
+            "resolvers = [\"tls://dns.example\"]",
+            "net_id_suffix = \".\"",
+        ] {
+            assert!(toml::from_str::<Config>(wrong).is_err(), "{wrong}");
+        }
+    }
+}
