@@ -4,7 +4,9 @@ pub mod house;
 pub mod operator;
 #[cfg(test)]
 mod walk;
+mod way;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +16,9 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::application::App;
-use crate::backend::door::{Boxed, Deadline, PeerError, Peers};
+use crate::backend::door::Peers;
 use crate::backend::keywrap::{Kek, Keks};
-use crate::backend::message::{Answer, Party, Request};
+use crate::backend::server::Server;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fns::{Air, Fns, Heard, Parts, Seal};
@@ -26,8 +28,9 @@ use crate::radio::{Radio, Radios};
 use crate::sns::Sns;
 use crate::store::Store;
 
-use house::{Doors, House, Ours, Outside};
+use house::{Doors, House, Ours};
 use operator::Operator;
+use way::Way;
 
 /// Frames dealt with at the same time. A flood beyond it waits in the radios' queues, which drop.
 const FRAMES_AT_ONCE: usize = 256;
@@ -38,6 +41,7 @@ pub struct Node {
     house: Arc<House>,
     store: Store,
     operator: Arc<Operator>,
+    server: Option<Server>,
     tasks: JoinSet<()>,
 }
 
@@ -56,15 +60,17 @@ impl Node {
             radios.into_iter().map(|radio| (radio.heads, radio.heard)).unzip();
         let air = Arc::new(Radios(air));
         let ours = Ours::of(&config);
-        let outside = Arc::new(Closed);
+        let way = Way::new(&config, &clock)?;
+        let outside = way.out()?;
         let house = build(&config, &ours, &clock, &store, air.clone(), outside).await?;
+        let server = way.listen(&ours, house.clone()).await?;
         let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air));
         let mut tasks = JoinSet::new();
         for radio in heard {
             tasks.spawn(listen(radio, house.fns.clone()).in_current_span());
         }
         tasks.spawn(resend(house.sns.clone(), clock).in_current_span());
-        Ok(Node { house, store, operator, tasks })
+        Ok(Node { house, store, operator, server, tasks })
     }
 
     /// What an operator may do with this node.
@@ -82,9 +88,17 @@ impl Node {
         &self.house
     }
 
+    /// Where partners reach this node, if it listens.
+    pub fn listening(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(Server::address)
+    }
+
     /// Stop: hear nothing more, finish what is under way, close the store.
     pub async fn shutdown(mut self) -> anyhow::Result<()> {
         self.tasks.shutdown().await;
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
         self.store.close().await.context("close the store")
     }
 }
@@ -122,7 +136,7 @@ async fn build(
     clock: &Clock,
     store: &Store,
     air: Arc<dyn Air>,
-    outside: Arc<dyn Outside>,
+    outside: Arc<dyn Peers>,
 ) -> anyhow::Result<Arc<House>> {
     let (net_id, region) = (config.network.net_ids.first(), config.network.region.clone());
     let shared: Arc<Store> = Arc::new(store.clone());
@@ -138,7 +152,7 @@ async fn build(
             ours: ours.net_ids.clone(),
             region: region.clone(),
             partners: partners.clone(),
-            downlink_in_answer: true,
+            downlink_in_answer: config.backend.as_ref().is_none_or(|backend| backend.downlink_in_answer),
             seal,
             peers: peers.clone(),
             air,
@@ -159,13 +173,3 @@ async fn build(
 
 /// RxDelay of every Join-accept, seconds: RX1 opens so long after a data uplink.
 const RX_DELAY: u8 = 1;
-
-/// No [backend]: nobody can be asked.
-struct Closed;
-
-impl Outside for Closed {
-    fn send(&self, to: Party, _: Request, _: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
-        let why = "there is no [backend] with an identity in the configuration".to_string();
-        Box::pin(std::future::ready(Err(PeerError::Forbidden { to, why })))
-    }
-}

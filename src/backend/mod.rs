@@ -1,8 +1,10 @@
 //! Words of TS002 (LoRaWAN Backend Interfaces) and its two ends.
 
+pub mod client;
 pub mod door;
 pub mod keywrap;
 pub mod message;
+pub mod server;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,4 +40,19 @@ pub struct Identity {
     pub chain: PathBuf,
     /// PEM, readable by the daemon only.
     pub key: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_an_identity_is_no_configuration() {
+        let parse = |text: &str| toml::from_str::<Config>(text);
+        let client = parse("identity = { chain = \"c\", key = \"k\" }\nroots = [\"r\"]").unwrap();
+        assert_eq!(client.listen, None);
+        assert!(parse("identity = { chain = \"c\" }\nroots = [\"r\"]").is_err());
+        assert!(parse("listen = \"[::]:443\"\nroots = [\"r\"]").is_err());
+        assert!(parse("identity = { chain = \"c\", key = \"k\" }\nport = 1").is_err());
+    }
 }
