@@ -26,6 +26,7 @@ async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
         fcnt_down: 7,
         pending: false,
         nwk_s_key: Key::new([9; 16]),
+        roaming: false,
         expires: None,
         ..session(u64::MAX)
     };
@@ -260,7 +261,7 @@ proptest! {
                 ..GwInfo::default()
             }).collect(),
         };
-        let message = XmitAppUp { frm_payload, ul, ack: counters.3 };
+        let message = XmitAppUp { frm_payload, ul, ack: counters.3, via: None };
         prop_assert_eq!(forward::from_text(&forward::to_text(&message).unwrap()).unwrap(), message);
     }
 
