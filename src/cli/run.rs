@@ -17,7 +17,7 @@ use crate::telemetry::Tap;
 /// What is under way may take so long after a signal before we go without it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Option<Tap>) -> Result<ExitCode, Fail> {
+pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitCode, Fail> {
     let loaded = args.load()?.checked()?;
     let config = loaded.config;
     // Before anything is opened: a signal that comes early must not be lost.
@@ -36,7 +36,7 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Option<Tap>) -> Resu
     }
     let node = Node::start(config.clone(), clock.clone(), radios).await?;
     let socket = Socket::bind(&path).await.map_err(anyhow::Error::new)?;
-    let router = control::router(node.operator(), tap, clock.clone());
+    let router = control::router(node.operator(), Some(tap), clock.clone());
     let control = tokio::spawn(socket.serve(router, clock.clone()));
 
     let source = match &loaded.path {
