@@ -21,6 +21,8 @@ use crate::app::operator::Operator;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Loaded};
 use crate::control::{self, Client, ClientError};
+use crate::demo;
+use crate::radio::RadioError;
 use crate::store::{OpenError, Store};
 use crate::telemetry;
 
@@ -31,7 +33,7 @@ const BAD_CONFIGURATION: u8 = 78;
 #[derive(Debug, Parser)]
 #[command(name = "roamgate", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(
-    after_help = "Start with `roamgate run`: it needs no configuration. Then add a device with `roamgate device add`."
+    after_help = "`roamgate demo` shows what it does; `roamgate run` does it, and needs no configuration."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -45,6 +47,8 @@ struct Cli {
 enum Command {
     /// Run the hotspot.
     Run(ConfigArg),
+    /// Show a whole federation on this machine: a device joins at home, then away.
+    Demo(demo::DemoArgs),
     /// Write, check or show the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -65,7 +69,7 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 struct ConfigArg {
     /// The configuration file [default: /etc/roamgate/roamgate.toml where there is one, else none]
-    #[arg(short, long = "config", value_name = "FILE")]
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
@@ -138,7 +142,7 @@ impl From<ClientError> for Fail {
 
 impl From<anyhow::Error> for Fail {
     fn from(error: anyhow::Error) -> Fail {
-        let remedy = error.chain().find_map(|cause| cause.downcast_ref::<OpenError>()).and_then(open_remedy);
+        let remedy = error.chain().find_map(remedy_for);
         // the causes on one line; several of ours repeat their source in their own words
         let mut line = String::new();
         for cause in error.chain().map(ToString::to_string) {
@@ -150,15 +154,27 @@ impl From<anyhow::Error> for Fail {
     }
 }
 
-fn open_remedy(error: &OpenError) -> Option<String> {
-    match error {
-        OpenError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Some(
-            "run as the user that owns the data (often `sudo -u roamgate`), or name another [store] url"
-                .into(),
-        ),
-        OpenError::File { .. } => Some("make room or the folder, or name another [store] url".into()),
-        _ => None,
+/// What to do about a cause, where it does not say so itself.
+fn remedy_for(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    if let Some(OpenError::File { source, .. }) = cause.downcast_ref() {
+        return Some(match source.kind() {
+            PermissionDenied => {
+                "run as the user that owns the data (often `sudo -u roamgate`), or name another [store] url"
+                    .into()
+            }
+            _ => "make room or the folder, or name another [store] url".into(),
+        });
     }
+    if let Some(OpenError::Locked { .. }) = cause.downcast_ref() {
+        return Some("one program at a time: stop the other, or name another [store] url".into());
+    }
+    let RadioError::Bind { source, .. } = cause.downcast_ref()?;
+    Some(match source.kind() {
+        AddrInUse => "another program has that port, perhaps a network server: stop it, or name another [[radio]] listen".into(),
+        AddrNotAvailable => "this machine has no such address: correct [[radio]] listen".into(),
+        _ => "name another [[radio]] listen".into(),
+    })
 }
 
 /// The whole program: parse, run, print what went wrong.
@@ -184,22 +200,22 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     async fn run(self, clock: Clock) -> Result<ExitCode, Fail> {
-        let usual = match self.command {
-            Command::Run(_) => "info",
-            _ => "warn",
-        };
+        let usual = if matches!(self.command, Command::Run(_)) { "info" } else { "warn" };
         let filter = self.log.or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| usual.into());
-        let tap = matches!(self.command, Command::Run(_)).then(|| telemetry::Tap::new(clock.clone()));
-        telemetry::init(&filter, &clock, tap.as_ref())
-            .map_err(|error| Fail::of(2, error.to_string(), Some("write it like --log info".into())))?;
+        let tap = telemetry::Tap::new(clock.clone());
+        // the demo has a page of its own to write, and starts its own records
+        if !matches!(self.command, Command::Demo(_)) {
+            telemetry::init(&filter, &clock, Some(&tap))
+                .map_err(|error| Fail::of(2, error.to_string(), Some("write it like --log info".into())))?;
+        }
         match self.command {
             Command::Run(args) => run::run(args, clock, tap).await,
+            Command::Demo(args) => done(demo::run(args, clock).await?),
             Command::Config(command) => config::run(command),
             Command::Device(command) => device::run(command, clock).await,
             Command::Dns(command) => {
                 let config = ConfigArg { file: command.config_path().map(PathBuf::from) }.load()?.config;
-                let good = dns::run(command, config.discovery, clock).await?;
-                Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+                done(dns::run(command, config.discovery, clock).await?)
             }
             Command::Pki(command) => Ok(pki::run(&command, &clock)?),
             Command::Tail(args) => tail::run(args).await,
@@ -207,12 +223,28 @@ impl Cli {
     }
 }
 
+fn done(good: bool) -> Result<ExitCode, Fail> {
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// The daemon where one runs, else the store itself, whose lock nobody else then gets.
-async fn client(config: &ConfigArg, clock: &Clock) -> Result<(Client, Option<Store>), Fail> {
+/// `make`: where there is no database either, make one.
+async fn client(config: &ConfigArg, make: bool, clock: &Clock) -> Result<(Client, Option<Store>), Fail> {
     let loaded = config.load()?;
     let socket = loaded.config.control_socket();
     if let Some(client) = Client::daemon(&socket).await? {
         return Ok((client, None));
+    }
+    let database = loaded.config.store.url.path();
+    if !make && !database.exists() {
+        return Err(Fail::new(
+            format!(
+                "no daemon answers at {}, and there is no database {}",
+                socket.display(),
+                database.display()
+            ),
+            "give the configuration with -c, or go to the folder that holds the data; `roamgate run` or `device add` make a new one",
+        ));
     }
     let store = match Store::open(&loaded.config.store, clock.clone()) {
         Ok(store) => store,

@@ -1,7 +1,4 @@
-//! The files of the store: who may open them, what lies in them, and what is refused.
-
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+//! Files, locks, schemas, sealing keys.
 
 use super::*;
 
@@ -246,4 +243,44 @@ fn the_configuration_cannot_hold_a_wrong_value() {
     }
     let postgres = parse("url = \"postgres://db/r\"").unwrap_err().to_string();
     assert!(postgres.contains("not in this version"), "{postgres}");
+}
+
+/// Makes `migrations/v1.sql` anew, should the first version's fixture ever have to hold more:
+/// `cargo test --lib store:: -- --ignored`, then `.dump` of the file it names.
+#[tokio::test]
+#[ignore = "makes a fixture"]
+async fn make_the_fixture() {
+    let folder = std::env::temp_dir().join("roamgate-fixture");
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("roamgate.db");
+    std::fs::write(folder.join("roamgate.db.key"), hex::encode([0x5A; 32])).unwrap();
+    let store = Store::open(&Config { url: Url::sqlite(&path), ..Config::default() }, clock()).unwrap();
+    store.add_device(new_device()).await.unwrap();
+    assert_eq!(take_nonces(&store, 1).await, Some(1));
+    put(&store, session(u64::MAX)).await;
+    uplink(&store, 1, Commit::Durable, true).await;
+    let fill = |device: &mut Option<hns::Device>| {
+        let device = device.as_mut().unwrap();
+        device.activations.push(Activation {
+            dev_addr: ADDR,
+            session_key_id: None,
+            app_s_key: Some(KeyEnvelope { label: None, key: KEY.to_vec() }),
+            fcnt_up: None,
+            created: 0,
+        });
+        device.queue.push(QueueItem {
+            id: "5a0e6cf4-9bd1-4b4e-a5a7-3d1f65c2c001".into(),
+            f_port: 1,
+            payload: b"hello".to_vec(),
+            confirmed: true,
+            sent_as: None,
+            attempts: 0,
+        });
+        Commit::Durable
+    };
+    Devices::with_device(&store, EUI, Box::new(fill)).await.unwrap();
+    store.learn("C00ABC".parse().unwrap()).await.unwrap();
+    store.secret("tokens").await.unwrap();
+    store.close().await.unwrap();
+    println!("{}", path.display());
 }
