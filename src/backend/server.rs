@@ -526,7 +526,7 @@ impl Reception {
         Ok(Admitted { caller, request, foreign_join_eui, place })
     }
 
-    /// DESIGN 7: the name of the SenderID is one that the certificate may speak for, or a listed
+    /// The name of the SenderID is one that the certificate may speak for, or a listed
     /// partner's certificate speaks for the sender.
     fn bind(&self, peer: &PeerIdentity, sender: &Party) -> Result<(), Refusal> {
         let refuse = |why: String| Err(Refusal::new(ResultCode::UnknownSender, why));

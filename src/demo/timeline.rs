@@ -70,14 +70,15 @@ impl Bar {
 
 /// Milliseconds from `zero` to `at`, negative before it.
 pub fn offset(at: Instant, zero: Instant) -> f64 {
-    let ahead = at.saturating_duration_since(zero);
-    let behind = zero.saturating_duration_since(at);
-    millis(ahead) - millis(behind)
+    match at >= zero {
+        true => millis(at.saturating_duration_since(zero)),
+        false => -millis(zero.saturating_duration_since(at)),
+    }
 }
 
-/// A duration in milliseconds.
+/// A duration in milliseconds, to the microsecond.
 pub fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Milliseconds for a person: `0.4`, `27.9`, `4,972.1`.
@@ -136,8 +137,22 @@ pub fn milestones(records: &[Arc<Record>], zero: Instant) -> Vec<Milestone> {
     let mut milestones: Vec<Milestone> =
         records.iter().filter_map(|record| milestone(record, zero)).collect();
     milestones.sort_by(|a, b| a.offset_ms.total_cmp(&b.offset_ms));
+    // a reason that a door has told already is not told twice
+    for i in 0..milestones.len() {
+        let (before, rest) = milestones.split_at_mut(i);
+        let Some(milestone) = rest.first_mut() else { break };
+        if let Some((words, why)) = milestone.text.split_once(": ")
+            && words == NO_ANSWER
+            && before.iter().any(|earlier| earlier.text.contains(why))
+        {
+            milestone.text = words.to_string();
+        }
+    }
     milestones
 }
+
+/// The milestone of a device that got nothing.
+const NO_ANSWER: &str = "no answer to the device";
 
 fn milestone(record: &Record, zero: Instant) -> Option<Milestone> {
     let (words, mood) = match (record.kind, record.target.as_str()) {
@@ -164,10 +179,10 @@ fn event(record: &Record) -> Option<(String, Mood)> {
         "frames collected" => {
             let frame = match get("type") {
                 "JoinRequest" => format!("Join-request, JoinEUI {}", get("JoinEUI")),
-                kind => format!("{kind}, DevAddr {}, FCnt {}", get("DevAddr"), get("FCnt")),
+                kind => format!("{kind} of {}, FCnt {}", get("DevAddr"), get("FCnt")),
             };
             let (frequency, rssi) = (mhz(get("frequency")), get("rssi"));
-            format!("frames collected: {frame}, {frequency} DR{}, {rssi} dBm", get("data_rate"))
+            format!("frames collected: {frame} ({frequency}, {rssi} dBm)")
         }
         "device does not exist" => {
             mood = Mood::Bad;
@@ -197,13 +212,17 @@ fn event(record: &Record) -> Option<(String, Mood)> {
             let payload = String::from_utf8_lossy(&bytes).into_owned();
             format!("payload delivered to the application: {payload:?} on FPort {}", get("FPort"))
         }
-        "downlink not sent" | "no answer to the device" => {
+        // told by the milestone before it
+        NO_ANSWER if get("why").contains("roaming is off") => return None,
+        "downlink not sent" | NO_ANSWER => {
             mood = Mood::Bad;
             let why = field(record, &["why", "message"]);
             format!("{milestone}: {}", why.unwrap_or("nobody said why"))
         }
         "DNS answer" => dns(record, &mut mood),
-        "TLS handshake" => tls(record, &mut mood)?,
+        "TLS handshake" => tls(record, &mut mood),
+        // the DNS answer before it says the same
+        "server found" => return None,
         other => {
             let told: Vec<String> =
                 record.fields.iter().map(|(name, value)| format!("{name} {value}")).collect();
@@ -217,8 +236,11 @@ fn dns(record: &Record, mood: &mut Mood) -> String {
     let name = field(record, &["name", "query"]).unwrap_or("?");
     let mut words = match field(record, &["error"]) {
         Some(error) => {
-            *mood = Mood::Bad;
-            format!("DNS {name}: {error}")
+            // a device's own name is there only for devices that were moved
+            if !is_proven(record) {
+                *mood = Mood::Bad;
+            }
+            format!("DNS {}", error.replace(name, &shorten(name, 40)))
         }
         None => format!("DNS {name} is {}", text(record, "addresses").trim_matches(['[', ']'])),
     };
@@ -228,29 +250,38 @@ fn dns(record: &Record, mood: &mut Mood) -> String {
             *mood = Mood::Bad;
         }
     }
-    if let Some(ms) = took(record) {
-        let _ = write!(words, " ({} ms)", told(ms));
+    match took(record) {
+        _ if text(record, "cached") == "true" => words.push_str(" (known)"),
+        Some(ms) => words.push_str(&format!(" ({} ms)", told(ms))),
+        None => (),
     }
     words
 }
 
-/// The handshake as the one who called sees it.
-fn tls(record: &Record, mood: &mut Mood) -> Option<String> {
-    if field(record, &["side", "role"]).is_some_and(|side| side.eq_ignore_ascii_case("server")) {
-        return None;
-    }
+/// Whether DNSSEC has proven what a DNS answer says, be it an address or that there is none.
+pub fn is_proven(record: &Record) -> bool {
+    field(record, &["security"]).is_some_and(|security| security.eq_ignore_ascii_case("secure"))
+        || field(record, &["error"]).is_some_and(|error| error.contains("proven by DNSSEC"))
+}
+
+/// A handshake, as each of the two sees the other.
+fn tls(record: &Record, mood: &mut Mood) -> String {
     if let Some(error) = field(record, &["error", "why"]) {
         *mood = Mood::Bad;
-        return Some(format!("TLS failed: {error}"));
+        return format!("TLS failed: {error}");
     }
-    let version = field(record, &["version", "protocol"]).unwrap_or("TLS").replace("TLSv1_", "TLS 1.");
-    let peer = field(record, &["peer", "name", "host", "server_name"]).unwrap_or("?");
-    let cipher = field(record, &["cipher", "cipher_suite"]).unwrap_or("?");
-    let mut words = format!("{version} with {peer}, certificates checked both ways, {cipher}");
-    if let Some(ms) = took(record) {
-        let _ = write!(words, " ({} ms)", told(ms));
+    let names: Vec<String> = text(record, "peer").split(' ').map(|name| shorten(name, 34)).collect();
+    let (version, names) = (text(record, "version"), names.join(" and "));
+    match (field(record, &["cipher"]), is_calling(record)) {
+        (_, true) => format!("{version}: the server proves to be {names}"),
+        (Some(cipher), false) => format!("{version}, {cipher}: the client proves to be {names}"),
+        (None, false) => format!("{version}: the client proves to be {names}"),
     }
-    Some(words)
+}
+
+/// Whether a handshake is told by the one who called.
+fn is_calling(record: &Record) -> bool {
+    field(record, &["side"]) != Some("server")
 }
 
 /// How long an event's work took, in milliseconds, where it says so.
@@ -272,20 +303,19 @@ fn asked(record: &Record) -> Option<(String, Mood)> {
 fn answered(record: &Record) -> Option<(String, Mood)> {
     let code = field(record, &["ResultCode"]).unwrap_or("no answer");
     let message = text(record, "MessageType");
-    let refused = code != "Success";
     // our own network is asked first for every frame, and its refusal is told in other words
     if !is_asking(record) || is_inside(record) {
         return None;
     }
-    let answer = match message.strip_suffix("Req") {
-        Some(name) => format!("{name}Ans"),
-        None => message.to_string(),
-    };
-    let mut words = format!("{answer} {code} from {}", party(text(record, "ReceiverID")));
-    if let Some(ms) = took(record) {
-        let _ = write!(words, " ({} ms)", told(ms));
-    }
-    Some((words, if refused { Mood::Bad } else { Mood::Plain }))
+    let to = party(text(record, "ReceiverID"));
+    let time = took(record).map(|ms| format!(" ({} ms)", told(ms))).unwrap_or_default();
+    // a Result code is one word and begins with a capital; what else went wrong is a sentence
+    let is_code = code.split(' ').next().is_some_and(|word| word.starts_with(char::is_uppercase));
+    Some(match message.strip_suffix("Req") {
+        Some(name) if code == "Success" => (format!("{name}Ans Success from {to}{time}"), Mood::Plain),
+        Some(name) if is_code => (format!("{name}Ans {code} from {to}{time}"), Mood::Bad),
+        _ => (format!("{message} to {to} failed{time}: {code}"), Mood::Bad),
+    })
 }
 
 /// What took time between `zero` and `until`: doors as their askers saw them, DNS and TLS.
@@ -296,9 +326,18 @@ pub fn bars(records: &[Arc<Record>], zero: Instant, until: Instant) -> Vec<Bar> 
         .map(|record| (record.span, offset(record.at, zero)))
         .collect();
     let mut bars = Vec::new();
+    let mut found = BTreeMap::new();
     for record in records {
         let end = offset(record.at, zero);
-        let Some(took_ms) = took(record) else { continue };
+        let handshake = match record.milestone.as_deref() {
+            Some("server found") => {
+                found.insert(record.node.clone(), end);
+                None
+            }
+            Some("TLS handshake") if is_calling(record) => found.remove(&record.node),
+            _ => None,
+        };
+        let Some(took_ms) = took(record).or(handshake.map(|from| end - from)) else { continue };
         let (what, who, result) = match (record.kind, record.milestone.as_deref()) {
             (Kind::Close, _) if is_asking(record) => {
                 let who = format!("{} to {}", record.node, party(text(record, "ReceiverID")));
@@ -308,9 +347,9 @@ pub fn bars(records: &[Arc<Record>], zero: Instant, until: Instant) -> Vec<Bar> 
                 let name = field(record, &["name", "query"]).unwrap_or("?");
                 ("DNS".to_string(), name.to_string(), String::new())
             }
-            (Kind::Event, Some("TLS handshake")) if tls(record, &mut Mood::Plain).is_some() => {
-                let peer = field(record, &["peer", "name", "host", "server_name"]).unwrap_or("?");
-                ("TLS".to_string(), peer.to_string(), String::new())
+            (Kind::Event, Some("TLS handshake")) if is_calling(record) => {
+                let peer = text(record, "peer").split(' ').next().unwrap_or("?");
+                ("TCP, TLS".to_string(), peer.to_string(), String::new())
             }
             _ => continue,
         };
@@ -378,17 +417,28 @@ impl Paper {
     pub fn milestones(self, milestones: &[Milestone]) -> String {
         let mut page = String::new();
         for milestone in milestones {
-            let place = format!("{:<7}", milestone.place);
+            let place = format!("{:<6}", milestone.place);
             let offset = format!("{:>9} ms", told(milestone.offset_ms));
-            for (i, line) in wrap(&milestone.text, WIDTH - 23).iter().enumerate() {
+            for (i, line) in wrap(&milestone.text, WIDTH - 22).iter().enumerate() {
                 let line = self.mood(milestone.mood, line);
                 let _ = match i {
                     0 => writeln!(page, "{}  {}  {line}", self.dim(&offset), self.blue(&place)),
-                    _ => writeln!(page, "{:23}{line}", ""),
+                    _ => writeln!(page, "{:22}{line}", ""),
                 };
             }
         }
         page
+    }
+
+    /// What was checked, and what was seen.
+    pub fn check(self, right: bool, seen: &str) -> String {
+        let mark = if right { self.green("✓") } else { self.red("✗") };
+        format!("  {mark} {}\n", wrap(seen, WIDTH - 4).join("\n    "))
+    }
+
+    /// Why something went wrong.
+    pub fn why(self, why: &str) -> String {
+        format!("  {}\n", self.red(&wrap(&format!("because {why}"), WIDTH - 4).join("\n  ")))
     }
 
     /// The bars from `zero` to the last one's end.
@@ -447,31 +497,25 @@ impl Paper {
 
 /// Text in lines of at most `width` characters, broken at spaces where there are some.
 fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
+    let mut lines = Vec::new();
+    let mut line = String::new();
     for word in text.split(' ') {
-        let mut word = word;
-        loop {
-            let Some(line) = lines.last_mut() else { break };
-            let used = line.chars().count();
-            let gap = usize::from(used > 0);
-            let length = word.chars().count();
-            if used + gap + length <= width {
-                if gap > 0 {
-                    line.push(' ');
-                }
-                line.push_str(word);
-                break;
+        let room = width.saturating_sub(line.chars().count() + 1);
+        if !line.is_empty() && word.chars().count() > room {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        for letter in word.chars() {
+            // a word that is longer than a line by itself is cut
+            if line.chars().count() == width {
+                lines.push(std::mem::take(&mut line));
             }
-            if used == 0 {
-                // longer than a line by itself
-                let cut = word.char_indices().nth(width).map_or(word.len(), |(at, _)| at);
-                let (head, tail) = word.split_at(cut);
-                line.push_str(head);
-                word = tail;
-            }
-            lines.push(String::new());
+            line.push(letter);
         }
     }
+    lines.push(line);
     lines
 }
 
@@ -562,13 +606,14 @@ mod tests {
             &format!("name=1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis.iotroam.example;{dns};took_ms=8.4"),
             None,
         );
+        say(v, 9_900, Kind::Event, net, Some("server found"), "host=x", None);
         say(
             v,
             15_800,
             Kind::Event,
             net,
             Some("TLS handshake"),
-            "side=client;version=TLSv1_3;peer=1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis.iotroam.example;cipher=TLS13_AES_256_GCM_SHA384;took_ms=5",
+            "side=client;version=TLS 1.3;peer=000001.netids.iotroam.example 1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis.iotroam.example",
             None,
         );
         say(h, 15_900, Kind::Open, door, None, ask, None);
@@ -662,7 +707,7 @@ mod tests {
                 ("PRStartReq", 0),
                 ("HomeNSReq", 0),
                 ("DNS", 1),
-                ("TLS", 1),
+                ("TCP, TLS", 1),
                 ("PRStartReq", 0),
                 ("DNS", 1),
                 ("JoinReq", 1)

@@ -44,6 +44,8 @@ pub struct Session {
     pub rx2_frequency: u32,
     /// RX2 data rate index.
     pub rx2_data_rate: u8,
+    /// The device may talk through other networks.
+    pub roaming: bool,
     /// Seconds since 1970 when it was made.
     pub created: u64,
     /// Seconds since 1970 after which it is void; `None`: no limit.
@@ -88,7 +90,7 @@ pub trait Sessions: Send + Sync {
 
 /// How long the hNS is asked about an uplink before its forward row waits for the next try.
 const HNS_PATIENCE: Duration = Duration::from_secs(10);
-/// Copies of one frame by other paths arrive within this time (DESIGN 3).
+/// Copies of one frame by other paths arrive within this time.
 const COPY_WINDOW: Duration = Duration::from_secs(2);
 
 /// The serving network server.

@@ -10,7 +10,7 @@ use super::rows::{Bits, Seconds};
 use super::writer::{Db, Done, Fault};
 use crate::backend::door::Commit;
 use crate::backend::message::{GwInfo, UlMeta, XmitAppUp};
-use crate::lorawan::{DevAddr, DevEui};
+use crate::lorawan::{DevAddr, DevEui, NetId};
 use crate::sns::ForwardKey;
 
 /// Rows that may wait; beyond, the oldest are dropped and counted.
@@ -22,7 +22,7 @@ const LOOK: u64 = 64;
 pub(super) fn insert(db: &Db<'_>, key: ForwardKey, message: &XmitAppUp) -> Result<(), Fault> {
     let text = to_text(message)?;
     let arrival = db.arrivals.next();
-    if arrival % LOOK == 0 {
+    if arrival.is_multiple_of(LOOK) {
         drop_oldest(db, MOST)?;
     }
     db.run(
@@ -33,7 +33,7 @@ pub(super) fn insert(db: &Db<'_>, key: ForwardKey, message: &XmitAppUp) -> Resul
     Ok(())
 }
 
-fn drop_oldest(db: &Db<'_>, most: u64) -> Result<(), Fault> {
+pub(super) fn drop_oldest(db: &Db<'_>, most: u64) -> Result<(), Fault> {
     let waiting: u64 = db
         .sql
         .prepare_cached("SELECT count(*) FROM forward")?
@@ -88,6 +88,8 @@ enum Kept {
 struct Up {
     frm: Hex,
     ack: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    via: Option<NetId>,
     dev_eui: Option<DevEui>,
     dev_addr: Option<DevAddr>,
     f_port: Option<u8>,
@@ -132,7 +134,7 @@ impl TryFrom<String> for Hex {
     }
 }
 
-fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
+pub(super) fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
     let ul = &message.ul;
     let hex = |bytes: &Option<Vec<u8>>| bytes.clone().map(Hex);
     let gw = |gw: &GwInfo| Gw {
@@ -148,6 +150,7 @@ fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
     let kept = Kept::V1(Up {
         frm: Hex(message.frm_payload.clone()),
         ack: message.ack,
+        via: message.via,
         dev_eui: ul.dev_eui,
         dev_addr: ul.dev_addr,
         f_port: ul.f_port,
@@ -165,7 +168,7 @@ fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
     serde_json::to_string(&kept).map_err(|error| Fault::Wrong(error.to_string()))
 }
 
-fn from_text(text: &str) -> Result<XmitAppUp, Fault> {
+pub(super) fn from_text(text: &str) -> Result<XmitAppUp, Fault> {
     let kept = serde_json::from_str(text).map_err(|error| Fault::Wrong(error.to_string()))?;
     let Kept::V1(up) = kept;
     let recv_time: Timestamp =
@@ -184,6 +187,7 @@ fn from_text(text: &str) -> Result<XmitAppUp, Fault> {
     Ok(XmitAppUp {
         frm_payload: up.frm.0,
         ack: up.ack,
+        via: up.via,
         ul: UlMeta {
             dev_eui: up.dev_eui,
             dev_addr: up.dev_addr,
