@@ -52,7 +52,8 @@ async fn certificates(desk: &Place) {
         desk.does(&[&sign[..], &names, &suffixes].concat()).await;
         let issue = ["pki", "issue", "--intermediate", &authority, "--out", &node];
         desk.does(&[&issue[..], &names].concat()).await;
-        desk.does(&["pki", "inspect", &format!("{node}/chain.pem"), "--key", &format!("{node}/key.pem")]).await;
+        desk.does(&["pki", "inspect", &format!("{node}/chain.pem"), "--key", &format!("{node}/key.pem")])
+            .await;
     }
 }
 
@@ -60,7 +61,9 @@ async fn certificates(desk: &Place) {
 async fn zone(desk: &Place, clock: &Clock) -> Zone {
     let mut records = Vec::new();
     for Member { net_id, join_eui, address, .. } in [HOME, VISITED] {
-        for question in [["--net-id", net_id, "--suffix", NET_IDS], ["--join-eui", join_eui, "--suffix", JOIN_EUIS]] {
+        for question in
+            [["--net-id", net_id, "--suffix", NET_IDS], ["--join-eui", join_eui, "--suffix", JOIN_EUIS]]
+        {
             let name = desk.does(&[&["dns", "name"][..], &question].concat()).await;
             records.push((name.trim().to_owned(), Data::Address(IpAddr::V4(address))));
         }

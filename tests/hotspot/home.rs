@@ -32,7 +32,8 @@ async fn devices_are_added_join_talk_and_go_on_after_a_restart() {
 
     // one device before the daemon runs, on the store itself
     let (eui, key) = (early.dev_eui(), early.key());
-    let add = ["device", "add", "--dev-eui", &eui, "--join-eui", JOIN_EUI, "--app-key", &key, "--name", "early"];
+    let add =
+        ["device", "add", "--dev-eui", &eui, "--join-eui", JOIN_EUI, "--app-key", &key, "--name", "early"];
     let said = place.does(&[&add[..], &["--mac-version", "1.0.3"]].concat()).await;
     assert!(said.contains("when `roamgate run` runs"), "{said}");
 
@@ -43,7 +44,18 @@ async fn devices_are_added_join_talk_and_go_on_after_a_restart() {
 
     // another one while it runs, its key on standard input
     let eui = late.dev_eui();
-    let add = ["device", "add", "--dev-eui", &eui, "--join-eui", JOIN_EUI, "--app-key", "-", "--mac-version", "1.0.3"];
+    let add = [
+        "device",
+        "add",
+        "--dev-eui",
+        &eui,
+        "--join-eui",
+        JOIN_EUI,
+        "--app-key",
+        "-",
+        "--mac-version",
+        "1.0.3",
+    ];
     let done = place.types_into(&add, Some(&format!("{}\n", late.key()))).await;
     assert!(done.code == Some(0) && done.out.contains("It can join now"), "{done:#?}");
     let again = place.types_into(&add, Some(&format!("{}\n", late.key()))).await;
@@ -54,7 +66,8 @@ async fn devices_are_added_join_talk_and_go_on_after_a_restart() {
     let joined = joins(&mut first).await;
     joins(&mut second).await;
     talks(&mut first, b"one").await;
-    let sent = place.tells(&["device", "send", &early.dev_eui(), "--port", "7", "--text", "down", "--json"]).await;
+    let sent =
+        place.tells(&["device", "send", &early.dev_eui(), "--port", "7", "--text", "down", "--json"]).await;
     assert_eq!((&sent["f_port"], &sent["payload"]), (&json!(7), &json!("646F776E")));
     let report = talks(&mut first, b"two").await;
     assert_eq!(report.downlinks, [(7, b"down".to_vec())]);
@@ -76,7 +89,10 @@ async fn devices_are_added_join_talk_and_go_on_after_a_restart() {
     assert!(!tail.out.text().contains(&key) && !daemon.log.text().contains(&key), "a key was told");
     let devices = place.tells(&["device", "list", "--json"]).await;
     let seen = listed(&devices, &early);
-    assert_eq!((&seen["name"], &seen["waiting"], &seen["last_via"]), (&json!("early"), &json!(0), &Value::Null));
+    assert_eq!(
+        (&seen["name"], &seen["waiting"], &seen["last_via"]),
+        (&json!("early"), &json!(0), &Value::Null)
+    );
     assert_eq!(seen["dev_addr"], joined.dev_addr.unwrap().to_string());
     assert_eq!(seen["fcnt_up"], report.fcnt_up);
     let last_seen: jiff::Timestamp = seen["last_seen"].as_str().unwrap().parse().unwrap();
@@ -121,7 +137,9 @@ async fn without_a_configuration_an_empty_folder_becomes_a_hotspot() {
     assert!(said.contains("no configuration file") && said.contains("roaming  off"), "{said}");
     assert!(said.contains("roamgate device add"), "{said}");
     let data = place.at("roamgate-data");
-    for (name, mode) in [("", 0o700), ("roamgate.db", 0o600), ("roamgate.db.key", 0o600), ("control.sock", 0o600)] {
+    for (name, mode) in
+        [("", 0o700), ("roamgate.db", 0o600), ("roamgate.db.key", 0o600), ("control.sock", 0o600)]
+    {
         let found = std::fs::metadata(data.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(found.permissions().mode() & 0o777, mode, "{name}");
     }

@@ -47,8 +47,7 @@ impl Delivered {
     /// Switched on, in reach of these heads.
     fn switched_on(&self, air: &Air, clock: &Clock, heads: &[GatewayEui]) -> Device {
         let seed = u64::from_be_bytes(clock.random());
-        let mut device =
-            Device::new(air, clock.clone(), self.dev_eui, self.join_eui, &self.app_key, seed);
+        let mut device = Device::new(air, clock.clone(), self.dev_eui, self.join_eui, &self.app_key, seed);
         let reach: Vec<_> = heads.iter().map(|head| (*head, Link::NEAR)).collect();
         device.move_to(&reach);
         device

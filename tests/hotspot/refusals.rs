@@ -1,7 +1,7 @@
 //! What a daemon refuses, and that it stays up.
 
-use roamgate::clock::Clock;
 use rand::RngExt;
+use roamgate::clock::Clock;
 use serde_json::json;
 
 use crate::forwarder::{Forwarder, rxpk};
@@ -29,6 +29,7 @@ async fn a_gateway_that_is_not_listed_gets_no_answer_and_is_counted() {
     assert!(listed.push(&frame).await);
     let told = daemon.log.wait(0, &["gateway refused", "AA555A0000000202", "not in `gateways`"]).await;
     assert!(told.contains("strangers=1"), "{told}");
+    daemon.log.wait(0, &["frames collected"]).await;
     let log = daemon.log.text();
     assert_eq!(log.matches("frames collected").count(), 1, "{log}");
     assert!(daemon.stops().await.success());
@@ -119,6 +120,7 @@ async fn a_wrong_configuration_ends_with_78_and_names_the_line() {
     let good = config(free_port(), "");
     for (text, line, words) in [
         (format!("{good}gateway = []\n"), 6, "unknown field"),
+        (good.replace("127.0.0.1:", "127.0.0.1 "), 5, "radio[0].listen"),
         ("[store]\ndurability = \"some\"\n".into(), 2, "unknown variant"),
         ("[network]\nregion = \"EU868\"\nnet_ids = [\"XYZ\"]\n".into(), 3, "NetID"),
         ("[network]\n\nnet_ids = [\n".into(), 3, ""),

@@ -108,9 +108,12 @@ async fn downlinks(mut down: Forwarder, heads: Arc<dyn Heads>, gateway: GatewayE
             let fits =
                 |frame: &&Heard, delay: &u64| frame.tmst.plus(Duration::from_secs(*delay)).0 == start.0;
             let mut all = heard.iter().rev();
-            all.find_map(|frame| (1..=16).find(|delay| fits(&frame, delay)).map(|delay| (frame.clone(), delay)))
+            all.find_map(|frame| {
+                (1..=16).find(|delay| fits(&frame, delay)).map(|delay| (frame.clone(), delay))
+            })
         });
-        let (uplink, delay) = found.unwrap_or_else(|| panic!("a downlink that answers nothing: {downlink:?}"));
+        let (uplink, delay) =
+            found.unwrap_or_else(|| panic!("a downlink that answers nothing: {downlink:?}"));
         let tx = Tx {
             gateway,
             session: uplink.session,
