@@ -230,7 +230,7 @@ impl Killed<'_> {
         for kill in 0..KILLS {
             sleep(Duration::from_millis(rng.random_range(1200..4200))).await;
             self.logs.push(daemon.log.clone());
-            daemon.is_killed().await;
+            daemon.dies().await;
             let now = self.clock.now();
             self.kills.push(now);
             // some are killed while they start
@@ -238,7 +238,7 @@ impl Killed<'_> {
                 let starting = self.place.starts(&["run"]);
                 sleep(Duration::from_millis(rng.random_range(0..250))).await;
                 self.logs.push(starting.log.clone());
-                starting.is_killed().await;
+                starting.dies().await;
                 self.kills.push(self.clock.now());
             }
             daemon = self.place.runs().await;

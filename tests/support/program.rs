@@ -176,7 +176,7 @@ impl Running {
     }
 
     /// SIGKILL. Everything that it had written is read.
-    pub async fn is_killed(mut self) {
+    pub async fn dies(mut self) {
         self.child.start_kill().expect("kill");
         let status = self.ended().await;
         assert_eq!(status.code(), None, "it ended by itself");
