@@ -276,7 +276,8 @@ mod tests {
         #[test]
         fn any_bytes_are_a_frame_or_none_and_whole_if_one(
             mhdr in prop_oneof![any::<u8>(), Just(0x00), Just(0x40), Just(0x80), Just(0xC0)],
-            rest in proptest::collection::vec(any::<u8>(), 0..300),
+            rest in prop_oneof![Just(22..23), Just(18..24), Just(0..300)]
+                .prop_flat_map(|length: std::ops::Range<usize>| proptest::collection::vec(any::<u8>(), length)),
         ) {
             let phy = [&[mhdr][..], &rest].concat();
             let key = Key::new([7; 16]);
