@@ -1,66 +1,8 @@
-//! What the service manager wants to hear from us and gives to us.
+//! What the service manager wants to hear from us.
 //!
-//! Owns readiness, the watchdog, stopping, and secrets handed over as credentials. Crate `systemd` is
-//! named here only, behind the feature of that name; without it the messages go nowhere.
+//! Owns readiness, the watchdog and stopping. Crate `systemd` is named here only, behind the feature of that name; without it the messages go nowhere.
 
-use std::path::PathBuf;
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
-
-/// Where a secret is. The secret itself never stands in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Secret {
-    /// `{ file = "/path" }`
-    File(PathBuf),
-    /// `{ credential = "name" }`: a credential of the service (`LoadCredential=` in the unit).
-    Credential(String),
-}
-
-/// A secret that cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// The operator's move.
-    #[error("cannot read the secret {path}")]
-    Read {
-        /// Where it should be.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The operator's move: started by hand, or the unit has no `LoadCredential=`.
-    #[error("no credential {0:?}: the service manager gave none (CREDENTIALS_DIRECTORY is not set)")]
-    NoCredentials(String),
-    /// The operator's move.
-    #[error("{0:?} is no name of a credential: a plain file name is")]
-    Name(String),
-}
-
-impl Secret {
-    /// Where its bytes are.
-    pub fn path(&self) -> Result<PathBuf, SecretError> {
-        match self {
-            Secret::File(path) => Ok(path.clone()),
-            Secret::Credential(name) if name.is_empty() || name.contains('/') || name.starts_with('.') => {
-                Err(SecretError::Name(name.clone()))
-            }
-            Secret::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-                Some(folder) => Ok(PathBuf::from(folder).join(name)),
-                None => Err(SecretError::NoCredentials(name.clone())),
-            },
-        }
-    }
-
-    /// Its bytes, wiped when dropped.
-    pub fn read(&self) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-        let path = self.path()?;
-        let read = std::fs::read(&path).map(Zeroizing::new);
-        read.map_err(|source| SecretError::Read { path, source })
-    }
-}
 
 /// The start is complete; `status` is the line that `systemctl status` shows.
 pub fn ready(status: &str) {
@@ -102,17 +44,3 @@ fn tell(state: &[(&str, &str)]) {
 
 #[cfg(not(feature = "systemd"))]
 fn tell(_: &[(&str, &str)]) {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_read_from_its_file_and_a_credential_is_a_plain_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kek");
-        std::fs::write(&path, b"0123").unwrap();
-        assert_eq!(&**Secret::File(path).read().unwrap(), b"0123");
-        assert!(matches!(Secret::Credential("../shadow".into()).read(), Err(SecretError::Name(_))));
-    }
-}

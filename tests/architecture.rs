@@ -26,7 +26,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("discovery", "discovery::resolve", "the folder's face: what others call is named there"),
     ("discovery::resolve", "discovery::cache", "it remembers there what it was told"),
     ("backend::door", "backend::message", "a door is what the messages go through"),
-    ("backend::keywrap", "backend::message", "it wraps into the KeyEnvelope of the messages and opens it"),
+    ("backend::message", "backend::keywrap", "answers carry envelopes, and the codec opens and makes them"),
     ("telemetry", "clock", "what is told carries the moment, and only the clock knows it"),
 ];
 

@@ -7,6 +7,7 @@ use tracing::Instrument;
 
 use crate::backend::door::{Boxed, Caller, Deadline, PeerError, Peers, Rooms};
 use crate::backend::message::{Answer, Party, Refusal, Request, ResultCode};
+use crate::config::Config;
 use crate::fns::Fns;
 use crate::hns::Hns;
 use crate::js::Js;
@@ -21,14 +22,31 @@ pub struct Ours {
     pub net_ids: Vec<NetId>,
     /// As a join server.
     pub join_euis: Vec<JoinEuiRange>,
+    /// As a join server for everybody: a node that does not roam and lists no JoinEUI.
+    pub every_join_eui: bool,
 }
 
 impl Ours {
+    /// What the configuration says.
+    pub fn of(config: &Config) -> Ours {
+        let join_euis = config.join_server.join_euis.clone();
+        Ours {
+            net_ids: config.network.net_ids.all().to_vec(),
+            every_join_eui: join_euis.is_empty() && !config.roaming.roams(),
+            join_euis,
+        }
+    }
+
+    /// Whether our join server answers for a JoinEUI.
+    pub fn serves(&self, join_eui: JoinEui) -> bool {
+        self.every_join_eui || self.join_euis.iter().any(|range| range.contains(join_eui))
+    }
+
     /// Whether a party lives here.
     pub fn contains(&self, party: &Party) -> bool {
         match party {
             Party::Ns(net_id) => self.net_ids.contains(net_id),
-            Party::Js(join_eui) => self.join_euis.iter().any(|range| range.contains(*join_eui)),
+            Party::Js(join_eui) => self.serves(*join_eui),
             Party::As(_) => false,
         }
     }

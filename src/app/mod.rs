@@ -1,5 +1,205 @@
 //! Builds every room and its doors; the only one who knows everybody.
 
 pub mod house;
+pub mod operator;
 #[cfg(test)]
 mod walk;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use crate::application::App;
+use crate::backend::client::Client;
+use crate::backend::door::{Boxed, Deadline, PeerError, Peers};
+use crate::backend::keywrap::{Kek, Keks};
+use crate::backend::message::{Answer, Party, Request};
+use crate::backend::server::Server;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::fns::{Air, Fns, Heard, Parts, Seal};
+use crate::hns::Hns;
+use crate::js::Js;
+use crate::radio::{Radio, Radios};
+use crate::sns::Sns;
+use crate::store::Store;
+
+use house::{Doors, House, Ours, Outside};
+use operator::Operator;
+
+/// Frames dealt with at the same time. A flood beyond it waits in the radios' queues, which drop.
+const FRAMES_AT_ONCE: usize = 256;
+/// What waits for its home is tried again so often.
+const RESEND: Duration = Duration::from_secs(60);
+/// Work in progress may finish for so long when the node stops: the longest receive window.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// A running hotspot.
+pub struct Node {
+    house: Arc<House>,
+    store: Store,
+    operator: Arc<Operator>,
+    server: Option<Server>,
+    tasks: JoinSet<()>,
+}
+
+impl Node {
+    /// Open the store, build the rooms, listen to the radios and to partners.
+    pub async fn start(config: Config, clock: Clock, radios: Vec<Radio>) -> anyhow::Result<Node> {
+        let net_id = config.network.net_ids.first();
+        let span = tracing::info_span!("node", net_id = %net_id);
+        Node::start_inside(config, clock, radios).instrument(span).await
+    }
+
+    async fn start_inside(config: Config, clock: Clock, radios: Vec<Radio>) -> anyhow::Result<Node> {
+        let store = Store::open(&config.store, clock.clone())
+            .with_context(|| format!("open the store {}", config.store.url.path().display()))?;
+        let (air, heard): (Vec<_>, Vec<_>) = radios.into_iter().map(|radio| (radio.heads, radio.heard)).unzip();
+        let air = Arc::new(Radios(air));
+        let ours = Ours::of(&config);
+        let outside = way_out(&config, &clock)?;
+        let house = build(&config, &ours, &clock, &store, air.clone(), outside).await?;
+        let server = match &config.backend {
+            Some(backend) if backend.listen.is_some() => {
+                Some(Server::start(&config, ours.clone(), house.clone(), clock.clone()).await?)
+            }
+            _ => None,
+        };
+        let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air));
+        let mut tasks = JoinSet::new();
+        for radio in heard {
+            tasks.spawn(listen(radio, house.fns.clone()).in_current_span());
+        }
+        tasks.spawn(resend(house.sns.clone(), clock).in_current_span());
+        Ok(Node { house, store, operator, server, tasks })
+    }
+
+    /// What an operator may do with this node.
+    pub fn operator(&self) -> Arc<Operator> {
+        self.operator.clone()
+    }
+
+    /// The state at rest.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The rooms.
+    pub fn house(&self) -> &Arc<House> {
+        &self.house
+    }
+
+    /// Where partners reach this node, if it listens.
+    pub fn listening(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(Server::address)
+    }
+
+    /// Stop: hear nothing more, finish what is under way, close the store.
+    pub async fn shutdown(mut self) -> anyhow::Result<()> {
+        self.tasks.shutdown().await;
+        if let Some(server) = self.server.take() {
+            server.shutdown(FAREWELL).await;
+        }
+        self.store.close().await.context("close the store")
+    }
+}
+
+/// Every frame in a task of its own, so that a slow home of one device delays no other.
+async fn listen(mut radio: mpsc::Receiver<Heard>, fns: Arc<Fns>) {
+    let places = Arc::new(Semaphore::new(FRAMES_AT_ONCE));
+    while let Some(heard) = radio.recv().await {
+        // never closed, so there is always a place some time
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let fns = fns.clone();
+        let work = async move {
+            fns.uplink(heard).await;
+            drop(place);
+        };
+        tokio::spawn(work.in_current_span());
+    }
+}
+
+/// Forward rows of the last run at once, later ones now and then.
+async fn resend(sns: Arc<Sns>, clock: Clock) {
+    loop {
+        match sns.resend_waiting().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "uplinks that waited for their home were sent again"),
+            Err(error) => tracing::warn!("{error}"),
+        }
+        clock.sleep(RESEND).await;
+    }
+}
+
+async fn build(
+    config: &Config,
+    ours: &Ours,
+    clock: &Clock,
+    store: &Store,
+    air: Arc<dyn Air>,
+    outside: Arc<dyn Outside>,
+) -> anyhow::Result<Arc<House>> {
+    let (net_id, region) = (config.network.net_ids.first(), config.network.region.clone());
+    let shared: Arc<Store> = Arc::new(store.clone());
+    let partners = Arc::new(config.roaming.clone());
+    let seal = Seal::new(&store.secret("FNSULToken").await?, clock.now());
+    // AppSKeys travel wrapped even between two rooms of one house: the network rooms see envelopes
+    let kek = Kek::new("roamgate-as", store.secret("AS-JS key-encryption key").await?)?;
+    let keks = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
+    let build = |house: &std::sync::Weak<House>| {
+        let peers: Arc<dyn Peers> = Arc::new(Doors::new(ours.clone(), house.clone(), outside));
+        let fns = Fns::new(Parts {
+            me: net_id,
+            ours: ours.net_ids.clone(),
+            region: region.clone(),
+            partners: partners.clone(),
+            downlink_in_answer: config.backend.as_ref().is_none_or(|backend| backend.downlink_in_answer),
+            seal,
+            peers: peers.clone(),
+            air,
+            learned: shared.clone(),
+            clock: clock.clone(),
+        });
+        let application = Arc::new(App::new(keks.clone()));
+        let sns = Sns::new(net_id, region, RX_DELAY, partners, shared.clone(), peers.clone(), clock.clone());
+        House {
+            fns: Arc::new(fns),
+            sns: Arc::new(sns),
+            hns: Arc::new(Hns::new(shared.clone(), application, peers, clock.clone())),
+            js: Arc::new(Js::new(shared, keks, config.join_server.authorise.clone())),
+        }
+    };
+    Ok(Arc::new_cyclic(build))
+}
+
+/// RxDelay of every Join-accept, seconds: RX1 opens so long after a data uplink.
+const RX_DELAY: u8 = 1;
+
+/// The client, or a closed door that says why.
+fn way_out(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Outside>> {
+    match Client::new(config, clock.clone())? {
+        Some(client) => Ok(Arc::new(client)),
+        None => Ok(Arc::new(Closed)),
+    }
+}
+
+impl Outside for Client {
+    fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
+        Box::pin(Client::send(self, to, request, by))
+    }
+}
+
+/// No [backend]: nobody can be asked.
+struct Closed;
+
+impl Outside for Closed {
+    fn send(&self, to: Party, _: Request, _: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
+        let why = "there is no [backend] with an identity in the configuration".to_string();
+        Box::pin(std::future::ready(Err(PeerError::Forbidden { to, why })))
+    }
+}

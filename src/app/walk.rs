@@ -183,7 +183,7 @@ const ROAMING: &str = "[default]\npassive = { start = true, activation = true }"
 async fn hotspot(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool) -> Hotspot {
     let clock = Clock::following("2026-11-20T10:00:00Z".parse().unwrap());
     let join_eui = JoinEui::from_msb([0, 0, 0, 0, 0, 0, 0, net_id.to_msb()[2]]);
-    let ours = Ours { net_ids: vec![net_id], join_euis: vec![join_eui.into()] };
+    let ours = Ours { net_ids: vec![net_id], join_euis: vec![join_eui.into()], every_join_eui: false };
     let (sender, sent) = mpsc::unbounded_channel();
     let ether = Arc::new(Ether { sent: sender, refuse: Mutex::default() });
     let memory = Arc::new(Memory::default());
@@ -195,7 +195,8 @@ async fn hotspot(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool
         let peers: Arc<dyn Peers> = Arc::new(Doors::new(ours.clone(), house.clone(), way_out));
         let region = Region::eu868();
         let fns = Fns::new(Parts {
-            net_ids: vec![net_id],
+            me: net_id,
+            ours: vec![net_id],
             region: region.clone(),
             partners: partners.clone(),
             downlink_in_answer: rides,
@@ -207,7 +208,7 @@ async fn hotspot(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool
         });
         let app = Arc::new(App::new(keks.clone()));
         House {
-            fns: Arc::new(fns.unwrap()),
+            fns: Arc::new(fns),
             sns: Arc::new(Sns::new(
                 net_id,
                 region,

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn kek(label: &str, byte: u8) -> Kek {
-        Kek::new(label, &[byte; 32]).unwrap()
+        Kek::new(label, [byte; 32]).unwrap()
     }
 
     #[test]
@@ -217,6 +217,6 @@ mod tests {
     #[test]
     fn a_kek_shows_its_label_only() {
         assert_eq!(format!("{:?}", kek("pair", 1)), "Kek(\"pair\")");
-        assert_eq!(Kek::new("short", &[0; 15]).unwrap_err(), KekError::KekLength(15));
+        assert_eq!(Kek::new("short", [0; 15]).unwrap_err(), KekError::KekLength(15));
     }
 }

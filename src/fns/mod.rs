@@ -188,8 +188,10 @@ impl Counter {
 
 /// What the fNS is made of.
 pub struct Parts {
-    /// Our NetIDs; the first is the one we speak as.
-    pub net_ids: Vec<NetId>,
+    /// The NetID we speak as.
+    pub me: NetId,
+    /// All that are ours.
+    pub ours: Vec<NetId>,
     /// The channel plan of our radios.
     pub region: Region,
     /// Who may roam how.
@@ -230,11 +232,11 @@ pub struct Fns {
 }
 
 impl Fns {
-    /// `None` without a NetID.
-    pub fn new(parts: Parts) -> Option<Fns> {
-        Some(Fns {
-            me: *parts.net_ids.first()?,
-            ours: parts.net_ids,
+    /// From its parts, with nothing heard yet.
+    pub fn new(parts: Parts) -> Fns {
+        Fns {
+            me: parts.me,
+            ours: parts.ours,
             jit: Mutex::new(Jit::new(parts.region.clone())),
             region: parts.region,
             partners: parts.partners,
@@ -250,7 +252,7 @@ impl Fns {
             hold_offs: Mutex::default(),
             strangers: Mutex::default(),
             spent: Mutex::default(),
-        })
+        }
     }
 
     /// What was counted since the start.

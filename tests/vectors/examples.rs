@@ -37,7 +37,7 @@ fn key_at(keys: &Value, path: &str) -> Key {
 /// Every agreement of the stories at once; keys are sent under the first.
 fn keks() -> Keks {
     let keys = keys();
-    let kek = |label: &str| Kek::new(label, &bytes(&keys["keks"], label)).unwrap();
+    let kek = |label: &str| Kek::new(label, bytes(&keys["keks"], label)).unwrap();
     let open: Vec<Kek> = ["ns1-js", "ns1-ns2", "as-js"].map(kek).into();
     Keks { send: Some(kek("ns1-js")), open, allow_clear: false }
 }

@@ -173,12 +173,12 @@ fn join_and_rejoin_mics() {
 #[test]
 fn keys_wrap_and_unwrap() {
     for vector in vectors("keywrap-rfc3394") {
-        let kek = Kek::new("kek", &bytes(&vector, "kek")).unwrap();
+        let kek = Kek::new("kek", bytes(&vector, "kek")).unwrap();
         assert_eq!(kek.wrap_bytes(&bytes(&vector, "key")).unwrap(), bytes(&vector, "wrapped"), "{vector}");
         assert_eq!(*kek.unwrap_bytes(&bytes(&vector, "wrapped")).unwrap(), bytes(&vector, "key"), "{vector}");
     }
     for vector in fixture("vectors/keywrap-rfc3394.json")["must_fail_unwrap"].as_array().unwrap() {
-        let kek = Kek::new("kek", &bytes(vector, "kek")).unwrap();
+        let kek = Kek::new("kek", bytes(vector, "kek")).unwrap();
         let error = kek.unwrap_bytes(&bytes(vector, "wrapped")).unwrap_err();
         assert!(matches!(error, KekError::Integrity | KekError::Length(_)), "{vector}");
     }

@@ -1,0 +1,194 @@
+//! What cannot be, although every value by itself can: combinations, and files that are not there.
+
+use std::path::PathBuf;
+
+use super::{Config, Role};
+use crate::lorawan::{JoinEuiRange, NetId};
+use crate::radio;
+
+/// A combination of values that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Path of the key: `network.net_ids[1]`.
+    pub key: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Config {
+    /// What cannot be, although every value by itself can.
+    pub fn check(&self) -> Vec<Refusal> {
+        let mut refusals = Vec::new();
+        let mut refuse = |key: String, reason: String, remedy: &str| {
+            refusals.push(Refusal { key, reason, remedy: remedy.into() });
+        };
+        let roams = self.roaming.roams();
+        let net_ids = self.network.net_ids.all();
+        for (i, net_id) in net_ids.iter().enumerate() {
+            let key = format!("network.net_ids[{i}]");
+            if net_ids.iter().take(i).any(|earlier| earlier == net_id) {
+                refuse(key.clone(), format!("NetID {net_id} is listed twice"), "list it once");
+            }
+            if roams && !self.network.experimental && is_nobodys(*net_id) {
+                refuse(
+                    key,
+                    format!("NetID {net_id} belongs to nobody, and roaming is on"),
+                    "use the NetID that the LoRa Alliance or your federation gave you; for an experiment set network.experimental = true",
+                );
+            }
+        }
+        for (i, partner) in self.roaming.partner.iter().enumerate() {
+            let at = |field: &str| format!("roaming.partner[{i}].{field}");
+            let name = partner.net_id;
+            if self.roaming.partner.iter().take(i).any(|earlier| earlier.net_id == name) {
+                refuse(at("net_id"), format!("NetID {name} has two entries"), "make them one");
+            }
+            if self.network.net_ids.contains(name) {
+                refuse(
+                    at("net_id"),
+                    format!("NetID {name} is our own, and nobody roams at home"),
+                    "remove the entry, or the NetID from network.net_ids",
+                );
+            }
+            if !self.network.experimental && is_nobodys(name) {
+                refuse(
+                    at("net_id"),
+                    format!("NetID {name} belongs to nobody"),
+                    "use the partner's own NetID; for an experiment set network.experimental = true",
+                );
+            }
+            if let Some(server) = &partner.server
+                && !server.starts_with("https://")
+            {
+                refuse(
+                    at("server"),
+                    format!("{server:?} is no https:// address: partners are reached over mutual TLS only"),
+                    "write https://HOST:PORT",
+                );
+            }
+            if let Some(pin) = &partner.pin
+                && !is_pin(pin)
+            {
+                refuse(
+                    at("pin"),
+                    "a pin is sha256/ and the base64 form of 32 bytes".into(),
+                    "`roamgate pki inspect CERTIFICATE` prints it",
+                );
+            }
+            let on = partner.passive.start || partner.passive.activation;
+            if on && partner.server.is_none() && self.discovery.is_none() {
+                refuse(
+                    at("net_id"),
+                    format!("there is no way to find NetID {name}: no server, and no [discovery]"),
+                    "add server = \"https://...\" to the entry, or a section [discovery]",
+                );
+            }
+        }
+        let default = self.roaming.default.as_ref().map(|rules| &rules.passive);
+        if default.is_some_and(|passive| passive.start || passive.activation) && self.discovery.is_none() {
+            refuse(
+                "roaming.default".into(),
+                "strangers may roam, but there is no [discovery] to find their homes with".into(),
+                "add a section [discovery] with the suffixes of your federation, or remove [roaming.default]",
+            );
+        }
+        if roams && self.backend.is_none() {
+            refuse(
+                "roaming".into(),
+                "roaming is on, but there is no [backend] with an identity to show to partners".into(),
+                "add a section [backend] with identity = { chain, key } and roots, or remove [roaming]; `roamgate pki` makes certificates",
+            );
+        }
+        if let Some(backend) = &self.backend
+            && backend.roots.is_empty()
+        {
+            refuse(
+                "backend.roots".into(),
+                "no roots: no partner's certificate could ever be trusted, and the system's roots are never used".into(),
+                "list the root certificate of your federation: roots = [\"/etc/roamgate/pki/root.pem\"]",
+            );
+        }
+        let ranges = &self.join_server.join_euis;
+        for (i, range) in ranges.iter().enumerate() {
+            if let Some(earlier) = ranges.iter().take(i).find(|earlier| overlap(**earlier, *range)) {
+                refuse(
+                    format!("join_server.join_euis[{i}]"),
+                    format!("{range} and {earlier} have JoinEUIs in common"),
+                    "keep the wider one",
+                );
+            }
+        }
+        if roams && self.network.roles.has(Role::Js) && ranges.is_empty() {
+            refuse(
+                "join_server.join_euis".into(),
+                "roaming is on, and no JoinEUI is listed: our join server would take every visitor for its own".into(),
+                "list the JoinEUIs of your devices, or remove \"js\" from network.roles",
+            );
+        }
+        if !roams && !self.network.roles.has(Role::Sns) {
+            refuse(
+                "network.roles".into(),
+                "without \"sns\" and without roaming nobody would serve a single frame".into(),
+                "add \"sns\", or turn roaming on",
+            );
+        }
+        self.check_radios(&mut refuse);
+        refusals
+    }
+
+    fn check_radios(&self, refuse: &mut impl FnMut(String, String, &str)) {
+        let listens: Vec<_> =
+            self.radio.iter().map(|radio::Config::SemtechUdp(radio)| radio.listen).collect();
+        for (i, listen) in listens.iter().enumerate() {
+            if listens.iter().take(i).any(|earlier| earlier == listen) {
+                refuse(
+                    format!("radio[{i}].listen"),
+                    "two radios listen on the same address and port".into(),
+                    "one entry serves any number of packet forwarders: remove the other",
+                );
+            }
+        }
+    }
+
+    /// Files that the configuration names and that cannot be read, by key.
+    pub fn check_files(&self) -> Vec<Refusal> {
+        let mut files: Vec<(String, PathBuf)> = Vec::new();
+        if let Some(backend) = &self.backend {
+            files.push(("backend.identity.chain".into(), backend.identity.chain.clone()));
+            files.push(("backend.identity.key".into(), backend.identity.key.clone()));
+            let roots = backend.roots.iter().enumerate();
+            files.extend(roots.map(|(i, root)| (format!("backend.roots[{i}]"), root.clone())));
+        }
+        if let Some(path) = self.discovery.as_ref().and_then(|discovery| discovery.trust_anchor.clone()) {
+            files.push(("discovery.trust_anchor".into(), path));
+        }
+        let unreadable = |(key, path): (String, PathBuf)| {
+            let error = std::fs::File::open(&path).err()?;
+            let remedy = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => "let the user that runs roamgate read it",
+                _ => "correct the path, or put the file there",
+            };
+            let reason = format!("cannot read {}: {error}", path.display());
+            Some(Refusal { key, reason, remedy: remedy.into() })
+        };
+        files.into_iter().filter_map(unreadable).collect()
+    }
+}
+
+/// 000000 and 000001 are for experiments and private networks (TS002 table 2).
+fn is_nobodys(net_id: NetId) -> bool {
+    matches!(net_id.to_msb(), [0, 0, 0 | 1])
+}
+
+fn overlap(a: JoinEuiRange, b: JoinEuiRange) -> bool {
+    a.contains(b.prefix()) || b.contains(a.prefix())
+}
+
+fn is_pin(pin: &str) -> bool {
+    use base64::Engine;
+    let digest =
+        pin.strip_prefix("sha256/").map(|text| base64::engine::general_purpose::STANDARD.decode(text));
+    matches!(digest, Some(Ok(bytes)) if bytes.len() == 32)
+}

@@ -1,0 +1,289 @@
+//! Reading: the file, then the environment; and what to say when something in them is wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::check::Refusal;
+use super::place::{
+    in_file, is_said, join, line_and_column, path_at, segments, variable_for, variable_inside,
+};
+use super::{Config, DEFAULT_PATH};
+
+/// Variables that override a key begin so: `ROAMGATE__STORE__DURABILITY`.
+const PREFIX: &str = "ROAMGATE__";
+
+/// Something wrong, and where it was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where.
+    pub place: Place,
+    /// Path of the key, empty where the text is no TOML.
+    pub key: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The file; line and column count from 1.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Line.
+        line: usize,
+        /// Column, in characters.
+        column: usize,
+    },
+    /// An environment variable.
+    Variable(String),
+    /// Nowhere: the default, or something missing.
+    Default,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::File { path, line, column } => write!(to, "{}:{line}:{column}: ", path.display())?,
+            Place::Variable(name) => write!(to, "environment variable {name}: ")?,
+            Place::Default => {}
+        }
+        if !self.key.is_empty() {
+            write!(to, "{}: ", self.key)?;
+        }
+        write!(to, "{}\n  remedy: {}", self.reason, self.remedy)
+    }
+}
+
+/// Why there is no configuration. The operator's move; exit code 78.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}\n  remedy: {}", read_remedy(source))]
+    Read {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file was read and is wrong.
+    #[error("{}", problems(.0))]
+    Wrong(Vec<Problem>),
+}
+
+fn read_remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "correct the path; `roamgate config init -c FILE` writes a file to start from"
+        }
+        std::io::ErrorKind::PermissionDenied => "run as the user that owns it (often `sudo -u roamgate`)",
+        _ => "the configuration is one text file in UTF-8",
+    }
+}
+
+fn problems(all: &[Problem]) -> String {
+    all.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// A configuration and where it came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// The file that was read.
+    pub path: Option<PathBuf>,
+    /// Variables that override it, by key.
+    pub variables: BTreeMap<String, String>,
+    text: String,
+}
+
+impl Loaded {
+    /// Refusals with the place where the value was said.
+    pub fn problems(&self, refusals: Vec<Refusal>) -> Vec<Problem> {
+        let place = |refusal: Refusal| {
+            let path = segments(&refusal.key);
+            let place = self.place(&path);
+            Problem { place, key: refusal.key, reason: refusal.reason, remedy: refusal.remedy }
+        };
+        refusals.into_iter().map(place).collect()
+    }
+
+    /// Itself, if nothing is wrong that [`Config::check`] or [`Config::check_files`] finds.
+    pub fn checked(self) -> Result<Loaded, ConfigError> {
+        let mut refusals = self.config.check();
+        refusals.extend(self.config.check_files());
+        if refusals.is_empty() { Ok(self) } else { Err(ConfigError::Wrong(self.problems(refusals))) }
+    }
+
+    fn place(&self, path: &[String]) -> Place {
+        if let Some(name) = variable_for(&self.variables, path) {
+            return Place::Variable(name);
+        }
+        in_file(self.path.as_deref(), &self.text, path)
+    }
+}
+
+/// Read and understand the configuration: the named file, else the one at [`DEFAULT_PATH`] where there
+/// is one, else the standalone hotspot; then the overrides in `environment`. Does not check
+/// combinations: that is [`Loaded::checked`].
+pub fn load(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded, ConfigError> {
+    let path = match file {
+        Some(path) => Some(path.to_path_buf()),
+        None => Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()),
+    };
+    let text = match &path {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?,
+        None => String::new(),
+    };
+    parse(path, text, environment)
+}
+
+/// [`load`] without touching a disk: `path` is for messages.
+pub fn parse(
+    path: Option<PathBuf>,
+    text: String,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded, ConfigError> {
+    let file = path.as_deref();
+    let mut table: toml::Table =
+        toml::from_str(&text).map_err(|error| wrong(file, &text, &BTreeMap::new(), &text, &error))?;
+    let overrides: Vec<(String, String)> = environment
+        .filter(|(name, _)| name.starts_with(PREFIX))
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .collect();
+    if overrides.is_empty() {
+        let config =
+            toml::from_str(&text).map_err(|error| wrong(file, &text, &BTreeMap::new(), &text, &error))?;
+        return Ok(Loaded { config, path, variables: BTreeMap::new(), text });
+    }
+    let mut variables = BTreeMap::new();
+    for (name, value) in &overrides {
+        let keys: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+        put(&mut table, &keys, typed(value)).map_err(|reason| {
+            ConfigError::Wrong(vec![Problem {
+                place: Place::Variable(name.clone()),
+                key: join(&keys),
+                reason,
+                remedy: "ROAMGATE__SECTION__KEY sets one key of one section".into(),
+            }])
+        })?;
+        variables.insert(join(&keys), name.clone());
+    }
+    let mut stringly = BTreeSet::new();
+    loop {
+        // Written and read again, so that an error tells where it is.
+        let merged = toml::to_string(&table).map_err(|error| {
+            let reason = error.to_string();
+            ConfigError::Wrong(vec![Problem {
+                place: Place::Default,
+                key: String::new(),
+                reason,
+                remedy: "correct the environment variables".into(),
+            }])
+        })?;
+        let error = match toml::from_str(&merged) {
+            Ok(config) => return Ok(Loaded { config, path, variables, text }),
+            Err(error) => error,
+        };
+        // 000001 or 1700 may have been meant as text: where a value does not fit, its text is tried once.
+        let culprit = error.span().map(|span| path_at(&merged, &span)).unwrap_or_default();
+        let retry = variable_for(&variables, &culprit).filter(|name| stringly.insert(name.clone()));
+        let Some((name, value)) = retry.and_then(|name| overrides.iter().find(|(n, _)| *n == name)) else {
+            return Err(wrong(file, &text, &variables, &merged, &error));
+        };
+        let keys: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+        let text_form = toml::Value::String(value.clone());
+        if typed(value) == text_form || put(&mut table, &keys, text_form).is_err() {
+            return Err(wrong(file, &text, &variables, &merged, &error));
+        }
+    }
+}
+
+/// The value of a variable: TOML where it is TOML, else text.
+fn typed(value: &str) -> toml::Value {
+    let line = format!("value = {value}");
+    let parsed = toml::from_str::<toml::Table>(&line).ok().filter(|table| table.len() == 1);
+    let value_of = |mut table: toml::Table| table.remove("value");
+    parsed.and_then(value_of).unwrap_or_else(|| toml::Value::String(value.into()))
+}
+
+fn put(table: &mut toml::Table, keys: &[String], value: toml::Value) -> Result<(), String> {
+    let [first, rest @ ..] = keys else { return Err("names no key".into()) };
+    if first.is_empty() {
+        return Err("names no key".into());
+    }
+    if rest.is_empty() {
+        table.insert(first.clone(), value);
+        return Ok(());
+    }
+    let inner = table.entry(first.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    match inner {
+        toml::Value::Table(inner) => put(inner, rest, value),
+        toml::Value::Array(items) => {
+            let index = rest.first().and_then(|index| index.parse::<usize>().ok());
+            match (index.and_then(|index| items.get_mut(index)), rest.get(1..)) {
+                (Some(toml::Value::Table(inner)), Some(rest)) => put(inner, rest, value),
+                (Some(item), Some([])) => {
+                    *item = value;
+                    Ok(())
+                }
+                _ => Err(format!("{first} is a list of {}: name one by its number, from 0", items.len())),
+            }
+        }
+        _ => Err(format!("{first} is a value and has no keys inside")),
+    }
+}
+
+/// What toml says, as a problem with a place and a remedy. `read` is the text that was read: the file
+/// itself or the file with its overrides.
+fn wrong(
+    file: Option<&Path>,
+    text: &str,
+    variables: &BTreeMap<String, String>,
+    read: &str,
+    error: &toml::de::Error,
+) -> ConfigError {
+    let span = error.span();
+    let path = span.as_ref().map(|span| path_at(read, span)).unwrap_or_default();
+    let place = match (variable_for(variables, &path), file, &span) {
+        (Some(name), ..) => Place::Variable(name),
+        (None, Some(file), Some(span)) if variables.is_empty() => {
+            let (line, column) = line_and_column(text, span.start);
+            Place::File { path: file.into(), line, column }
+        }
+        _ if is_said(text, &path) => in_file(file, text, &path),
+        _ => variable_inside(variables, &path).map_or_else(|| in_file(file, text, &path), Place::Variable),
+    };
+    let reason = error.message().trim().replace('\n', "; ");
+    ConfigError::Wrong(vec![Problem {
+        place,
+        key: join(&path),
+        remedy: remedy_for(&reason, &path).into(),
+        reason,
+    }])
+}
+
+fn remedy_for(reason: &str, path: &[String]) -> &'static str {
+    let identity = path.iter().any(|key| key == "identity");
+    if identity && reason.starts_with("missing field") {
+        "a certificate chain and its key come together: identity = { chain = \"...\", key = \"...\" }"
+    } else if reason.starts_with("unknown field") || reason.starts_with("unknown variant") {
+        "check the spelling; `roamgate config show` prints every key with its value"
+    } else if reason.starts_with("missing field") {
+        "add it; `roamgate config init` writes a file that explains every key"
+    } else if reason.starts_with("invalid type") {
+        "`roamgate config show` prints how such a value is written"
+    } else if path.is_empty() {
+        "correct the line: the file is TOML (https://toml.io)"
+    } else {
+        "correct the value"
+    }
+}

@@ -1,0 +1,284 @@
+//! The configuration: one TOML file, environment overrides, defaults; loaded, checked, explained.
+//!
+//! Each room owns its section; this file puts them together and holds what concerns more than one room.
+//! A wrong value stops the start and names key, line, reason and remedy. No file at all is a working
+//! standalone hotspot.
+
+mod check;
+mod load;
+mod place;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lorawan::{NetId, Region};
+use crate::{discovery, js, partners, radio};
+
+pub use check::Refusal;
+pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
+pub use standin::{backend, store};
+
+/// Where the file is when none is named.
+pub const DEFAULT_PATH: &str = "/etc/roamgate/roamgate.toml";
+
+/// The sections in the order in which a person reads them.
+const SECTIONS: [&str; 8] =
+    ["network", "store", "radio", "backend", "discovery", "roaming", "join_server", "control"];
+
+/// Everything that can be configured. The default is the standalone hotspot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Who we are.
+    pub network: Network,
+    /// State at rest.
+    pub store: store::Config,
+    /// Radio heads and packet forwarders.
+    pub radio: Vec<radio::Config>,
+    /// The two ends of TS002. Absent: no partner can be asked or answered.
+    pub backend: Option<backend::Config>,
+    /// How partners are found. Absent: only by `server` of their entries.
+    pub discovery: Option<discovery::Config>,
+    /// Who may roam how.
+    pub roaming: partners::Config,
+    /// Our join server.
+    pub join_server: js::config::Config,
+    /// The command line's door to a running daemon.
+    pub control: control::Config,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            network: Network::default(),
+            store: store::Config::default(),
+            radio: vec![radio::Config::default()],
+            backend: None,
+            discovery: None,
+            roaming: partners::Config::default(),
+            join_server: js::config::Config::default(),
+            control: control::Config::default(),
+        }
+    }
+}
+
+/// Section `[network]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Networks whose devices are ours; the first is the one we allocate addresses from.
+    pub net_ids: NetIds,
+    /// Channel plan.
+    pub region: Region,
+    /// What this node is.
+    pub roles: Roles,
+    /// Allow NetIDs 000000 and 000001 to roam: they belong to nobody.
+    pub experimental: bool,
+}
+
+impl Default for Network {
+    fn default() -> Network {
+        Network {
+            net_ids: NetIds(vec![NetId::from_msb([0, 0, 0])]),
+            region: Region::eu868(),
+            roles: Roles::default(),
+            experimental: false,
+        }
+    }
+}
+
+/// At least one NetID.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<NetId>")]
+pub struct NetIds(Vec<NetId>);
+
+impl NetIds {
+    /// The network that addresses are allocated from.
+    pub fn first(&self) -> NetId {
+        // never empty: `try_from` is the only way to make one
+        self.0.first().copied().unwrap_or(NetId::from_msb([0, 0, 0]))
+    }
+    /// All, the first first.
+    pub fn all(&self) -> &[NetId] {
+        &self.0
+    }
+    /// Whether a network is ours.
+    pub fn contains(&self, net_id: NetId) -> bool {
+        self.0.contains(&net_id)
+    }
+}
+
+impl TryFrom<Vec<NetId>> for NetIds {
+    type Error = &'static str;
+    fn try_from(net_ids: Vec<NetId>) -> Result<NetIds, &'static str> {
+        if net_ids.is_empty() { Err("net_ids must name at least one NetID") } else { Ok(NetIds(net_ids)) }
+    }
+}
+
+impl From<NetId> for NetIds {
+    fn from(net_id: NetId) -> NetIds {
+        NetIds(vec![net_id])
+    }
+}
+
+/// A role of TS002.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Forwarding network server.
+    Fns,
+    /// Serving network server.
+    Sns,
+    /// Home network server.
+    Hns,
+    /// Join server.
+    Js,
+    /// Application server.
+    As,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
+            Role::Fns => "fns",
+            Role::Sns => "sns",
+            Role::Hns => "hns",
+            Role::Js => "js",
+            Role::As => "as",
+        })
+    }
+}
+
+/// At least one role; by default all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeSet<Role>")]
+pub struct Roles(BTreeSet<Role>);
+
+impl Roles {
+    /// Whether this node is that.
+    pub fn has(&self, role: Role) -> bool {
+        self.0.contains(&role)
+    }
+    /// All, in the order of an uplink.
+    pub fn iter(&self) -> impl Iterator<Item = Role> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl Default for Roles {
+    fn default() -> Roles {
+        Roles([Role::Fns, Role::Sns, Role::Hns, Role::Js, Role::As].into())
+    }
+}
+
+impl TryFrom<BTreeSet<Role>> for Roles {
+    type Error = &'static str;
+    fn try_from(roles: BTreeSet<Role>) -> Result<Roles, &'static str> {
+        if roles.is_empty() { Err("roles must name at least one role") } else { Ok(Roles(roles)) }
+    }
+}
+
+/// Section `[control]`.
+pub mod control {
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Serialize};
+
+    /// Section `[control]`.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    pub struct Config {
+        /// The Unix socket; `control.sock` in the data folder where none is named.
+        pub socket: Option<PathBuf>,
+    }
+}
+
+impl Config {
+    /// Where the control socket is.
+    pub fn control_socket(&self) -> PathBuf {
+        self.control.socket.clone().unwrap_or_else(|| self.store.folder().join("control.sock"))
+    }
+
+    /// Everything with its defaults, as a file that would be read the same.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let mut whole = self.clone();
+        whole.control.socket = Some(whole.control_socket());
+        let mut all = toml::Table::try_from(whole)?;
+        let mut text = String::new();
+        for name in SECTIONS {
+            if let Some(section) = all.remove(name) {
+                if !text.is_empty() {
+                    text.push('\n');
+                }
+                text.push_str(&toml::to_string(&toml::Table::from_iter([(name.to_string(), section)]))?);
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// Sections of rooms that are not built yet.
+mod standin {
+    pub mod store {
+        use std::path::PathBuf;
+
+        use serde::{Deserialize, Serialize};
+
+        /// Section `[store]`.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Config {
+            /// `sqlite:PATH`.
+            pub url: String,
+        }
+
+        impl Default for Config {
+            fn default() -> Config {
+                Config { url: "sqlite:roamgate-data/roamgate.db".into() }
+            }
+        }
+
+        impl Config {
+            /// The data folder.
+            pub fn folder(&self) -> PathBuf {
+                let path = PathBuf::from(self.url.trim_start_matches("sqlite:"));
+                path.parent().map(PathBuf::from).unwrap_or_default()
+            }
+        }
+    }
+
+    pub mod backend {
+        use std::net::SocketAddr;
+        use std::path::PathBuf;
+
+        use serde::{Deserialize, Serialize};
+
+        /// Section `[backend]`.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Config {
+            /// Where partners reach us.
+            pub listen: SocketAddr,
+            /// What we show them.
+            pub identity: Identity,
+            /// Whom we believe.
+            #[serde(default)]
+            pub roots: Vec<PathBuf>,
+        }
+
+        /// A certificate and its key: both or neither.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Identity {
+            /// Leaf and intermediates, PEM.
+            pub chain: PathBuf,
+            /// PEM.
+            pub key: PathBuf,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What a person sees when the configuration is wrong, and that a right one is read as it is written.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::lorawan::JoinEuiRange;
+
+fn read(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    parse(Some("r.toml".into()), text.into(), variables)
+}
+
+fn error(text: &str, variables: &[(&str, &str)]) -> String {
+    let refused = |loaded: Loaded| match loaded.problems(loaded.config.check()) {
+        none if none.is_empty() => panic!("{text} was taken"),
+        some => ConfigError::Wrong(some),
+    };
+    read(text, variables).map_or_else(|error| error, refused).to_string()
+}
+
+#[test]
+fn a_wrong_file_is_refused_with_line_column_key_and_reason() {
+    let table = [
+        ("[network\n", "r.toml:1:9: ", "unclosed table"),
+        ("[network]\nregion = \"EU86\"\n", "r.toml:2:10: network.region: ", "no region of RP002"),
+        ("[network]\n\nnet_id = [\"C00ABC\"]\n", "r.toml:3:1: network.net_id: ", "unknown field `net_id`"),
+        (
+            "[network]\nnet_ids = [\"C00ABC\", \"C00AB\"]\n",
+            "r.toml:2:11: network.net_ids: ",
+            "6 hexadecimal digits",
+        ),
+        ("[network]\nnet_ids = []\n", "r.toml:2:11: network.net_ids: ", "at least one NetID"),
+        ("[network]\nroles = [\"gns\"]\n", "r.toml:2:10: network.roles[0]: ", "unknown variant `gns`"),
+        ("[netwrok]\n", "r.toml:1:2: netwrok: ", "unknown field `netwrok`"),
+        (
+            "\n[roaming.default]\npassive = { start = 1 }\n",
+            "r.toml:3:21: roaming.default.passive.start: ",
+            "invalid type",
+        ),
+        ("[join_server]\nauthorise = \"all\"\n", "r.toml:2:13: join_server.authorise: ", "not \"all\""),
+        (
+            "[join_server]\njoin_euis = [\"70B3D57ED0000001/40\"]\n",
+            "r.toml:2:13: join_server.join_euis: ",
+            "digits behind its first 40 bits",
+        ),
+        (
+            "[backend]\nlisten = \"[::]:443\"\nidentity = { chain = \"c.pem\" }\n",
+            "r.toml:3:12: backend.identity: ",
+            "missing field `key`",
+        ),
+    ];
+    for (text, place, reason) in table {
+        let error = error(text, &[]);
+        assert!(error.starts_with(place) && error.contains(reason), "{text}: {error}");
+        assert!(error.contains("\n  remedy: "), "{error}");
+    }
+}
+
+const BACKEND: &str = "[backend]\nlisten = \"[::]:443\"\nidentity = { chain = \"c.pem\", key = \"k.pem\" }\nroots = [\"r.pem\"]\n";
+const DISCOVERY: &str = "[discovery]\njoin_eui_suffix = \"j.example\"\nnet_id_suffix = \"n.example\"\n";
+const ROAMING: &str = "[roaming.default]\npassive = { start = true, activation = true }\n";
+
+#[test]
+fn what_cannot_be_together_is_refused_at_its_line() {
+    let ours = "[network]\nnet_ids = [\"C00ABC\"]\n[join_server]\njoin_euis = [\"0000000000000001\"]\n";
+    let whole = [ours, BACKEND, DISCOVERY, ROAMING].concat();
+    assert_eq!(read(&whole, &[]).unwrap().config.check(), []);
+    let partner = "[[roaming.partner]]\nnet_id = \"60050A\"\npassive = { start = true }\n";
+    let table = [
+        (whole.replace("C00ABC", "000001"), "r.toml:2:12: network.net_ids[0]: ", "belongs to nobody"),
+        (whole.replace("\"C00ABC\"", "\"C00ABC\", \"C00ABC\""), "r.toml:2:22: network.net_ids[1]: ", "twice"),
+        ([ours, DISCOVERY, ROAMING].concat(), "r.toml:8:2: roaming: ", "no [backend]"),
+        ([ours, BACKEND, ROAMING].concat(), "r.toml:9:1: roaming.default: ", "no [discovery]"),
+        ([ours, BACKEND, partner].concat(), "r.toml:10:10: roaming.partner[0].net_id: ", "no way to find"),
+        (whole.clone() + partner + partner, "r.toml:18:10: roaming.partner[1].net_id: ", "two entries"),
+        (whole.clone() + &partner.replace("60050A", "C00ABC"), "r.toml:15:10: ", "is our own"),
+        (whole.clone() + partner + "server = \"http://x\"\n", "r.toml:17:10: ", "no https:// address"),
+        (whole.clone() + partner + "pin = \"sha256/AAAA\"\n", "r.toml:17:7: ", "32 bytes"),
+        (whole.replace("roots = [\"r.pem\"]", "roots = []"), "r.toml:8:9: backend.roots: ", "no roots"),
+        (whole.replace("[\"0000000000000001\"]", "[]"), "r.toml:4:13: join_server.join_euis: ", "visitor"),
+        (
+            whole.replace("\"0000000000000001\"", "\"0000000000000001\", \"0000000000000000/8\""),
+            "r.toml:4:34: join_server.join_euis[1]: ",
+            "in common",
+        ),
+        ("[network]\nroles = [\"fns\"]\n".into(), "r.toml:2:9: network.roles: ", "single frame"),
+        (
+            "[[radio]]\nkind = \"semtech-udp\"\nlisten = \"0.0.0.0:1700\"\n".repeat(2),
+            "r.toml:6:10: radio[1].listen: ",
+            "same address",
+        ),
+    ];
+    for (text, place, reason) in table {
+        let error = error(&text, &[]);
+        assert!(error.contains(place) && error.contains(reason), "{text}: {error}");
+    }
+    let experiment = whole.replace("[\"C00ABC\"]", "[\"000001\"]\nexperimental = true");
+    assert_eq!(read(&experiment, &[]).unwrap().config.check(), []);
+}
+
+#[test]
+fn no_file_is_a_standalone_hotspot() {
+    let config = parse(None, String::new(), std::iter::empty()).unwrap().config;
+    assert_eq!(config.check(), []);
+    assert!(!config.roaming.roams() && config.backend.is_none());
+    assert_eq!(config.network.net_ids.first().to_string(), "000000");
+    assert_eq!(config.control_socket(), PathBuf::from("roamgate-data/control.sock"));
+    assert_eq!(config.radio.len(), 1);
+    assert_eq!(config.to_toml().unwrap(), Config::default().to_toml().unwrap());
+}
+
+#[test]
+fn a_variable_overrides_a_key_and_takes_its_type() {
+    let text = "[network]\nnet_ids = [\"C00ABC\"]\n[[roaming.partner]]\nnet_id = \"60050A\"\n";
+    let loaded = read(
+        text,
+        &[
+            ("ROAMGATE__NETWORK__NET_IDS", "[\"000013\", \"C00ABC\"]"),
+            ("ROAMGATE__NETWORK__EXPERIMENTAL", "true"),
+            ("ROAMGATE__CONTROL__SOCKET", "/run/x.sock"),
+            // an integer to TOML, text to us
+            ("ROAMGATE__ROAMING__PARTNER__0__NET_ID", "600511"),
+            ("ROAMGATE__BACKEND__LISTEN", "127.0.0.1:443"),
+            ("ROAMGATE__BACKEND__IDENTITY__CHAIN", "c.pem"),
+            ("ROAMGATE__BACKEND__IDENTITY__KEY", "k.pem"),
+            ("ROAMGATE_OTHER", "no"),
+            ("PATH", "no"),
+        ],
+    );
+    let config = loaded.unwrap().config;
+    assert_eq!(config.network.net_ids.first().to_string(), "000013");
+    assert!(config.network.experimental);
+    assert_eq!(config.control_socket(), PathBuf::from("/run/x.sock"));
+    assert_eq!(config.roaming.partner[0].net_id.to_string(), "600511");
+    assert_eq!(config.backend.unwrap().identity.key, PathBuf::from("k.pem"));
+}
+
+#[test]
+fn a_wrong_variable_is_named_and_the_file_keeps_its_lines() {
+    let text = "[network]\nregion = \"EU868\"\n";
+    let table = [
+        (
+            "ROAMGATE__NETWORK__REGION",
+            "XX",
+            "environment variable ROAMGATE__NETWORK__REGION: network.region: ",
+        ),
+        ("ROAMGATE__NETWRK__REGION", "XX", "environment variable ROAMGATE__NETWRK__REGION: netwrk: "),
+        ("ROAMGATE__NETWORK__REGION__X", "1", "environment variable ROAMGATE__NETWORK__REGION__X: "),
+        ("ROAMGATE__", "1", "environment variable ROAMGATE__: "),
+    ];
+    for (name, value, begin) in table {
+        let error = error(text, &[(name, value)]);
+        assert!(error.starts_with(begin), "{error}");
+    }
+    let error = error("[network]\n\nregion = \"XX\"\n", &[("ROAMGATE__NETWORK__EXPERIMENTAL", "true")]);
+    assert!(error.starts_with("r.toml:3:10: network.region: "), "{error}");
+}
+
+#[test]
+fn a_refusal_names_the_variable_that_caused_it() {
+    let text = ["[join_server]\njoin_euis = [\"0000000000000001\"]\n", BACKEND, DISCOVERY, ROAMING].concat();
+    let error = error(&text, &[("ROAMGATE__NETWORK__NET_IDS", "[\"000001\"]")]);
+    assert!(
+        error.starts_with("environment variable ROAMGATE__NETWORK__NET_IDS: network.net_ids[0]: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn files_that_are_not_there_are_named_with_their_line() {
+    let loaded = read(BACKEND, &[]).unwrap();
+    let error = loaded.checked().unwrap_err().to_string();
+    assert!(error.contains("r.toml:3:22: backend.identity.chain: cannot read c.pem"), "{error}");
+    assert!(error.contains("r.toml:4:10: backend.roots[0]: cannot read r.pem"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn what_show_prints_is_read_the_same(
+        net_ids in prop::collection::vec(0_u32..0x100_0000, 1..4),
+        partner in 0_u32..0x100_0000,
+        flags in any::<[bool; 5]>(),
+        join_eui: u64,
+        socket in "[a-z\"\\\\ #]{1,12}",
+    ) {
+        let [experimental, start, activation, backend, default] = flags;
+        let passive = partners::Passive { start, activation };
+        let mut config = Config::default();
+        config.network.net_ids = NetIds(net_ids.into_iter().filter_map(NetId::new).collect());
+        config.network.experimental = experimental;
+        config.roaming.default = default.then(|| partners::Rules { passive: passive.clone() });
+        let entry = format!("net_id = \"{partner:06X}\"\npin = \"x\"");
+        let mut entry: partners::Partner = toml::from_str(&entry).unwrap();
+        entry.passive = passive;
+        config.roaming.partner.push(entry);
+        config.backend = backend.then(|| toml::from_str::<Config>(BACKEND).unwrap().backend.unwrap());
+        let range = JoinEuiRange::from(crate::lorawan::JoinEui::from_msb(join_eui.to_be_bytes()));
+        config.join_server.join_euis.push(range);
+        config.control.socket = Some(socket.into());
+        let text = config.to_toml().unwrap();
+        let again = read(&text, &[]).unwrap().config;
+        prop_assert_eq!(again.to_toml().unwrap(), text);
+        prop_assert_eq!(format!("{again:?}"), format!("{config:?}"));
+    }
+
+    #[test]
+    fn any_text_is_a_configuration_or_an_error(text in "[\\[\\]a-z=\"{}., \n0-9_#]{0,80}", value: String) {
+        let _ = read(&text, &[]);
+        let _ = read(&text, &[("ROAMGATE__NETWORK__REGION", &value)]);
+    }
+}

@@ -1,0 +1,336 @@
+//! The local control socket: the command line's door to a running daemon.
+//!
+//! Owns the router and the JSON that it speaks, over a Unix socket now, as REST API of the dashboard
+//! later, and the client for it. Acts on an [`Operator`] alone; who that is (a running node, or the store while no daemon
+//! runs) it does not know.
+
+mod client;
+mod router;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::backend::door::{Boxed, Commit, StoreError};
+use crate::backend::message::MacVersion;
+use crate::clock::Clock;
+use crate::hns;
+use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
+
+pub use client::{Client, ClientError};
+pub use router::router;
+pub use socket::{Socket, SocketError};
+
+/// Downlinks that may wait for one device.
+pub const QUEUE_LIMIT: usize = 64;
+
+/// The longest FRMPayload of any region and data rate, in bytes.
+pub const PAYLOAD_LIMIT: usize = 242;
+
+/// What an operator may do. Implemented by the running node and by the store alone.
+pub trait Operator: Send + Sync {
+    /// How the node is.
+    fn status(&self) -> Boxed<'_, Result<Status, OperatorError>>;
+    /// Make a device ours: its home network and its root keys.
+    fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<(), OperatorError>>;
+    /// All devices, by DevEUI.
+    fn devices(&self) -> Boxed<'_, Result<Vec<DeviceView>, OperatorError>>;
+    /// One device; [`OperatorError::NoDevice`] where there is none.
+    fn device(&self, dev_eui: DevEui) -> Boxed<'_, Result<hns::Device, OperatorError>>;
+    /// Forget a device, its keys and its sessions.
+    fn remove_device(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>>;
+    /// Put a downlink into a device's queue (see [`enqueue`] for the decision).
+    fn enqueue(&self, dev_eui: DevEui, item: hns::QueueItem) -> Boxed<'_, Result<(), OperatorError>>;
+}
+
+/// Why an operator did not get it. Each says whose move it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OperatorError {
+    /// The operator's move.
+    #[error("no device with DevEUI {0}")]
+    NoDevice(DevEui),
+    /// The operator's move.
+    #[error("a device with DevEUI {0} is here already")]
+    Exists(DevEui),
+    /// The operator's move: wait for the device, or remove it and add it again.
+    #[error("{QUEUE_LIMIT} downlinks wait for DevEUI {0} already")]
+    QueueFull(DevEui),
+    /// The operator's move: a value that cannot be.
+    #[error("{reason}")]
+    Invalid {
+        /// What is wrong.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The machine's: disk full, damaged file.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<StoreError> for OperatorError {
+    fn from(error: StoreError) -> OperatorError {
+        OperatorError::Failed(error.to_string())
+    }
+}
+
+impl OperatorError {
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            OperatorError::NoDevice(_) => "`roamgate device list` shows those that are here".into(),
+            OperatorError::Exists(dev_eui) => {
+                format!("`roamgate device show {dev_eui}` shows it; remove it first to add it anew")
+            }
+            OperatorError::QueueFull(_) => {
+                "wait for the device's next uplinks: each takes one downlink along".into()
+            }
+            OperatorError::Invalid { remedy, .. } => remedy.clone(),
+            OperatorError::Failed(_) => "look at the log, and at the disk's free space".into(),
+        }
+    }
+}
+
+/// A device to be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDevice {
+    /// Identity.
+    pub dev_eui: DevEui,
+    /// Its join server.
+    pub join_eui: JoinEui,
+    /// AppKey: the only root key of a 1.0.x device.
+    pub app_key: Key,
+    /// The operator's word for it, may be empty.
+    pub name: String,
+    /// LoRaWAN version of the device.
+    pub mac_version: MacVersion,
+    /// May activate and talk through other networks.
+    pub roaming: bool,
+}
+
+/// How a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// Ours, the first the one we allocate from.
+    pub net_ids: Vec<NetId>,
+    /// Region of RP002.
+    pub region: String,
+    /// Roles of TS002, small letters.
+    pub roles: Vec<String>,
+    /// Whether anything roams.
+    pub roaming: bool,
+    /// Seconds since the start; absent where no daemon runs.
+    pub uptime: Option<u64>,
+    /// What each radio is, one line each.
+    pub radios: Vec<String>,
+    /// Radio heads online.
+    pub heads: usize,
+    /// Devices whose home we are.
+    pub devices: usize,
+}
+
+/// May this downlink wait for the device? The decision for [`Operator::enqueue`]; may run twice.
+pub fn enqueue(
+    dev_eui: DevEui,
+    device: &mut Option<hns::Device>,
+    item: &hns::QueueItem,
+) -> (Result<(), OperatorError>, Commit) {
+    let Some(device) = device else { return (Err(OperatorError::NoDevice(dev_eui)), Commit::Nothing) };
+    if device.queue.len() >= QUEUE_LIMIT {
+        return (Err(OperatorError::QueueFull(dev_eui)), Commit::Nothing);
+    }
+    device.queue.push(item.clone());
+    (Ok(()), Commit::Durable)
+}
+
+/// A device as JSON. No keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// Identity.
+    pub dev_eui: DevEui,
+    /// Its join server.
+    pub join_eui: JoinEui,
+    /// The operator's word for it.
+    pub name: String,
+    /// LoRaWAN version.
+    pub mac_version: String,
+    /// May activate and talk at all.
+    pub enabled: bool,
+    /// May activate and talk through other networks.
+    pub roaming: bool,
+    /// Address of the newest activation.
+    pub dev_addr: Option<DevAddr>,
+    /// When that was: RFC 3339, UTC.
+    pub joined: Option<String>,
+    /// The newest uplink's counter.
+    pub fcnt_up: Option<u32>,
+    /// When the last uplink came: RFC 3339, UTC.
+    pub last_seen: Option<String>,
+    /// NetID through which it came, where that was not ours.
+    pub last_via: Option<NetId>,
+    /// Downlinks that wait.
+    pub waiting: usize,
+}
+
+impl From<&hns::Device> for DeviceView {
+    fn from(device: &hns::Device) -> DeviceView {
+        let newest = device.activations.last();
+        DeviceView {
+            dev_eui: device.dev_eui,
+            join_eui: device.join_eui,
+            name: device.name.clone(),
+            mac_version: device.mac_version.to_string(),
+            enabled: device.enabled,
+            roaming: device.roaming,
+            dev_addr: newest.map(|activation| activation.dev_addr),
+            joined: newest.and_then(|activation| date(activation.created)),
+            fcnt_up: newest.and_then(|activation| activation.fcnt_up),
+            last_seen: device.last_seen.and_then(date),
+            last_via: device.last_via,
+            waiting: device.queue.len(),
+        }
+    }
+}
+
+fn date(unix: u64) -> Option<String> {
+    let timestamp = Timestamp::from_second(i64::try_from(unix).ok()?).ok()?;
+    Some(timestamp.to_string())
+}
+
+/// A downlink as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownlinkView {
+    /// A UUID.
+    pub id: String,
+    /// 1 to 223.
+    pub f_port: u8,
+    /// Hexadecimal.
+    pub payload: String,
+    /// Wants the device's acknowledgement.
+    pub confirmed: bool,
+    /// Sent with this FCntDown and not acknowledged yet.
+    pub sent_as: Option<u32>,
+    /// How often it was sent.
+    pub attempts: u32,
+}
+
+impl From<&hns::QueueItem> for DownlinkView {
+    fn from(item: &hns::QueueItem) -> DownlinkView {
+        DownlinkView {
+            id: item.id.clone(),
+            f_port: item.f_port,
+            payload: hex::encode_upper(&item.payload),
+            confirmed: item.confirmed,
+            sent_as: item.sent_as,
+            attempts: item.attempts,
+        }
+    }
+}
+
+/// Body of `POST /v1/devices`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddDevice {
+    /// Identity.
+    pub dev_eui: DevEui,
+    /// Its join server.
+    pub join_eui: JoinEui,
+    /// 32 hexadecimal digits.
+    pub app_key: String,
+    /// The operator's word for it.
+    #[serde(default)]
+    pub name: String,
+    /// `1.0.4` where none is given.
+    pub mac_version: Option<String>,
+    /// `true` where nothing is said.
+    pub roaming: Option<bool>,
+}
+
+/// Body of `POST /v1/devices/{dev_eui}/queue`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddDownlink {
+    /// 1 to 223.
+    pub f_port: u8,
+    /// Hexadecimal.
+    pub payload: String,
+    /// Wants the device's acknowledgement.
+    #[serde(default)]
+    pub confirmed: bool,
+}
+
+/// Every answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What is wrong.
+    pub error: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl AddDevice {
+    fn check(self) -> Result<NewDevice, OperatorError> {
+        let text = Zeroizing::new(self.app_key);
+        let app_key = text.trim().parse().map_err(|e: crate::lorawan::key::KeyError| {
+            invalid(format!("AppKey: {e}"), "the maker of the device gives it along with the DevEUI")
+        })?;
+        let version = self.mac_version.as_deref().unwrap_or("1.0.4");
+        let mac_version = match version.parse() {
+            Ok(MacVersion::V1_1) => Err("LoRaWAN 1.1 devices are not served yet".to_string()),
+            Ok(version) => Ok(version),
+            Err(error) => Err(format!("{error}")),
+        };
+        let mac_version = mac_version.map_err(|reason| {
+            invalid(reason, "one of 1.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4; the data sheet tells")
+        })?;
+        if self.name.chars().count() > 100 || self.name.chars().any(char::is_control) {
+            return Err(invalid("the name is too long or has control characters", "100 characters at most"));
+        }
+        let roaming = self.roaming.unwrap_or(true);
+        let (dev_eui, join_eui, name) = (self.dev_eui, self.join_eui, self.name);
+        Ok(NewDevice { dev_eui, join_eui, app_key, name, mac_version, roaming })
+    }
+}
+
+impl AddDownlink {
+    fn check(self, clock: &Clock) -> Result<hns::QueueItem, OperatorError> {
+        let AddDownlink { f_port, payload, confirmed } = self;
+        if !(1..=223).contains(&f_port) {
+            return Err(invalid(format!("FPort {f_port} is not for applications"), "use 1 to 223"));
+        }
+        let payload = hex::decode(payload.trim()).map_err(|error| {
+            invalid(format!("the payload is not hexadecimal: {error}"), "two digits a byte")
+        })?;
+        if payload.len() > PAYLOAD_LIMIT {
+            return Err(invalid(
+                format!("{} bytes are more than any data rate carries ({PAYLOAD_LIMIT})", payload.len()),
+                "send it in parts; 51 bytes pass at every data rate of EU868",
+            ));
+        }
+        Ok(hns::QueueItem {
+            id: uuid(clock.random()),
+            f_port,
+            payload,
+            confirmed,
+            sent_as: None,
+            attempts: 0,
+        })
+    }
+}
+
+fn invalid(reason: impl Into<String>, remedy: &str) -> OperatorError {
+    OperatorError::Invalid { reason: reason.into(), remedy: remedy.into() }
+}
+
+/// A random UUID (RFC 9562 version 4).
+fn uuid(mut bytes: [u8; 16]) -> String {
+    bytes[6] = bytes[6] & 0x0F | 0x40;
+    bytes[8] = bytes[8] & 0x3F | 0x80;
+    let text = hex::encode(bytes);
+    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
+}

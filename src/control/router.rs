@@ -1,0 +1,148 @@
+//! The one router: what may be asked, and how it is answered.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{self, DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::stream;
+use serde::de::DeserializeOwned;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{
+    AddDevice, AddDownlink, DeviceView, DownlinkView, Operator, OperatorError, Status, Trouble, invalid,
+};
+use crate::clock::Clock;
+use crate::lorawan::DevEui;
+use crate::telemetry::Tap;
+
+/// Bodies longer than this are no request of ours, in bytes.
+const BODY_LIMIT: usize = 64 * 1024;
+
+impl IntoResponse for OperatorError {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            OperatorError::NoDevice(_) => StatusCode::NOT_FOUND,
+            OperatorError::Exists(_) | OperatorError::QueueFull(_) => StatusCode::CONFLICT,
+            OperatorError::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            OperatorError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        trouble(status, self.to_string(), &self.remedy())
+    }
+}
+
+pub(super) fn trouble(status: StatusCode, error: String, remedy: &str) -> Response {
+    (status, axum::Json(Trouble { error, remedy: remedy.into() })).into_response()
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Desk {
+    operator: Arc<dyn Operator>,
+    tap: Option<Tap>,
+    clock: Clock,
+}
+
+/// The one router, for every way in. Without a `tap` nothing can be followed.
+pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/devices", get(devices).post(add_device))
+        .route("/v1/devices/{dev_eui}", get(device).delete(remove_device))
+        .route("/v1/devices/{dev_eui}/queue", get(queue).post(enqueue_downlink))
+        .route("/v1/tail", get(tail))
+        .fallback(|| async {
+            let error = "there is nothing at this address".to_string();
+            trouble(StatusCode::NOT_FOUND, error, "is the command line of another version than the daemon?")
+        })
+        .method_not_allowed_fallback(|| async {
+            let error = "this address does not take that method".to_string();
+            trouble(StatusCode::METHOD_NOT_ALLOWED, error, "GET reads, POST adds, DELETE removes")
+        })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(Desk { operator, tap, clock })
+}
+
+type Answer<T> = Result<T, OperatorError>;
+
+async fn status(State(desk): State<Desk>) -> Answer<axum::Json<Status>> {
+    Ok(axum::Json(desk.operator.status().await?))
+}
+
+async fn devices(State(desk): State<Desk>) -> Answer<axum::Json<Vec<DeviceView>>> {
+    let devices = desk.operator.devices().await?;
+    Ok(axum::Json(devices))
+}
+
+async fn add_device(State(desk): State<Desk>, body: Bytes) -> Answer<Response> {
+    let device = read::<AddDevice>(&body)?.check()?;
+    let dev_eui = device.dev_eui;
+    desk.operator.add_device(device).await?;
+    let device = desk.operator.device(dev_eui).await?;
+    Ok((StatusCode::CREATED, axum::Json(DeviceView::from(&device))).into_response())
+}
+
+async fn device(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<axum::Json<DeviceView>> {
+    let device = desk.operator.device(dev_eui(&path)?).await?;
+    Ok(axum::Json(DeviceView::from(&device)))
+}
+
+async fn remove_device(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<StatusCode> {
+    desk.operator.remove_device(dev_eui(&path)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn queue(
+    State(desk): State<Desk>,
+    path: extract::Path<String>,
+) -> Answer<axum::Json<Vec<DownlinkView>>> {
+    let device = desk.operator.device(dev_eui(&path)?).await?;
+    Ok(axum::Json(device.queue.iter().map(DownlinkView::from).collect()))
+}
+
+async fn enqueue_downlink(
+    State(desk): State<Desk>,
+    path: extract::Path<String>,
+    body: Bytes,
+) -> Answer<Response> {
+    let dev_eui = dev_eui(&path)?;
+    let item = read::<AddDownlink>(&body)?.check(&desk.clock)?;
+    let view = DownlinkView::from(&item);
+    desk.operator.enqueue(dev_eui, item).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(view)).into_response())
+}
+
+/// One JSON object a line, from now on until the reader leaves. What a slow reader lost is told as
+/// `{"kind":"lost","count":N}`.
+async fn tail(State(desk): State<Desk>) -> Response {
+    let Some(tap) = &desk.tap else {
+        let error = "no daemon runs here, so there is nothing to follow".to_string();
+        return trouble(StatusCode::CONFLICT, error, "start one: `roamgate run`");
+    };
+    let lines = stream::unfold(tap.subscribe(), |mut records| async {
+        let line = match records.recv().await {
+            Ok(record) => record.to_json() + "\n",
+            Err(RecvError::Lagged(count)) => format!("{{\"kind\":\"lost\",\"count\":{count}}}\n"),
+            Err(RecvError::Closed) => return None,
+        };
+        Some((Ok::<_, Infallible>(line), records))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, OperatorError> {
+    serde_json::from_slice(body).map_err(|error| {
+        invalid(format!("the request cannot be read: {error}"), "docs/control.md shows its form")
+    })
+}
+
+fn dev_eui(text: &str) -> Result<DevEui, OperatorError> {
+    let text: String = text.chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    text.parse().map_err(|error: crate::lorawan::ids::IdError| {
+        invalid(error.to_string(), "a DevEUI is printed on the device, most significant digit first")
+    })
+}

@@ -1,0 +1,376 @@
+//! Devices whose home we are, and what the operator does with them.
+
+use rusqlite::Row;
+
+use super::rows::{Seconds, Text, changes};
+use super::secrets::Place;
+use super::writer::{Db, Done, Fault};
+use super::{Store, root_keys, sessions};
+use crate::backend::door::{Boxed, Commit, StoreError};
+use crate::backend::message::{KeyEnvelope, MacVersion};
+use crate::hns::{Activation, Decide, Device, Devices, QueueItem};
+use crate::js;
+use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
+
+/// A device that the operator adds: to the home network and to the join server.
+#[derive(Debug, Clone)]
+pub struct NewDevice {
+    /// Identity.
+    pub dev_eui: DevEui,
+    /// Its join server, which is ours.
+    pub join_eui: JoinEui,
+    /// The operator's word for it.
+    pub name: String,
+    /// LoRaWAN version of the device.
+    pub mac_version: MacVersion,
+    /// AppKey (1.0.x: for everything).
+    pub app_key: Key,
+    /// NwkKey (1.1 only).
+    pub nwk_key: Option<Key>,
+    /// Its home network: HNetID.
+    pub home: NetId,
+    /// May activate and talk through other networks.
+    pub roaming: bool,
+}
+
+/// A line in the list of devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceSummary {
+    /// Identity.
+    pub dev_eui: DevEui,
+    /// Its join server.
+    pub join_eui: JoinEui,
+    /// The operator's word for it.
+    pub name: String,
+    /// LoRaWAN version of the device.
+    pub mac_version: MacVersion,
+    /// May activate and talk at all.
+    pub enabled: bool,
+    /// May activate and talk through other networks.
+    pub roaming: bool,
+    /// Address of the newest activation.
+    pub dev_addr: Option<DevAddr>,
+    /// Seconds since 1970 of the last accepted uplink.
+    pub last_seen: Option<u64>,
+    /// NetID through which the last uplink came, where that was not ours.
+    pub last_via: Option<NetId>,
+    /// Downlinks that wait.
+    pub queued: u32,
+}
+
+/// Why a device was not added.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AddError {
+    /// The operator's move: show it, or remove it first.
+    #[error("there is already a device {0}")]
+    Duplicate(DevEui),
+    /// Not written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Devices for Store {
+    fn with_device(&self, dev_eui: DevEui, decide: Decide) -> Boxed<'_, Result<(), StoreError>> {
+        // Most are uplinks; a join is found out when it has been decided.
+        Box::pin(self.queue.run(false, move |db| over(db, dev_eui, &decide)))
+    }
+}
+
+impl Store {
+    /// Add a device to the home network and to the join server, both or neither. One that was
+    /// removed before goes on with its JoinNonce.
+    pub async fn add_device(&self, new: NewDevice) -> Result<(), AddError> {
+        let dev_eui = new.dev_eui;
+        let added = self.queue.run(true, move |db| add(db, &new)).await?;
+        if added { Ok(()) } else { Err(AddError::Duplicate(dev_eui)) }
+    }
+
+    /// Remove a device, its root keys, sessions and everything that waits for or from it. `false`: there was none.
+    pub async fn remove_device(&self, dev_eui: DevEui) -> Result<bool, StoreError> {
+        self.queue.run(true, move |db| remove(db, dev_eui)).await
+    }
+
+    /// All devices, by DevEUI.
+    pub async fn devices(&self) -> Result<Vec<DeviceSummary>, StoreError> {
+        self.queue.run(false, |db| Ok((summaries(db)?, Done::new(Commit::Nothing)))).await
+    }
+
+    /// One device, with activations and queue.
+    pub async fn device(&self, dev_eui: DevEui) -> Result<Option<Device>, StoreError> {
+        let read =
+            move |db: &Db<'_>| Ok((load(db, dev_eui)?.map(|found| found.device), Done::new(Commit::Nothing)));
+        self.queue.run(false, read).await
+    }
+}
+
+fn over(db: &Db<'_>, dev_eui: DevEui, decide: &Decide) -> Result<((), Done), Fault> {
+    let before = load(db, dev_eui)?;
+    let mut after = before.as_ref().map(|found| found.device.clone());
+    let commit = decide(&mut after);
+    if commit != Commit::Nothing {
+        store(db, dev_eui, before.as_ref(), after.as_ref())?;
+    }
+    Ok(((), Done::new(commit)))
+}
+
+fn add(db: &Db<'_>, new: &NewDevice) -> Result<(bool, Done), Fault> {
+    let keys = root_keys::load(db, new.dev_eui)?;
+    if keys.is_some() || load(db, new.dev_eui)?.is_some() {
+        return Ok((false, Done::new(Commit::Nothing)));
+    }
+    let device = Device {
+        dev_eui: new.dev_eui,
+        join_eui: new.join_eui,
+        name: new.name.clone(),
+        mac_version: new.mac_version,
+        enabled: true,
+        roaming: new.roaming,
+        activations: Vec::new(),
+        queue: Vec::new(),
+        last_seen: None,
+        last_via: None,
+    };
+    let keys = js::Device {
+        dev_eui: new.dev_eui,
+        join_eui: new.join_eui,
+        mac_version: new.mac_version,
+        app_key: new.app_key.clone(),
+        nwk_key: new.nwk_key.clone(),
+        home: new.home,
+        enabled: true,
+        dev_nonces: Default::default(),
+        join_nonce: 0,
+    };
+    store(db, new.dev_eui, None, Some(&device))?;
+    root_keys::store(db, new.dev_eui, None, Some(&keys))?;
+    Ok((true, Done::new(Commit::Durable)))
+}
+
+fn remove(db: &Db<'_>, dev_eui: DevEui) -> Result<(bool, Done), Fault> {
+    let (device, keys) = (load(db, dev_eui)?, root_keys::load(db, dev_eui)?);
+    if device.is_none() && keys.is_none() {
+        return Ok((false, Done::new(Commit::Nothing)));
+    }
+    store(db, dev_eui, device.as_ref(), None)?;
+    root_keys::store(db, dev_eui, keys.as_ref(), None)?;
+    sessions::remove_device(db, dev_eui)?;
+    Ok((true, Done::new(Commit::Durable)))
+}
+
+fn summaries(db: &Db<'_>) -> Result<Vec<DeviceSummary>, Fault> {
+    let mut select = db.sql.prepare_cached(
+        "SELECT *,
+            (SELECT dev_addr FROM activations WHERE activations.dev_eui = devices.dev_eui ORDER BY id DESC LIMIT 1) AS dev_addr,
+            (SELECT count(*) FROM queue WHERE queue.dev_eui = devices.dev_eui) AS queued
+         FROM devices ORDER BY dev_eui",
+    )?;
+    let rows = select.query_map([], |row| {
+        Ok(DeviceSummary {
+            dev_eui: row.get::<_, Text<_>>("dev_eui")?.0,
+            join_eui: row.get::<_, Text<_>>("join_eui")?.0,
+            name: row.get("name")?,
+            mac_version: row.get::<_, Text<_>>("mac_version")?.0,
+            enabled: row.get("enabled")?,
+            roaming: row.get("roaming")?,
+            dev_addr: row.get::<_, Option<Text<_>>>("dev_addr")?.map(|text| text.0),
+            last_seen: row.get::<_, Option<Seconds>>("last_seen")?.map(|seconds| seconds.0),
+            last_via: row.get::<_, Option<Text<_>>>("last_via")?.map(|text| text.0),
+            queued: row.get("queued")?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A device with the ids of its rows.
+struct Found {
+    device: Device,
+    activations: Vec<(i64, Activation)>,
+    queue: Vec<(i64, QueueItem)>,
+}
+
+fn place(id: i64, dev_eui: DevEui) -> Place {
+    Place::new("activations", "app_s_key", format_args!("{id}/{dev_eui}"))
+}
+
+fn load(db: &Db<'_>, dev_eui: DevEui) -> Result<Option<Found>, Fault> {
+    let mut select = db.sql.prepare_cached("SELECT * FROM devices WHERE dev_eui = ?1")?;
+    let mut rows = select.query([Text(dev_eui)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let mut device = device(dev_eui, row)?;
+    let (activations, queue) = (activations(db, dev_eui)?, queue(db, dev_eui)?);
+    device.activations = activations.iter().map(|(_, activation)| activation.clone()).collect();
+    device.queue = queue.iter().map(|(_, item)| item.clone()).collect();
+    Ok(Some(Found { device, activations, queue }))
+}
+
+fn device(dev_eui: DevEui, row: &Row<'_>) -> Result<Device, Fault> {
+    Ok(Device {
+        dev_eui,
+        join_eui: row.get::<_, Text<_>>("join_eui")?.0,
+        name: row.get("name")?,
+        mac_version: row.get::<_, Text<_>>("mac_version")?.0,
+        enabled: row.get("enabled")?,
+        roaming: row.get("roaming")?,
+        activations: Vec::new(),
+        queue: Vec::new(),
+        last_seen: row.get::<_, Option<Seconds>>("last_seen")?.map(|seconds| seconds.0),
+        last_via: row.get::<_, Option<Text<_>>>("last_via")?.map(|text| text.0),
+    })
+}
+
+fn activations(db: &Db<'_>, dev_eui: DevEui) -> Result<Vec<(i64, Activation)>, Fault> {
+    let mut select = db.sql.prepare_cached("SELECT * FROM activations WHERE dev_eui = ?1 ORDER BY id")?;
+    let mut rows = select.query([Text(dev_eui)])?;
+    let mut activations = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id = row.get("id")?;
+        let app_s_key = match row.get::<_, Option<Vec<u8>>>("app_s_key")? {
+            Some(sealed) => Some(KeyEnvelope {
+                label: row.get("app_s_key_label")?,
+                // The envelope wipes its key itself.
+                key: db.seal.open(&place(id, dev_eui), &sealed)?.to_vec(),
+            }),
+            None => None,
+        };
+        let activation = Activation {
+            dev_addr: row.get::<_, Text<_>>("dev_addr")?.0,
+            session_key_id: row.get("session_key_id")?,
+            app_s_key,
+            fcnt_up: row.get("fcnt_up")?,
+            created: row.get::<_, Seconds>("created")?.0,
+        };
+        activations.push((id, activation));
+    }
+    Ok(activations)
+}
+
+fn queue(db: &Db<'_>, dev_eui: DevEui) -> Result<Vec<(i64, QueueItem)>, Fault> {
+    let mut select = db.sql.prepare_cached("SELECT * FROM queue WHERE dev_eui = ?1 ORDER BY id")?;
+    let rows = select.query_map([Text(dev_eui)], |row| {
+        let item = QueueItem {
+            id: row.get("item")?,
+            f_port: row.get("f_port")?,
+            payload: row.get("payload")?,
+            confirmed: row.get("confirmed")?,
+            sent_as: row.get("sent_as")?,
+            attempts: row.get("attempts")?,
+        };
+        Ok((row.get("id")?, item))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Write what differs.
+fn store(db: &Db<'_>, dev_eui: DevEui, before: Option<&Found>, after: Option<&Device>) -> Result<(), Fault> {
+    let Some(new) = after else {
+        // The lists go with it.
+        db.run("DELETE FROM devices WHERE dev_eui = ?1", [Text(dev_eui)])?;
+        return Ok(());
+    };
+    if new.dev_eui != dev_eui {
+        return Err(Fault::Wrong(format!("a decision over {dev_eui} left {}", new.dev_eui)));
+    }
+    let alone = |device: &Device| Device { activations: Vec::new(), queue: Vec::new(), ..device.clone() };
+    if before.is_none_or(|found| alone(&found.device) != alone(new)) {
+        store_device(db, new)?;
+    }
+    let (activations, queue) =
+        before.map_or((&[][..], &[][..]), |found| (&found.activations[..], &found.queue[..]));
+    store_activations(db, dev_eui, activations, &new.activations)?;
+    store_queue(db, dev_eui, queue, &new.queue)
+}
+
+fn store_device(db: &Db<'_>, new: &Device) -> Result<(), Fault> {
+    db.run(
+        "INSERT INTO devices (dev_eui, join_eui, name, mac_version, enabled, roaming, last_seen, last_via)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (dev_eui) DO UPDATE SET join_eui = excluded.join_eui, name = excluded.name,
+            mac_version = excluded.mac_version, enabled = excluded.enabled, roaming = excluded.roaming,
+            last_seen = excluded.last_seen, last_via = excluded.last_via",
+        (
+            Text(new.dev_eui),
+            Text(new.join_eui),
+            &new.name,
+            Text(new.mac_version),
+            new.enabled,
+            new.roaming,
+            new.last_seen.map(Seconds),
+            new.last_via.map(Text),
+        ),
+    )?;
+    Ok(())
+}
+
+fn store_activations(
+    db: &Db<'_>,
+    dev_eui: DevEui,
+    rows: &[(i64, Activation)],
+    items: &[Activation],
+) -> Result<(), Fault> {
+    // All but the counter makes an activation what it is.
+    let same =
+        |row: &Activation, item: &Activation| Activation { fcnt_up: item.fcnt_up, ..row.clone() } == *item;
+    let changes = changes(rows, items, same);
+    for id in changes.gone {
+        db.run("DELETE FROM activations WHERE id = ?1", [id])?;
+    }
+    for (id, item) in changes.changed {
+        db.run("UPDATE activations SET fcnt_up = ?2 WHERE id = ?1", (id, item.fcnt_up))?;
+    }
+    for item in changes.new {
+        // Known before the row is written, because the key is sealed for it.
+        let id: i64 = db
+            .sql
+            .prepare_cached("SELECT coalesce(max(id), 0) + 1 FROM activations")?
+            .query_row([], |row| row.get(0))?;
+        let key = item.app_s_key.as_ref();
+        db.run(
+            "INSERT INTO activations
+                (id, dev_eui, dev_addr, session_key_id, app_s_key, app_s_key_label, fcnt_up, created)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            (
+                id,
+                Text(dev_eui),
+                Text(item.dev_addr),
+                &item.session_key_id,
+                key.map(|key| db.seal.seal(&place(id, dev_eui), &key.key)).transpose()?,
+                key.and_then(|key| key.label.as_ref()),
+                item.fcnt_up,
+                Seconds(item.created),
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+fn store_queue(
+    db: &Db<'_>,
+    dev_eui: DevEui,
+    rows: &[(i64, QueueItem)],
+    items: &[QueueItem],
+) -> Result<(), Fault> {
+    let changes = changes(rows, items, |row, item| row.id == item.id);
+    for id in changes.gone {
+        db.run("DELETE FROM queue WHERE id = ?1", [id])?;
+    }
+    for (id, item) in changes.changed {
+        let set = "UPDATE queue SET f_port = ?2, payload = ?3, confirmed = ?4, sent_as = ?5, attempts = ?6 WHERE id = ?1";
+        db.run(set, (id, item.f_port, &item.payload, item.confirmed, item.sent_as, item.attempts))?;
+    }
+    for item in changes.new {
+        db.run(
+            "INSERT INTO queue (dev_eui, item, f_port, payload, confirmed, sent_as, attempts)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            (
+                Text(dev_eui),
+                &item.id,
+                item.f_port,
+                &item.payload,
+                item.confirmed,
+                item.sent_as,
+                item.attempts,
+            ),
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Forward rows: uplinks that were accepted and that the next room has not answered yet.
+//!
+//! The message is kept in a form of its own with a version, not as it goes over the wire: a new
+//! program reads what an old one left.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::rows::{Bits, Seconds};
+use super::writer::{Db, Done, Fault};
+use crate::backend::door::Commit;
+use crate::backend::message::{GwInfo, UlMeta, XmitAppUp};
+use crate::lorawan::{DevAddr, DevEui};
+use crate::sns::ForwardKey;
+
+/// Rows that may wait; beyond, the oldest are dropped and counted.
+pub(super) const MOST: u64 = 10_000;
+/// The bound is looked at once in so many rows.
+const LOOK: u64 = 64;
+
+/// Write a row; a repetition of the uplink replaces it in its place in the line.
+pub(super) fn insert(db: &Db<'_>, key: ForwardKey, message: &XmitAppUp) -> Result<(), Fault> {
+    let text = to_text(message)?;
+    let arrival = db.arrivals.next();
+    if arrival % LOOK == 0 {
+        drop_oldest(db, MOST)?;
+    }
+    db.run(
+        "INSERT INTO forward (session, fcnt_up, arrival, message) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (session, fcnt_up) DO UPDATE SET message = excluded.message",
+        (Bits(key.session), key.fcnt_up, Seconds(arrival), text),
+    )?;
+    Ok(())
+}
+
+fn drop_oldest(db: &Db<'_>, most: u64) -> Result<(), Fault> {
+    let waiting: u64 = db
+        .sql
+        .prepare_cached("SELECT count(*) FROM forward")?
+        .query_row([], |row| row.get::<_, Seconds>(0))?
+        .0;
+    let surplus = waiting.saturating_sub(most);
+    if surplus > 0 {
+        let delete = "DELETE FROM forward WHERE (session, fcnt_up) IN
+            (SELECT session, fcnt_up FROM forward ORDER BY arrival LIMIT ?1)";
+        db.run(delete, [Seconds(surplus)])?;
+        // Counted once too often if the batch runs twice: the log and the metric want the order of magnitude.
+        db.counters.forward_dropped.add(surplus);
+        tracing::warn!(surplus, "uplinks that waited for the hNS were dropped, oldest first");
+    }
+    Ok(())
+}
+
+/// The next room has answered.
+pub(super) fn remove(db: &Db<'_>, key: ForwardKey) -> Result<((), Done), Fault> {
+    let delete = "DELETE FROM forward WHERE session = ?1 AND fcnt_up = ?2";
+    db.run(delete, (Bits(key.session), key.fcnt_up))?;
+    // Lost in a power cut, the row is sent again and the receiver knows it.
+    Ok(((), Done { answered: Some(key), harmless: true, ..Done::new(Commit::Lazy) }))
+}
+
+/// All rows, oldest first.
+pub(super) fn waiting(db: &Db<'_>) -> Result<Vec<(ForwardKey, XmitAppUp)>, Fault> {
+    let mut select =
+        db.sql.prepare_cached("SELECT session, fcnt_up, message FROM forward ORDER BY arrival")?;
+    let mut rows = select.query([])?;
+    let mut waiting = Vec::new();
+    while let Some(row) = rows.next()? {
+        let key = ForwardKey { session: row.get::<_, Bits>(0)?.0, fcnt_up: row.get(1)? };
+        match from_text(&row.get::<_, String>(2)?) {
+            Ok(message) => waiting.push((key, message)),
+            // One bad row must not stop the others.
+            Err(error) => tracing::error!(?key, %error, "a waiting uplink cannot be read"),
+        }
+    }
+    Ok(waiting)
+}
+
+/// The row's text, by version.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "v")]
+enum Kept {
+    #[serde(rename = "1")]
+    V1(Up),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Up {
+    frm: Hex,
+    ack: bool,
+    dev_eui: Option<DevEui>,
+    dev_addr: Option<DevAddr>,
+    f_port: Option<u8>,
+    fcnt_down: Option<u32>,
+    fcnt_up: Option<u32>,
+    confirmed: bool,
+    data_rate: Option<u8>,
+    ul_freq: Option<u32>,
+    fns_ul_token: Option<Hex>,
+    recv_time: String,
+    rf_region: Option<String>,
+    gw_cnt: Option<u32>,
+    gw_info: Vec<Gw>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Gw {
+    id: Option<Hex>,
+    rf_region: Option<String>,
+    rssi: Option<i32>,
+    snr: Option<f64>,
+    lat: Option<f64>,
+    lon: Option<f64>,
+    ul_token: Option<Hex>,
+    dl_allowed: Option<bool>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Hex(Vec<u8>);
+
+impl From<Hex> for String {
+    fn from(Hex(bytes): Hex) -> String {
+        hex::encode(bytes)
+    }
+}
+
+impl TryFrom<String> for Hex {
+    type Error = hex::FromHexError;
+    fn try_from(text: String) -> Result<Hex, hex::FromHexError> {
+        hex::decode(text).map(Hex)
+    }
+}
+
+fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
+    let ul = &message.ul;
+    let hex = |bytes: &Option<Vec<u8>>| bytes.clone().map(Hex);
+    let gw = |gw: &GwInfo| Gw {
+        id: hex(&gw.id),
+        rf_region: gw.rf_region.clone(),
+        rssi: gw.rssi,
+        snr: gw.snr,
+        lat: gw.lat,
+        lon: gw.lon,
+        ul_token: hex(&gw.ul_token),
+        dl_allowed: gw.dl_allowed,
+    };
+    let kept = Kept::V1(Up {
+        frm: Hex(message.frm_payload.clone()),
+        ack: message.ack,
+        dev_eui: ul.dev_eui,
+        dev_addr: ul.dev_addr,
+        f_port: ul.f_port,
+        fcnt_down: ul.fcnt_down,
+        fcnt_up: ul.fcnt_up,
+        confirmed: ul.confirmed,
+        data_rate: ul.data_rate,
+        ul_freq: ul.ul_freq,
+        fns_ul_token: hex(&ul.fns_ul_token),
+        recv_time: ul.recv_time.to_string(),
+        rf_region: ul.rf_region.clone(),
+        gw_cnt: ul.gw_cnt,
+        gw_info: ul.gw_info.iter().map(gw).collect(),
+    });
+    serde_json::to_string(&kept).map_err(|error| Fault::Wrong(error.to_string()))
+}
+
+fn from_text(text: &str) -> Result<XmitAppUp, Fault> {
+    let kept = serde_json::from_str(text).map_err(|error| Fault::Wrong(error.to_string()))?;
+    let Kept::V1(up) = kept;
+    let recv_time: Timestamp =
+        up.recv_time.parse().map_err(|error: jiff::Error| Fault::Wrong(error.to_string()))?;
+    let hex = |bytes: Option<Hex>| bytes.map(|Hex(bytes)| bytes);
+    let gw = |gw: Gw| GwInfo {
+        id: hex(gw.id),
+        rf_region: gw.rf_region,
+        rssi: gw.rssi,
+        snr: gw.snr,
+        lat: gw.lat,
+        lon: gw.lon,
+        ul_token: hex(gw.ul_token),
+        dl_allowed: gw.dl_allowed,
+    };
+    Ok(XmitAppUp {
+        frm_payload: up.frm.0,
+        ack: up.ack,
+        ul: UlMeta {
+            dev_eui: up.dev_eui,
+            dev_addr: up.dev_addr,
+            f_port: up.f_port,
+            fcnt_down: up.fcnt_down,
+            fcnt_up: up.fcnt_up,
+            confirmed: up.confirmed,
+            data_rate: up.data_rate,
+            ul_freq: up.ul_freq,
+            fns_ul_token: hex(up.fns_ul_token),
+            recv_time,
+            rf_region: up.rf_region,
+            gw_cnt: up.gw_cnt,
+            gw_info: up.gw_info.into_iter().map(gw).collect(),
+        },
+    })
+}

@@ -1,0 +1,50 @@
+//! The schema's history: numbered SQL files, forward only, one transaction each.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::OpenError;
+
+/// In the file's header: "ROAM". Tells our databases from anybody else's.
+const APPLICATION_ID: i64 = 0x524F_414D;
+
+/// Version n of the schema is what the first n of these make. A file that was ever released is never
+/// edited again.
+const STEPS: &[&str] = &[include_str!("0001_first.sql"), include_str!("0002_retired.sql")];
+
+/// The schema that this program works with.
+pub(super) const NEWEST: usize = STEPS.len();
+
+/// Bring the database to [`NEWEST`].
+pub(super) fn migrate(sql: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    migrate_to(sql, path, NEWEST)
+}
+
+/// Bring the database to a version, for tests that need an old one.
+pub(super) fn migrate_to(sql: &mut Connection, path: &Path, newest: usize) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Sqlite { path: path.into(), source };
+    let pragma = |sql: &Connection, name| sql.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let found = pragma(sql, "user_version").map_err(failed)?;
+    let owner = pragma(sql, "application_id").map_err(failed)?;
+    let objects: i64 =
+        sql.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    let empty = found == 0 && owner == 0 && objects == 0;
+    if !empty && owner != APPLICATION_ID {
+        return Err(OpenError::NotOurs { path: path.into() });
+    }
+    let stands = usize::try_from(found).unwrap_or(usize::MAX);
+    if stands > STEPS.len() {
+        return Err(OpenError::Newer { path: path.into(), found, known: STEPS.len() });
+    }
+    for (step, version) in STEPS.iter().zip(1..=newest).skip(stands) {
+        let transaction = sql.transaction().map_err(failed)?;
+        transaction.execute_batch(step).map_err(failed)?;
+        // Both pragmas write the header page and belong to the transaction.
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", version as i64).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        tracing::info!(path = %path.display(), version, "the store's schema moved forward");
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Sessions of the sNS, with the forward rows that their decisions write.
+
+use rusqlite::{Row, ToSql};
+
+use super::rows::{Bits, Seconds, Text};
+use super::secrets::Place;
+use super::writer::{Db, Done, Fault};
+use super::{Store, forward};
+use crate::backend::door::{Boxed, Commit, StoreError};
+use crate::backend::message::XmitAppUp;
+use crate::lorawan::{DevAddr, DevEui};
+use crate::sns::{Decide, ForwardKey, Session, Sessions};
+
+const BY_DEV_ADDR: &str = "SELECT * FROM sessions WHERE dev_addr = ?1 ORDER BY created, id";
+const BY_DEVICE: &str = "SELECT * FROM sessions WHERE dev_eui = ?1 ORDER BY created, id";
+
+impl Sessions for Store {
+    fn with_dev_addr(&self, addr: DevAddr, decide: Decide) -> Boxed<'_, Result<(), StoreError>> {
+        // Most are unconfirmed uplinks.
+        let work = move |db: &Db<'_>| over(db, BY_DEV_ADDR, &Text(addr), &decide);
+        Box::pin(self.queue.run(false, work))
+    }
+
+    fn with_device(&self, dev_eui: DevEui, decide: Decide) -> Boxed<'_, Result<(), StoreError>> {
+        // Joins and downlinks: a new session or the next FCntDown.
+        let work = move |db: &Db<'_>| over(db, BY_DEVICE, &Text(dev_eui), &decide);
+        Box::pin(self.queue.run(true, work))
+    }
+
+    fn forwarded(&self, key: ForwardKey) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(self.queue.run(false, move |db| forward::remove(db, key)))
+    }
+
+    fn waiting(&self) -> Boxed<'_, Result<Vec<(ForwardKey, XmitAppUp)>, StoreError>> {
+        Box::pin(self.queue.run(false, |db| Ok((forward::waiting(db)?, Done::new(Commit::Nothing)))))
+    }
+}
+
+impl Store {
+    /// The sessions of a device, oldest first.
+    pub async fn sessions_of(&self, dev_eui: DevEui) -> Result<Vec<Session>, StoreError> {
+        let read = move |db: &Db<'_>| Ok((load(db, BY_DEVICE, &Text(dev_eui))?, Done::new(Commit::Nothing)));
+        self.queue.run(false, read).await
+    }
+}
+
+fn over(db: &Db<'_>, select: &str, by: &dyn ToSql, decide: &Decide) -> Result<((), Done), Fault> {
+    let before = load(db, select, by)?;
+    let mut after = before.clone();
+    let write = decide(&mut after);
+    let mut done = Done::new(write.commit);
+    if write.commit == Commit::Nothing {
+        return Ok(((), done));
+    }
+    done.frames = store(db, &before, &after)?;
+    if let Some((key, message)) = &write.forward {
+        forward::insert(db, *key, message)?;
+        done.waits = Some(*key);
+    }
+    Ok(((), done))
+}
+
+fn place(id: u64, dev_eui: DevEui) -> Place {
+    Place::new("sessions", "nwk_s_key", format_args!("{id:016X}/{dev_eui}"))
+}
+
+fn load(db: &Db<'_>, select: &str, by: &dyn ToSql) -> Result<Vec<Session>, Fault> {
+    let mut select = db.sql.prepare_cached(select)?;
+    let mut rows = select.query([by])?;
+    let mut sessions = Vec::new();
+    while let Some(row) = rows.next()? {
+        sessions.push(session(db, row)?);
+    }
+    Ok(sessions)
+}
+
+fn session(db: &Db<'_>, row: &Row<'_>) -> Result<Session, Fault> {
+    let id = row.get::<_, Bits>("id")?.0;
+    let dev_eui = row.get::<_, Text<DevEui>>("dev_eui")?.0;
+    Ok(Session {
+        id,
+        dev_eui,
+        dev_addr: row.get::<_, Text<_>>("dev_addr")?.0,
+        net_id: row.get::<_, Text<_>>("net_id")?.0,
+        nwk_s_key: db
+            .seal
+            .open_key(&place(id, dev_eui), row.get_ref("nwk_s_key")?.as_blob().map_err(wrong)?)?,
+        fcnt_up: row.get("fcnt_up")?,
+        fcnt_down: row.get("fcnt_down")?,
+        pending: row.get("pending")?,
+        rx_delay: row.get("rx_delay")?,
+        rx1_dr_offset: row.get("rx1_dr_offset")?,
+        rx2_frequency: row.get("rx2_frequency")?,
+        rx2_data_rate: row.get("rx2_data_rate")?,
+        created: row.get::<_, Seconds>("created")?.0,
+        expires: row.get::<_, Option<Seconds>>("expires")?.map(|seconds| seconds.0),
+    })
+}
+
+fn wrong(error: rusqlite::types::FromSqlError) -> Fault {
+    Fault::Wrong(error.to_string())
+}
+
+/// Write what differs; answers how many uplinks were accepted.
+fn store(db: &Db<'_>, before: &[Session], after: &[Session]) -> Result<u32, Fault> {
+    for gone in before.iter().filter(|old| after.iter().all(|new| new.id != old.id)) {
+        db.run("DELETE FROM sessions WHERE id = ?1", [Bits(gone.id)])?;
+    }
+    let mut uplinks = 0;
+    for new in after {
+        let old = before.iter().find(|old| old.id == new.id);
+        if old.is_some_and(|old| old == new) {
+            continue;
+        }
+        uplinks += u32::from(old.is_some_and(|old| old.fcnt_up != new.fcnt_up));
+        match old {
+            None => insert(db, new)?,
+            Some(old) => update(db, old, new)?,
+        }
+    }
+    Ok(uplinks)
+}
+
+fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
+    let key = db.seal.seal(&place(new.id, new.dev_eui), new.nwk_s_key.expose())?;
+    // An id that is taken fails here: it must never be used for two sessions.
+    db.run(
+        "INSERT INTO sessions (id, dev_eui, dev_addr, net_id, nwk_s_key, fcnt_up, fcnt_down, pending, rx_delay,
+            rx1_dr_offset, rx2_frequency, rx2_data_rate, created, expires)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        (
+            Bits(new.id),
+            Text(new.dev_eui),
+            Text(new.dev_addr),
+            Text(new.net_id),
+            key,
+            new.fcnt_up,
+            new.fcnt_down,
+            new.pending,
+            new.rx_delay,
+            new.rx1_dr_offset,
+            new.rx2_frequency,
+            new.rx2_data_rate,
+            Seconds(new.created),
+            new.expires.map(Seconds),
+        ),
+    )?;
+    Ok(())
+}
+
+fn update(db: &Db<'_>, old: &Session, new: &Session) -> Result<(), Fault> {
+    let counters = Session { fcnt_up: new.fcnt_up, fcnt_down: new.fcnt_down, ..old.clone() };
+    if counters == *new {
+        // Nearly every uplink and downlink.
+        let set = "UPDATE sessions SET fcnt_up = ?2, fcnt_down = ?3 WHERE id = ?1";
+        db.run(set, (Bits(new.id), new.fcnt_up, new.fcnt_down))?;
+        return Ok(());
+    }
+    db.run(
+        "UPDATE sessions SET dev_eui = ?2, dev_addr = ?3, net_id = ?4, fcnt_up = ?5, fcnt_down = ?6,
+            pending = ?7, rx_delay = ?8, rx1_dr_offset = ?9, rx2_frequency = ?10, rx2_data_rate = ?11,
+            created = ?12, expires = ?13
+         WHERE id = ?1",
+        (
+            Bits(new.id),
+            Text(new.dev_eui),
+            Text(new.dev_addr),
+            Text(new.net_id),
+            new.fcnt_up,
+            new.fcnt_down,
+            new.pending,
+            new.rx_delay,
+            new.rx1_dr_offset,
+            new.rx2_frequency,
+            new.rx2_data_rate,
+            Seconds(new.created),
+            new.expires.map(Seconds),
+        ),
+    )?;
+    if (old.dev_eui, &old.nwk_s_key) != (new.dev_eui, &new.nwk_s_key) {
+        let key = db.seal.seal(&place(new.id, new.dev_eui), new.nwk_s_key.expose())?;
+        db.run("UPDATE sessions SET nwk_s_key = ?2 WHERE id = ?1", (Bits(new.id), key))?;
+    }
+    Ok(())
+}
+
+/// End all sessions of a device, and what they still had to forward.
+pub(super) fn remove_device(db: &Db<'_>, dev_eui: DevEui) -> Result<(), Fault> {
+    let forward = "DELETE FROM forward WHERE session IN (SELECT id FROM sessions WHERE dev_eui = ?1)";
+    db.run(forward, [Text(dev_eui)])?;
+    db.run("DELETE FROM sessions WHERE dev_eui = ?1", [Text(dev_eui)])?;
+    Ok(())
+}

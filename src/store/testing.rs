@@ -1,0 +1,58 @@
+//! For tests of the rooms: a store that runs every decision twice, as a conflict would.
+
+use super::Store;
+use crate::backend::door::{Boxed, StoreError};
+use crate::backend::message::XmitAppUp;
+use crate::lorawan::{DevAddr, DevEui, NetId};
+use crate::sns::ForwardKey;
+use crate::{fns, hns, js, sns};
+
+/// Wraps a store: each decision first runs over a copy of the records, and what it did there is
+/// thrown away; then it runs over the records.
+#[derive(Clone)]
+pub struct Twice(pub Store);
+
+fn twice<A: Clone + 'static, W: 'static>(
+    decide: impl Fn(&mut A) -> W + Send + Sync + 'static,
+) -> Box<dyn Fn(&mut A) -> W + Send + Sync> {
+    Box::new(move |records| {
+        decide(&mut records.clone());
+        decide(records)
+    })
+}
+
+impl sns::Sessions for Twice {
+    fn with_dev_addr(&self, addr: DevAddr, decide: sns::Decide) -> Boxed<'_, Result<(), StoreError>> {
+        self.0.with_dev_addr(addr, twice(decide))
+    }
+    fn with_device(&self, dev_eui: DevEui, decide: sns::Decide) -> Boxed<'_, Result<(), StoreError>> {
+        sns::Sessions::with_device(&self.0, dev_eui, twice(decide))
+    }
+    fn forwarded(&self, key: ForwardKey) -> Boxed<'_, Result<(), StoreError>> {
+        self.0.forwarded(key)
+    }
+    fn waiting(&self) -> Boxed<'_, Result<Vec<(ForwardKey, XmitAppUp)>, StoreError>> {
+        self.0.waiting()
+    }
+}
+
+impl hns::Devices for Twice {
+    fn with_device(&self, dev_eui: DevEui, decide: hns::Decide) -> Boxed<'_, Result<(), StoreError>> {
+        hns::Devices::with_device(&self.0, dev_eui, twice(decide))
+    }
+}
+
+impl js::RootKeys for Twice {
+    fn with_device(&self, dev_eui: DevEui, decide: js::Decide) -> Boxed<'_, Result<(), StoreError>> {
+        js::RootKeys::with_device(&self.0, dev_eui, twice(decide))
+    }
+}
+
+impl fns::Learned for Twice {
+    fn net_ids(&self) -> Vec<NetId> {
+        self.0.net_ids()
+    }
+    fn learn(&self, net_id: NetId) -> Boxed<'_, Result<(), StoreError>> {
+        self.0.learn(net_id)
+    }
+}

@@ -1,0 +1,497 @@
+//! The writer: one task that takes what has queued and commits it together.
+//!
+//! Everything that reads or writes the database is a [`Job`] and runs here, in the order it came.
+//! A batch is one transaction in one short `spawn_blocking` (a thread that tokio does not know would
+//! let paused time leap, a blocking loop would freeze it), with a savepoint per job, so that a
+//! failing job takes back only its own writes.
+//!
+//! # What a crash costs
+//!
+//! The database is in WAL mode: a commit appends to the log. With `synchronous=FULL` it then waits
+//! until the log is on the disk, with `NORMAL` it leaves the log to the kernel's cache.
+//!
+//! | | `kill -9`, panic | power cut, kernel crash |
+//! |---|---|---|
+//! | durable job (both modes), `strict` | nothing | nothing |
+//! | `balanced`, a counter | nothing: the cache is the kernel's | what was taken in the last 30 s, at most 1,024 frames |
+//! | `balanced`, a message for the next room | nothing | what waited less than 1 s |
+//!
+//! A batch with one durable job commits with FULL, and FULL pushes the whole log: it makes every lazy
+//! commit before it durable too. Where no such batch comes, the writer pushes by itself before the
+//! bounds are reached ([`Ledger`]). A message that the next room has answered in time is no longer
+//! waited for, so at home most uplinks cost no wait for the disk at all.
+//!
+//! Whether a job is durable is known only when its decision has run, and SQLite takes the level only
+//! outside a transaction. So a batch that began with NORMAL and turns out to be durable is taken back
+//! and run again with FULL: the reason why a decision may run twice.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::secrets::{Seal, SealError};
+use super::stats::Counters;
+use crate::backend::door::{Commit, StoreError};
+use crate::clock::{Clock, Instant};
+use crate::sns::ForwardKey;
+
+/// Jobs in one transaction.
+pub(super) const BATCH: usize = 256;
+/// Jobs that may wait for the writer; whoever comes then waits to hand his over.
+pub(super) const QUEUE: usize = 1024;
+/// A lazily written counter is pushed to the disk after this: the 30 s of the promise, less the time that a slow
+/// card may take.
+const COUNTERS_WAIT: Duration = Duration::from_secs(29);
+/// The same for a message that waits for the next room: 1 s.
+const FORWARD_WAIT: Duration = Duration::from_millis(900);
+/// So many lazily accepted frames are never exceeded.
+const FRAMES: u32 = 1024;
+/// Commits after which the log is copied into the database, after the answers have gone, so that
+/// nobody's receive window waits for it. (SQLite would do it inside somebody's commit.)
+const CHECKPOINT: u32 = 256;
+
+/// Why a job was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("{0}")]
+    Seal(#[from] SealError),
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> StoreError {
+        StoreError(fault.to_string())
+    }
+}
+
+/// What a job may touch.
+pub(super) struct Db<'a> {
+    pub sql: &'a Connection,
+    pub seal: &'a Seal,
+    /// Wall time of the batch, seconds since 1970.
+    pub unix: u64,
+    pub arrivals: &'a Arrivals,
+    pub counters: &'a Counters,
+}
+
+/// Numbers the forward rows: their order must not depend on the wall clock.
+pub(super) struct Arrivals(AtomicU64);
+
+impl Arrivals {
+    /// After those that wait already.
+    pub fn after(sql: &Connection) -> rusqlite::Result<Arrivals> {
+        let last: i64 =
+            sql.query_row("SELECT coalesce(max(arrival), 0) FROM forward", [], |row| row.get(0))?;
+        Ok(Arrivals(AtomicU64::new(last.max(0).cast_unsigned())))
+    }
+
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+impl Db<'_> {
+    /// Run one statement, prepared once.
+    pub fn run(&self, sql: &str, values: impl rusqlite::Params) -> Result<usize, Fault> {
+        Ok(self.sql.prepare_cached(sql)?.execute(values)?)
+    }
+}
+
+/// What a job has written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Done {
+    pub commit: Commit,
+    /// Accepted uplinks: counted, and bounded where they are lazy.
+    pub frames: u32,
+    /// A row that now waits for the next room.
+    pub waits: Option<ForwardKey>,
+    /// A row that waits no longer.
+    pub answered: Option<ForwardKey>,
+    /// A lazy write that may be lost without harm: nobody need push it.
+    pub harmless: bool,
+}
+
+impl Done {
+    pub fn new(commit: Commit) -> Done {
+        Done { commit, frames: 0, waits: None, answered: None, harmless: false }
+    }
+}
+
+/// One read-decide-write.
+pub(super) trait Job: Send {
+    /// Will surely, or most likely, be durable: lets the batch begin with FULL.
+    fn durable(&self) -> bool;
+    /// May be called twice; only the writes of the last call are committed.
+    fn run(&mut self, db: &Db<'_>) -> Result<Done, Fault>;
+    /// Tell the caller what came of it.
+    fn finish(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Typed<T, F> {
+    durable: bool,
+    work: F,
+    value: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Job for Typed<T, F>
+where
+    T: Send,
+    F: FnMut(&Db<'_>) -> Result<(T, Done), Fault> + Send,
+{
+    fn durable(&self) -> bool {
+        self.durable
+    }
+
+    fn run(&mut self, db: &Db<'_>) -> Result<Done, Fault> {
+        let (value, done) = (self.work)(db)?;
+        self.value = Some(value);
+        Ok(done)
+    }
+
+    fn finish(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Typed { value, reply, .. } = *self;
+        let missing = || StoreError("the job did not run".into());
+        // A caller who has gone needs no answer; the work stands.
+        let _ = reply.send(committed.and_then(|()| value.ok_or_else(missing)));
+    }
+}
+
+pub(super) enum Message {
+    Job(Box<dyn Job>),
+    Close(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// The near end of the writer's queue.
+#[derive(Clone)]
+pub(super) struct Queue(mpsc::Sender<Message>);
+
+fn closed() -> StoreError {
+    StoreError("the store is closed".into())
+}
+
+impl Queue {
+    /// Have a job done: returns when it is committed as it wished.
+    pub async fn run<T, F>(&self, durable: bool, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Db<'_>) -> Result<(T, Done), Fault> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Typed { durable, work, value: None, reply });
+        self.0.send(Message::Job(job)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Make everything durable, close the file, give up the lock.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Message::Close(reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+/// What lies in the log and may not be on the disk yet.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// Anything at all.
+    dirty: bool,
+    /// Since when the oldest lazy counter waits.
+    counters: Option<Instant>,
+    /// Lazily accepted uplinks.
+    frames: u32,
+    /// Messages that nobody has answered, since when.
+    forward: BTreeMap<ForwardKey, Instant>,
+}
+
+impl Ledger {
+    /// When the writer must push.
+    fn due(&self) -> Option<Instant> {
+        let counters = self.counters.map(|since| since + COUNTERS_WAIT);
+        let forward = self.forward.values().min().map(|since| *since + FORWARD_WAIT);
+        counters.into_iter().chain(forward).min()
+    }
+
+    /// A job was committed with NORMAL.
+    fn note(&mut self, done: &Done, wrote: bool, now: Instant) {
+        if let Some(key) = done.answered {
+            self.forward.remove(&key);
+        }
+        if done.commit == Commit::Nothing || !wrote {
+            return;
+        }
+        self.dirty = true;
+        self.frames += done.frames;
+        if let Some(key) = done.waits {
+            self.forward.entry(key).or_insert(now);
+        }
+        if !done.harmless {
+            self.counters.get_or_insert(now);
+        }
+    }
+}
+
+/// The open database: goes to the blocking thread with each batch and comes back.
+pub(super) struct Machine {
+    sql: Connection,
+    seal: Seal,
+    clock: Clock,
+    counters: Arc<Counters>,
+    arrivals: Arrivals,
+    path: PathBuf,
+    strict: bool,
+    /// The level that SQLite has now.
+    full: bool,
+    ledger: Ledger,
+    /// Commits that wrote since the last checkpoint.
+    since_checkpoint: u32,
+    /// Held as long as the database is open; after the connection, which must be gone first.
+    _lock: File,
+}
+
+type Outcomes = Vec<Result<Done, Fault>>;
+
+enum Attempt {
+    Committed(Outcomes),
+    NeedsFull,
+}
+
+impl Machine {
+    pub fn new(
+        sql: Connection,
+        seal: Seal,
+        clock: Clock,
+        counters: Arc<Counters>,
+        arrivals: Arrivals,
+        path: PathBuf,
+        strict: bool,
+        lock: File,
+    ) -> Machine {
+        sql.set_prepared_statement_cache_capacity(64);
+        Machine {
+            sql,
+            seal,
+            clock,
+            counters,
+            arrivals,
+            path,
+            strict,
+            // Set before the first transaction, whatever the connection came with.
+            full: false,
+            ledger: Ledger::default(),
+            since_checkpoint: 0,
+            _lock: lock,
+        }
+    }
+
+    /// Run all jobs and commit; one outcome each.
+    fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Vec<Result<(), StoreError>> {
+        let now = self.clock.now();
+        let due = self.ledger.due().is_some_and(|due| due <= now);
+        let mut full = self.strict || due || jobs.iter().any(|job| job.durable());
+        if jobs.is_empty() && due {
+            self.counters.pushes.add(1);
+        }
+        loop {
+            match self.attempt(jobs, full, due, now) {
+                Ok(Attempt::Committed(outcomes)) => return self.told(outcomes),
+                // At most once: the next attempt begins with FULL.
+                Ok(Attempt::NeedsFull) => {
+                    self.counters.reruns.add(1);
+                    self.back();
+                    full = true;
+                }
+                Err(fault) => {
+                    self.back();
+                    let error = StoreError(format!("{}: {fault}", self.path.display()));
+                    tracing::error!(%error, jobs = jobs.len(), "a batch was not committed");
+                    self.counters.failed.add(jobs.len() as u64);
+                    return jobs.iter().map(|_| Err(error.clone())).collect();
+                }
+            }
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        jobs: &mut [Box<dyn Job>],
+        full: bool,
+        due: bool,
+        now: Instant,
+    ) -> Result<Attempt, Fault> {
+        if self.full != full {
+            self.sql.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
+            self.full = full;
+        }
+        let db = Db {
+            sql: &self.sql,
+            seal: &self.seal,
+            unix: self.clock.unix(),
+            arrivals: &self.arrivals,
+            counters: &self.counters,
+        };
+        db.run("BEGIN", [])?;
+        let mut outcomes = Outcomes::with_capacity(jobs.len());
+        // Rows of the jobs that stand. (SQLite counts those that were taken back too.)
+        let mut rows = 0;
+        for job in jobs.iter_mut() {
+            let before = db.sql.total_changes();
+            let outcome = guarded(job.as_mut(), &db)?;
+            if outcome.is_ok() {
+                rows += db.sql.total_changes() - before;
+            }
+            outcomes.push(outcome);
+        }
+        let standing = || outcomes.iter().flatten();
+        let frames: u32 = standing().map(|done| done.frames).sum();
+        let durable = standing().any(|done| done.commit == Commit::Durable);
+        // A durable decision that changed nothing rests on what it read, and that may be lazy.
+        let must_push = durable && (rows > 0 || self.ledger.dirty);
+        if !full && (must_push || (rows > 0 && self.ledger.frames + frames >= FRAMES)) {
+            return Ok(Attempt::NeedsFull);
+        }
+        if full && rows == 0 && self.ledger.dirty && (durable || due) {
+            // A commit without a page does not wait for the disk: give it one.
+            rows += db.run("UPDATE meta SET value = value + 1 WHERE name = 'flushes'", [])? as u64;
+        }
+        db.run("COMMIT", [])?;
+        if rows > 0 {
+            self.counters.commits.add(1);
+            self.counters.full_commits.add(full.into());
+            self.counters.rows.add(rows);
+            self.since_checkpoint += 1;
+        }
+        self.counters.uplinks.add(frames.into());
+        if full && rows > 0 {
+            self.ledger = Ledger::default();
+        } else {
+            outcomes.iter().flatten().for_each(|done| self.ledger.note(done, rows > 0, now));
+        }
+        Ok(Attempt::Committed(outcomes))
+    }
+
+    /// Leave whatever transaction is open.
+    fn back(&mut self) {
+        if !self.sql.is_autocommit()
+            && let Err(error) = self.sql.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "ROLLBACK");
+        }
+    }
+
+    fn told(&self, outcomes: Outcomes) -> Vec<Result<(), StoreError>> {
+        self.counters.jobs.add(outcomes.len() as u64);
+        self.counters.failed.add(outcomes.iter().filter(|outcome| outcome.is_err()).count() as u64);
+        outcomes.into_iter().map(|outcome| outcome.map(drop).map_err(StoreError::from)).collect()
+    }
+
+    /// Copy the log into the database and begin it anew: the log stays short.
+    fn checkpoint(&mut self, mode: &str) {
+        self.since_checkpoint = 0;
+        let row = |row: &rusqlite::Row<'_>| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        };
+        match self.sql.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], row) {
+            // It waits for the disk, log first: nothing is lazy any more.
+            Ok((0, log, copied)) if log == copied => self.ledger = Ledger::default(),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, path = %self.path.display(), "checkpoint"),
+        }
+        self.counters.checkpoints.add(1);
+    }
+
+    /// The last push; the connection copies its log and deletes it.
+    fn close(mut self) -> Result<(), StoreError> {
+        self.checkpoint("TRUNCATE");
+        let Machine { sql, path, _lock, .. } = self;
+        sql.close().map_err(|(_, error)| StoreError(format!("{}: {error}", path.display())))
+    }
+}
+
+/// One job between savepoints. `Err`: the whole transaction is gone.
+fn guarded(job: &mut dyn Job, db: &Db<'_>) -> Result<Result<Done, Fault>, Fault> {
+    db.run("SAVEPOINT job", [])?;
+    // A decision that panics is one room's fault; the writer works for all of them.
+    let outcome = catch_unwind(AssertUnwindSafe(|| job.run(db)))
+        .unwrap_or_else(|_| Err(Fault::Wrong("the decision panicked".into())));
+    if let Err(fault) = &outcome {
+        // After some failures (disk full, I/O) SQLite has rolled everything back already.
+        if db.sql.is_autocommit() {
+            return Err(Fault::Wrong(format!("the transaction was rolled back: {fault}")));
+        }
+        tracing::warn!(%fault, "a job of the store failed");
+        db.run("ROLLBACK TO job", [])?;
+    }
+    db.run("RELEASE job", [])?;
+    Ok(outcome)
+}
+
+/// Start the writer on the runtime that the caller is in.
+pub(super) fn start(machine: Machine) -> Queue {
+    let (queue, jobs) = mpsc::channel(QUEUE);
+    tokio::spawn(write(machine, jobs));
+    Queue(queue)
+}
+
+async fn write(mut machine: Machine, mut queue: mpsc::Receiver<Message>) {
+    let clock = machine.clock.clone();
+    let mut taken = Vec::with_capacity(BATCH);
+    loop {
+        match machine.ledger.due() {
+            Some(due) => tokio::select! {
+                biased;
+                count = queue.recv_many(&mut taken, BATCH) => if count == 0 { break },
+                () = clock.sleep_until(due) => {}
+            },
+            None => {
+                if queue.recv_many(&mut taken, BATCH).await == 0 {
+                    break;
+                }
+            }
+        }
+        let (mut jobs, mut close) = (Vec::with_capacity(taken.len()), None);
+        for message in taken.drain(..) {
+            match message {
+                Message::Job(job) if close.is_none() => jobs.push(job),
+                Message::Job(job) => job.finish(Err(closed())),
+                Message::Close(reply) => close = Some(reply),
+            }
+        }
+        let batch = move || {
+            let outcomes = machine.commit(&mut jobs);
+            (machine, jobs, outcomes)
+        };
+        // Fails only when the runtime ends: then nobody waits any more.
+        let Ok((back, jobs, outcomes)) = tokio::task::spawn_blocking(batch).await else { return };
+        machine = back;
+        for (job, outcome) in jobs.into_iter().zip(outcomes) {
+            job.finish(outcome);
+        }
+        if let Some(reply) = close {
+            queue.close();
+            let closing = tokio::task::spawn_blocking(move || machine.close()).await;
+            let _ = reply.send(closing.unwrap_or_else(|_| Err(closed())));
+            return;
+        }
+        if machine.since_checkpoint >= CHECKPOINT {
+            let tidy = move || {
+                machine.checkpoint("PASSIVE");
+                machine
+            };
+            let Ok(back) = tokio::task::spawn_blocking(tidy).await else { return };
+            machine = back;
+        }
+    }
+    // Every handle was dropped without `close`: the same, for nobody in particular.
+    let _ = tokio::task::spawn_blocking(move || machine.close()).await;
+}
