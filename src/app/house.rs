@@ -11,8 +11,8 @@ use crate::config::Config;
 use crate::fns::Fns;
 use crate::hns::Hns;
 use crate::js::Js;
-use crate::lorawan::NetId;
 use crate::lorawan::ids::JoinEuiRange;
+use crate::lorawan::{JoinEui, NetId};
 use crate::sns::Sns;
 
 /// The names this house answers to.
@@ -50,12 +50,6 @@ impl Ours {
             Party::As(_) => false,
         }
     }
-}
-
-/// The way out of the house: `backend::client`, or nothing where roaming is off.
-pub trait Outside: Send + Sync {
-    /// Send a request to a party that is not ours.
-    fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>>;
 }
 
 /// All rooms.
@@ -96,12 +90,13 @@ pub struct Doors {
     ours: Ours,
     /// The rooms hold the doors, so the doors must not hold the rooms.
     house: Weak<House>,
-    outside: Arc<dyn Outside>,
+    /// `backend::client`, or a closed door where nobody can be asked.
+    outside: Arc<dyn Peers>,
 }
 
 impl Doors {
     /// `house` may still be under construction.
-    pub fn new(ours: Ours, house: Weak<House>, outside: Arc<dyn Outside>) -> Doors {
+    pub fn new(ours: Ours, house: Weak<House>, outside: Arc<dyn Peers>) -> Doors {
         Doors { ours, house, outside }
     }
 }

@@ -4,6 +4,7 @@ pub mod house;
 pub mod operator;
 #[cfg(test)]
 mod walk;
+mod way;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,10 +16,8 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::application::App;
-use crate::backend::client::Client;
-use crate::backend::door::{Boxed, Deadline, PeerError, Peers};
+use crate::backend::door::Peers;
 use crate::backend::keywrap::{Kek, Keks};
-use crate::backend::message::{Answer, Party, Request};
 use crate::backend::server::Server;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -29,16 +28,14 @@ use crate::radio::{Radio, Radios};
 use crate::sns::Sns;
 use crate::store::Store;
 
-use house::{Doors, House, Ours, Outside};
+use house::{Doors, House, Ours};
 use operator::Operator;
+use way::Way;
 
 /// Frames dealt with at the same time. A flood beyond it waits in the radios' queues, which drop.
 const FRAMES_AT_ONCE: usize = 256;
 /// What waits for its home is tried again so often.
 const RESEND: Duration = Duration::from_secs(60);
-/// Work in progress may finish for so long when the node stops: the longest receive window.
-const FAREWELL: Duration = Duration::from_secs(3);
-
 /// A running hotspot.
 pub struct Node {
     house: Arc<House>,
@@ -59,17 +56,14 @@ impl Node {
     async fn start_inside(config: Config, clock: Clock, radios: Vec<Radio>) -> anyhow::Result<Node> {
         let store = Store::open(&config.store, clock.clone())
             .with_context(|| format!("open the store {}", config.store.url.path().display()))?;
-        let (air, heard): (Vec<_>, Vec<_>) = radios.into_iter().map(|radio| (radio.heads, radio.heard)).unzip();
+        let (air, heard): (Vec<_>, Vec<_>) =
+            radios.into_iter().map(|radio| (radio.heads, radio.heard)).unzip();
         let air = Arc::new(Radios(air));
         let ours = Ours::of(&config);
-        let outside = way_out(&config, &clock)?;
+        let way = Way::new(&config, &clock)?;
+        let outside = way.out()?;
         let house = build(&config, &ours, &clock, &store, air.clone(), outside).await?;
-        let server = match &config.backend {
-            Some(backend) if backend.listen.is_some() => {
-                Some(Server::start(&config, ours.clone(), house.clone(), clock.clone()).await?)
-            }
-            _ => None,
-        };
+        let server = way.listen(&ours, house.clone()).await?;
         let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air));
         let mut tasks = JoinSet::new();
         for radio in heard {
@@ -103,7 +97,7 @@ impl Node {
     pub async fn shutdown(mut self) -> anyhow::Result<()> {
         self.tasks.shutdown().await;
         if let Some(server) = self.server.take() {
-            server.shutdown(FAREWELL).await;
+            server.stop().await;
         }
         self.store.close().await.context("close the store")
     }
@@ -142,7 +136,7 @@ async fn build(
     clock: &Clock,
     store: &Store,
     air: Arc<dyn Air>,
-    outside: Arc<dyn Outside>,
+    outside: Arc<dyn Peers>,
 ) -> anyhow::Result<Arc<House>> {
     let (net_id, region) = (config.network.net_ids.first(), config.network.region.clone());
     let shared: Arc<Store> = Arc::new(store.clone());
@@ -179,27 +173,3 @@ async fn build(
 
 /// RxDelay of every Join-accept, seconds: RX1 opens so long after a data uplink.
 const RX_DELAY: u8 = 1;
-
-/// The client, or a closed door that says why.
-fn way_out(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Outside>> {
-    match Client::new(config, clock.clone())? {
-        Some(client) => Ok(Arc::new(client)),
-        None => Ok(Arc::new(Closed)),
-    }
-}
-
-impl Outside for Client {
-    fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
-        Box::pin(Client::send(self, to, request, by))
-    }
-}
-
-/// No [backend]: nobody can be asked.
-struct Closed;
-
-impl Outside for Closed {
-    fn send(&self, to: Party, _: Request, _: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
-        let why = "there is no [backend] with an identity in the configuration".to_string();
-        Box::pin(std::future::ready(Err(PeerError::Forbidden { to, why })))
-    }
-}

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use crate::backend::door::{self, Boxed, StoreError};
+use crate::backend::door::{self, Boxed};
 use crate::backend::message::MacVersion;
 use crate::clock::{Clock, Instant};
 use crate::config::Config;
-use crate::control::{self, NewDevice, OperatorError, Status};
+use crate::control::{self, DeviceView, NewDevice, OperatorError, Status};
 use crate::fns::Air;
 use crate::hns::{Device, Devices, QueueItem};
 use crate::lorawan::{DevEui, NetId};
@@ -47,7 +47,8 @@ impl Operator {
     }
 
     fn check(&self, device: &NewDevice) -> Result<(), OperatorError> {
-        let invalid = |reason: String, remedy: &str| Err(OperatorError::Invalid { reason, remedy: remedy.into() });
+        let invalid =
+            |reason: String, remedy: &str| Err(OperatorError::Invalid { reason, remedy: remedy.into() });
         if !self.ours.serves(device.join_eui) {
             let reason = format!("JoinEUI {} is not of [join_server] join_euis", device.join_eui);
             return invalid(reason, "add it there, or give the device a JoinEUI that is ours");
@@ -60,15 +61,11 @@ impl Operator {
     }
 }
 
-fn failed(error: StoreError) -> OperatorError {
-    OperatorError::Failed(error.to_string())
-}
-
 impl control::Operator for Operator {
     fn status(&self) -> Boxed<'_, Result<Status, OperatorError>> {
         Box::pin(async move {
             let mut status = self.status.clone();
-            status.devices = self.store.devices().await.map_err(failed)?.len();
+            status.devices = self.store.devices().await?.len();
             if let Some((since, clock, radios)) = &self.running {
                 status.uptime = Some(clock.now().duration_since(*since).as_secs());
                 status.heads = radios.heads();
@@ -78,7 +75,7 @@ impl control::Operator for Operator {
         })
     }
 
-    fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<Device, OperatorError>> {
+    fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
             self.check(&device)?;
             let dev_eui = device.dev_eui;
@@ -93,18 +90,19 @@ impl control::Operator for Operator {
                 roaming: device.roaming,
             };
             match self.store.add_device(new).await {
-                Ok(()) => self.device(dev_eui).await,
+                Ok(()) => Ok(()),
                 Err(AddError::Duplicate(dev_eui)) => Err(OperatorError::Exists(dev_eui)),
-                Err(AddError::Store(error)) => Err(failed(error)),
+                Err(AddError::Store(error)) => Err(error.into()),
             }
         })
     }
 
-    fn devices(&self) -> Boxed<'_, Result<Vec<Device>, OperatorError>> {
+    fn devices(&self) -> Boxed<'_, Result<Vec<DeviceView>, OperatorError>> {
         Box::pin(async move {
             let mut devices = Vec::new();
-            for summary in self.store.devices().await.map_err(failed)? {
-                devices.extend(self.store.device(summary.dev_eui).await.map_err(failed)?);
+            for summary in self.store.devices().await? {
+                let device = self.store.device(summary.dev_eui).await?;
+                devices.extend(device.as_ref().map(DeviceView::from));
             }
             Ok(devices)
         })
@@ -112,14 +110,14 @@ impl control::Operator for Operator {
 
     fn device(&self, dev_eui: DevEui) -> Boxed<'_, Result<Device, OperatorError>> {
         Box::pin(async move {
-            let device = self.store.device(dev_eui).await.map_err(failed)?;
+            let device = self.store.device(dev_eui).await?;
             device.ok_or(OperatorError::NoDevice(dev_eui))
         })
     }
 
     fn remove_device(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
-            match self.store.remove_device(dev_eui).await.map_err(failed)? {
+            match self.store.remove_device(dev_eui).await? {
                 true => Ok(()),
                 false => Err(OperatorError::NoDevice(dev_eui)),
             }
@@ -130,8 +128,8 @@ impl control::Operator for Operator {
         Box::pin(async move {
             let (decide, slot) =
                 door::decided(move |device: &mut Option<Device>| control::enqueue(dev_eui, device, &item));
-            self.store.with_device(dev_eui, Box::new(decide)).await.map_err(failed)?;
-            door::outcome(&slot).map_err(failed)?
+            self.store.with_device(dev_eui, Box::new(decide)).await?;
+            door::outcome(&slot)?
         })
     }
 }

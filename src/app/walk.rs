@@ -21,7 +21,7 @@ use crate::lorawan::{DevAddr, DevEui, GatewayEui, JoinEui, Key, Modulation, NetI
 use crate::partners;
 use crate::sns::{self, ForwardKey, Sessions, Sns};
 
-use super::house::{Doors, House, Ours, Outside};
+use super::house::{Doors, House, Ours};
 
 const DEV: DevEui = DevEui::from_msb([0x58, 0x17, 0xB1, 0xC3, 0xEB, 0x89, 0x0B, 0xC4]);
 const HOME: NetId = NetId::from_msb([0, 0, 1]);
@@ -150,7 +150,7 @@ struct WayOut {
     street: Arc<Street>,
 }
 
-impl Outside for WayOut {
+impl Peers for WayOut {
     fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
         Box::pin(async move {
             self.street.asked.lock().unwrap().push((self.me.clone(), to.clone(), request.message_type()));

@@ -17,11 +17,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::lorawan::{NetId, Region};
-use crate::{discovery, js, partners, radio};
+use crate::{backend, discovery, js, partners, radio, store};
 
 pub use check::Refusal;
 pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
-pub use standin::{backend, store};
 
 /// Where the file is when none is named.
 pub const DEFAULT_PATH: &str = "/etc/roamgate/roamgate.toml";
@@ -219,66 +218,5 @@ impl Config {
             }
         }
         Ok(text)
-    }
-}
-
-/// Sections of rooms that are not built yet.
-mod standin {
-    pub mod store {
-        use std::path::PathBuf;
-
-        use serde::{Deserialize, Serialize};
-
-        /// Section `[store]`.
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        pub struct Config {
-            /// `sqlite:PATH`.
-            pub url: String,
-        }
-
-        impl Default for Config {
-            fn default() -> Config {
-                Config { url: "sqlite:roamgate-data/roamgate.db".into() }
-            }
-        }
-
-        impl Config {
-            /// The data folder.
-            pub fn folder(&self) -> PathBuf {
-                let path = PathBuf::from(self.url.trim_start_matches("sqlite:"));
-                path.parent().map(PathBuf::from).unwrap_or_default()
-            }
-        }
-    }
-
-    pub mod backend {
-        use std::net::SocketAddr;
-        use std::path::PathBuf;
-
-        use serde::{Deserialize, Serialize};
-
-        /// Section `[backend]`.
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        pub struct Config {
-            /// Where partners reach us.
-            pub listen: SocketAddr,
-            /// What we show them.
-            pub identity: Identity,
-            /// Whom we believe.
-            #[serde(default)]
-            pub roots: Vec<PathBuf>,
-        }
-
-        /// A certificate and its key: both or neither.
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        pub struct Identity {
-            /// Leaf and intermediates, PEM.
-            pub chain: PathBuf,
-            /// PEM.
-            pub key: PathBuf,
-        }
     }
 }

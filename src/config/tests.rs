@@ -106,7 +106,7 @@ fn no_file_is_a_standalone_hotspot() {
     assert_eq!(config.check(), []);
     assert!(!config.roaming.roams() && config.backend.is_none());
     assert_eq!(config.network.net_ids.first().to_string(), "000000");
-    assert_eq!(config.control_socket(), PathBuf::from("roamgate-data/control.sock"));
+    assert_eq!(config.control_socket(), PathBuf::from("./roamgate-data/control.sock"));
     assert_eq!(config.radio.len(), 1);
     assert_eq!(config.to_toml().unwrap(), Config::default().to_toml().unwrap());
 }

@@ -375,8 +375,7 @@ fn params(
         Some(moment) => moment,
         None => wall.checked_sub(BACKDATED).map_err(outside)?,
     };
-    let base = not_before.unwrap_or(wall);
-    let mut end = base.checked_add(SignedDuration::from_hours(24 * i64::from(days))).map_err(outside)?;
+    let mut end = begin.checked_add(SignedDuration::from_hours(24 * i64::from(days))).map_err(outside)?;
     if let Some(issuer) = issuer {
         if issuer.not_after < wall {
             return Err(MakeError::Ended { issuer: issuer.subject.clone(), not_after: issuer.not_after });

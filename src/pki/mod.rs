@@ -1,6 +1,6 @@
 //! Certificates of the federation: what they say ([`check`]), and how they are made ([`make`]).
 //!
-//! Three levels (DESIGN 7): one federation root, one intermediate per institution with critical name
+//! Three levels: one federation root, one intermediate per institution with critical name
 //! constraints, and leaves under it. Everybody stores roots only; leaf and intermediate are sent.
 
 pub mod check;

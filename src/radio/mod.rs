@@ -4,6 +4,7 @@
 //! [`Heard`] and takes transmissions through [`Air`]; it may carry many heads (gateways).
 //! Here the head's microseconds and the host's instants meet, and nowhere else.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +99,10 @@ pub trait Heads: Air {
     fn listening(&self) -> Option<SocketAddr> {
         None
     }
+    /// What the radio counted since the start, by name: datagrams dropped and why, for example.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// What is known of one head.
@@ -127,6 +132,13 @@ pub struct HeadStatus {
     pub rtt: Option<Duration>,
     /// Degrees latitude, longitude, where it said so.
     pub location: Option<(f64, f64)>,
+}
+
+impl fmt::Display for HeadStatus {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.online { "online" } else { "offline" };
+        write!(to, "{} {} {state}, heard {}, sent {}", self.name, self.gateway, self.rx_ok, self.tx_ok)
+    }
 }
 
 /// All radios of this node as one.

@@ -50,6 +50,13 @@ pub struct Config {
     pub key: Option<KeySource>,
 }
 
+impl Config {
+    /// The folder of the database.
+    pub fn folder(&self) -> PathBuf {
+        self.url.path().parent().map(PathBuf::from).unwrap_or_default()
+    }
+}
+
 /// `sqlite:PATH`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

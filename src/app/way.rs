@@ -1,0 +1,138 @@
+//! The way out to partners and the way in from them: identity, roots, names, client and server.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::backend::client::{self, Client, Discover, Endpoint, NoDiscovery, PartnerNames};
+use crate::backend::door::{Boxed, Deadline, PeerError, Peers, Rooms};
+use crate::backend::message::{Answer, Party, Request};
+use crate::backend::server::{self, Server};
+use crate::clock::Clock;
+use crate::config::{Config, Role};
+use crate::discovery::name::net_id_name;
+use crate::discovery::{Resolver, Suffix};
+use crate::lorawan::DevEui;
+use crate::pki::check::PeerRules;
+use crate::tls::{self, Identity, Roots, Trust};
+
+use super::house::Ours;
+
+/// What partners see of us, and what we see of them.
+pub struct Way {
+    config: Config,
+    suffix: Suffix,
+    /// `None`: no [backend], so nobody asks and nobody is asked.
+    tls: Option<(Identity, Arc<Trust>)>,
+    clock: Clock,
+}
+
+impl Way {
+    /// Load identity and roots. Half a configuration is an error, never a node without TLS.
+    pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Way> {
+        let suffix = config.discovery.clone().unwrap_or_default().net_id_suffix;
+        let tls = match &config.backend {
+            None => None,
+            Some(backend) => {
+                let identity = Identity::load(&backend.identity.chain, &backend.identity.key)?;
+                let roots = Roots::load(&backend.roots)?;
+                Some((identity, Trust::new(&roots, pins(config, &suffix)?, clock.clone())?))
+            }
+        };
+        Ok(Way { config: config.clone(), suffix, tls, clock: clock.clone() })
+    }
+
+    /// The door that leads outside.
+    pub fn out(&self) -> anyhow::Result<Arc<dyn Peers>> {
+        let Some((identity, trust)) = &self.tls else { return Ok(Arc::new(Closed)) };
+        let partners = Arc::new(self.config.roaming.clone());
+        let aliases = Arc::new(PartnerNames::new(&partners, &self.suffix));
+        let discover: Arc<dyn Discover> = match &self.config.discovery {
+            Some(discovery) => Arc::new(Finder(Resolver::new(discovery.clone(), self.clock.clone())?)),
+            None => Arc::new(NoDiscovery),
+        };
+        Ok(Arc::new(Client::new(client::Parts {
+            net_id: self.config.network.net_ids.first(),
+            partners,
+            discover,
+            tls: tls::client_config(identity, trust, Some(aliases))?,
+            keks: BTreeMap::new(),
+            clock: self.clock.clone(),
+        })))
+    }
+
+    /// Listen for partners, where the configuration says so.
+    pub async fn listen(&self, ours: &Ours, rooms: Arc<dyn Rooms>) -> anyhow::Result<Option<Server>> {
+        let listen = self.config.backend.as_ref().and_then(|backend| backend.listen);
+        let (Some(listen), Some((identity, trust))) = (listen, &self.tls) else { return Ok(None) };
+        let roles = &self.config.network.roles;
+        let parts = server::Parts {
+            ours: server::Ours {
+                net_ids: ours.net_ids.clone(),
+                join_euis: ours.join_euis.clone(),
+                roles: server::Roles {
+                    fns: roles.has(Role::Fns),
+                    sns: roles.has(Role::Sns),
+                    hns: roles.has(Role::Hns),
+                    js: roles.has(Role::Js),
+                },
+            },
+            partners: Arc::new(self.config.roaming.clone()),
+            net_id_suffix: self.suffix.clone(),
+            keks: BTreeMap::new(),
+            trust: trust.clone(),
+            rooms,
+            clock: self.clock.clone(),
+        };
+        let server = server::serve(listen, tls::server_config(identity, trust)?, parts).await;
+        Ok(Some(server.with_context(|| format!("listen for partners on {listen} ([backend] listen)"))?))
+    }
+}
+
+/// Keys that partner entries pin, each with the names that it may speak for.
+fn pins(config: &Config, suffix: &Suffix) -> anyhow::Result<PeerRules> {
+    let mut rules = PeerRules::default();
+    for partner in &config.roaming.partner {
+        let Some(pin) = &partner.pin else { continue };
+        let pin = pin.parse().with_context(|| format!("pin of [[roaming.partner]] {}", partner.net_id))?;
+        let own = net_id_name(partner.net_id, suffix);
+        rules.allow(pin, partner.identity.iter().cloned().chain([own]));
+    }
+    Ok(rules)
+}
+
+/// Partners found by DNS.
+struct Finder(Resolver);
+
+impl Discover for Finder {
+    fn find<'a>(
+        &'a self,
+        to: &'a Party,
+        dev_eui: Option<DevEui>,
+        by: Deadline,
+    ) -> Boxed<'a, Result<Endpoint, String>> {
+        Box::pin(async move {
+            let found = match to {
+                Party::Ns(net_id) => self.0.net_server(*net_id, by).await,
+                Party::Js(join_eui) => self.0.join_server(*join_eui, dev_eui, by).await,
+                Party::As(_) => return Err("application servers have no name in the federation".into()),
+            };
+            let found = found.map_err(|error| error.to_string())?;
+            let with_port = |address: SocketAddr| SocketAddr::new(address.ip(), found.port);
+            let addresses = found.addresses.iter().copied().map(with_port).collect();
+            Ok(Endpoint { host: found.host, addresses, port: found.port })
+        })
+    }
+}
+
+/// Nobody can be asked.
+struct Closed;
+
+impl Peers for Closed {
+    fn send(&self, to: Party, _: Request, _: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
+        let why = "there is no [backend] with an identity in the configuration".to_string();
+        Box::pin(std::future::ready(Err(PeerError::Forbidden { to, why })))
+    }
+}

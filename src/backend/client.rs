@@ -1,0 +1,432 @@
+//! The end of TS002 that asks: finds a partner's server, keeps the connection warm, POSTs, reads the
+//! answer.
+//!
+//! The exchange runs in a task of its own: a caller whose time is up stops waiting, and the connection
+//! lives on for the next frame. A POST whose bytes have left is never sent again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{StatusCode, Url};
+use rustls::ClientConfig;
+use tokio::time::timeout_at;
+use tracing::{Instrument, Span};
+
+use super::door::{Boxed, Deadline, PeerError, Peers};
+use super::keywrap::Keks;
+use super::message::wire::{self, Confused, Header};
+use super::message::{Answer, Party, Request};
+use crate::clock::Clock;
+use crate::discovery::name::net_id_name;
+use crate::discovery::{Resolver, Suffix};
+use crate::lorawan::{DevEui, NetId};
+use crate::{partners, tls};
+
+/// An answer longer than this is none.
+const BODY_LIMIT: usize = 256 * 1024;
+/// TCP and TLS to one server.
+const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// An exchange that takes longer is given up, whoever still waits for it. Peers answer within 5 s.
+const EXCHANGE_TIME: Duration = Duration::from_secs(10);
+/// An idle connection is closed after so long. Servers keep theirs a little longer.
+const IDLE_TIME: Duration = Duration::from_secs(90);
+/// Servers whose connections are kept.
+const MOST_SERVERS: usize = 256;
+
+/// Where a partner's server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The name that was asked, without final dot: the URL's host and the TLS server name.
+    pub host: String,
+    /// Every one with the port. Empty: the system's resolver knows the host.
+    pub addresses: Vec<SocketAddr>,
+    /// The URL's port.
+    pub port: u16,
+}
+
+/// How servers are found that no configuration names.
+pub trait Discover: Send + Sync {
+    /// The server of a network or of a join server; `dev_eui` where one device is concerned.
+    fn find<'a>(
+        &'a self,
+        to: &'a Party,
+        dev_eui: Option<DevEui>,
+        by: Deadline,
+    ) -> Boxed<'a, Result<Endpoint, String>>;
+}
+
+impl Discover for Resolver {
+    fn find<'a>(
+        &'a self,
+        to: &'a Party,
+        dev_eui: Option<DevEui>,
+        by: Deadline,
+    ) -> Boxed<'a, Result<Endpoint, String>> {
+        Box::pin(async move {
+            let found = match to {
+                Party::Ns(net_id) => self.net_server(*net_id, by).await,
+                Party::Js(join_eui) => self.join_server(*join_eui, dev_eui, by).await,
+                Party::As(_) => return Err("application servers are not in the DNS".into()),
+            };
+            let found = found.map_err(|error| chain(&error))?;
+            Ok(Endpoint { host: found.host, addresses: found.addresses, port: found.port })
+        })
+    }
+}
+
+/// Nobody is found but who is configured.
+#[derive(Debug, Clone, Copy)]
+pub struct NoDiscovery;
+
+impl Discover for NoDiscovery {
+    fn find<'a>(
+        &'a self,
+        _: &'a Party,
+        _: Option<DevEui>,
+        _: Deadline,
+    ) -> Boxed<'a, Result<Endpoint, String>> {
+        let why = "there is no [discovery], and no [[roaming.partner]] with a server for it";
+        Box::pin(std::future::ready(Err(why.into())))
+    }
+}
+
+/// What a server may be called instead of the host in `server` of its partner entry: its identity, or
+/// the name of its NetID.
+#[derive(Debug, Clone)]
+pub struct PartnerNames(BTreeMap<String, Vec<String>>);
+
+impl PartnerNames {
+    /// From the partner entries that name a server.
+    pub fn new(partners: &partners::Config, suffix: &Suffix) -> PartnerNames {
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for partner in &partners.partner {
+            let url = partner.server.as_deref().and_then(|server| Url::parse(server).ok());
+            let Some(host) = url.as_ref().and_then(Url::host_str) else { continue };
+            let own = || net_id_name(partner.net_id, suffix);
+            let name = partner.identity.clone().unwrap_or_else(own);
+            names.entry(host.trim_matches(['[', ']']).to_owned()).or_default().push(name);
+        }
+        PartnerNames(names)
+    }
+}
+
+impl tls::Aliases for PartnerNames {
+    fn aliases(&self, asked: &str) -> Vec<String> {
+        self.0.get(asked).cloned().unwrap_or_default()
+    }
+}
+
+/// What the client needs of the house.
+pub struct Parts {
+    /// SenderID.
+    pub net_id: NetId,
+    /// Which partners have a server of their own.
+    pub partners: Arc<partners::Config>,
+    /// Finds the others.
+    pub discover: Arc<dyn Discover>,
+    /// Shows who we are and judges who they are.
+    pub tls: ClientConfig,
+    /// Keys for the keys in answers; without an entry no key is taken.
+    pub keks: BTreeMap<Party, Keks>,
+    /// Time and chance.
+    pub clock: Clock,
+}
+
+/// Asks partners. Clones share connections.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    servers: Mutex<BTreeMap<(String, u16), Warm>>,
+    pending: Mutex<BTreeSet<u32>>,
+}
+
+/// Connections to one server at its present addresses.
+#[derive(Clone)]
+struct Warm {
+    addresses: Vec<SocketAddr>,
+    http: reqwest::Client,
+    /// Counts up; the server with the lowest was used longest ago.
+    used: u64,
+}
+
+impl Peers for Client {
+    fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
+        Box::pin(self.send(to, request, by))
+    }
+}
+
+impl Client {
+    /// Connects to nobody yet.
+    pub fn new(parts: Parts) -> Client {
+        Client(Arc::new(Inner { parts, servers: Mutex::default(), pending: Mutex::default() }))
+    }
+
+    /// Ask a party that is not in this house.
+    pub async fn send(&self, to: Party, request: Request, by: Deadline) -> Result<Answer, PeerError> {
+        let transaction = Transaction::new(&self.0);
+        let sender = Party::Ns(self.0.parts.net_id);
+        let span = tracing::info_span!(
+            target: "roamgate::door",
+            "door",
+            MessageType = request.message_type(),
+            TransactionID = transaction.id,
+            SenderID = %sender,
+            ReceiverID = %to,
+            local = false,
+            ResultCode = tracing::field::Empty,
+        );
+        let header = Header::new(sender, to.clone(), transaction.id);
+        let exchange = self.clone().exchange(header, request, by, transaction);
+        let work = tokio::spawn(exchange.instrument(span.clone()));
+        let answer = match timeout_at(by.0, work).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_panicked)) => Err(PeerError::Transport { to, why: "internal failure".into() }),
+            Err(_elapsed) => Err(PeerError::Late { to }),
+        };
+        told(&span, &answer);
+        answer
+    }
+
+    async fn exchange(
+        self,
+        header: Header,
+        request: Request,
+        by: Deadline,
+        _transaction: Transaction,
+    ) -> Result<Answer, PeerError> {
+        let Inner { parts, .. } = &*self.0;
+        let to = &header.receiver;
+        if !parts.clock.is_trusted() {
+            let why =
+                "this machine's clock is not set, so no certificate can be judged; GPS or NTP has to set it";
+            return Err(PeerError::Forbidden { to: to.clone(), why: why.into() });
+        }
+        let url = self.find(to, dev_eui(&request), by).await?;
+        let transport = |why| PeerError::Transport { to: to.clone(), why };
+        let http = self.warm(&url.endpoint).map_err(|error| transport(chain(&error)))?;
+        let sent = http
+            .post(url.url)
+            // exactly this: a deployed peer looks for the very string
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(wire::encode_request(&header, &request))
+            .send()
+            .await;
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) if error.is_timeout() && !error.is_connect() => {
+                return Err(PeerError::Late { to: to.clone() });
+            }
+            Err(error) => return Err(transport(causes(&error, &url.endpoint))),
+        };
+        let status = response.status();
+        let body = read(response).await.map_err(transport)?;
+        if body.is_empty() && status.is_success() {
+            let why = "an empty answer: the partner wants to answer later by a request of its own, which is not spoken \
+                       here; ask its operator for synchronous answers";
+            return Err(PeerError::Confused { to: to.clone(), why: why.into() });
+        }
+        let keks = parts.keks.get(to).cloned().unwrap_or_default();
+        match wire::decode_answer(&body, &header, &request, &keks) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(refusal)) => Err(PeerError::Refused { to: to.clone(), refusal }),
+            // a status that says no and a body that says nothing
+            Err(Confused::NoAnswer(_)) if !status.is_success() => Err(transport(refused_by_http(status))),
+            Err(confused) => Err(PeerError::Confused { to: to.clone(), why: confused.to_string() }),
+        }
+    }
+
+    async fn find(&self, to: &Party, dev_eui: Option<DevEui>, by: Deadline) -> Result<Target, PeerError> {
+        let Inner { parts, .. } = &*self.0;
+        let listed = match to {
+            Party::Ns(net_id) => {
+                parts.partners.partner(*net_id).and_then(|partner| partner.server.as_deref())
+            }
+            _ => None,
+        };
+        let forbidden = |why| PeerError::Forbidden { to: to.clone(), why };
+        if let Some(server) = listed {
+            return Target::configured(server).map_err(forbidden);
+        }
+        let found = parts.discover.find(to, dev_eui, by).await;
+        let endpoint = found.map_err(|why| PeerError::NotFound { to: to.clone(), why })?;
+        Target::found(endpoint).map_err(forbidden)
+    }
+
+    /// The connections to a server; new ones where its addresses have changed.
+    fn warm(&self, endpoint: &Endpoint) -> Result<reqwest::Client, reqwest::Error> {
+        let mut servers = self.0.servers();
+        let used = servers.values().map(|warm| warm.used).max().unwrap_or(0) + 1;
+        let key = (endpoint.host.clone(), endpoint.port);
+        let mut addresses = endpoint.addresses.clone();
+        addresses.sort();
+        if let Some(warm) = servers.get_mut(&key).filter(|warm| warm.addresses == addresses) {
+            warm.used = used;
+            return Ok(warm.http.clone());
+        }
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.0.parts.tls.clone())
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .http1_only()
+            .connect_timeout(CONNECT_TIME)
+            .timeout(EXCHANGE_TIME)
+            .pool_idle_timeout(IDLE_TIME)
+            .tcp_nodelay(true)
+            .tcp_keepalive(Duration::from_secs(30));
+        if !endpoint.addresses.is_empty() {
+            builder = builder.resolve_to_addrs(&endpoint.host, &endpoint.addresses);
+        }
+        let http = builder.build()?;
+        tracing::info!(
+            target: "roamgate::net",
+            milestone = "server found",
+            host = endpoint.host,
+            addresses = ?endpoint.addresses,
+            port = endpoint.port,
+        );
+        if servers.len() >= MOST_SERVERS
+            && let Some(oldest) = servers.iter().min_by_key(|(_, warm)| warm.used).map(|(key, _)| key.clone())
+        {
+            servers.remove(&oldest);
+        }
+        servers.insert(key, Warm { addresses, http: http.clone(), used });
+        Ok(http)
+    }
+}
+
+impl Inner {
+    fn servers(&self) -> MutexGuard<'_, BTreeMap<(String, u16), Warm>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn pending(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A TransactionID that no other pending request of ours has.
+struct Transaction {
+    id: u32,
+    inner: Arc<Inner>,
+}
+
+impl Transaction {
+    fn new(inner: &Arc<Inner>) -> Transaction {
+        let mut pending = inner.pending();
+        let id = loop {
+            let id = u32::from_be_bytes(inner.parts.clock.random());
+            // 0 is what a peer answers that could not read it
+            if id != 0 && pending.insert(id) {
+                break id;
+            }
+        };
+        drop(pending);
+        Transaction { id, inner: inner.clone() }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.inner.pending().remove(&self.id);
+    }
+}
+
+/// A URL, and who stands behind its host.
+struct Target {
+    url: Url,
+    endpoint: Endpoint,
+}
+
+impl Target {
+    fn configured(server: &str) -> Result<Target, String> {
+        let wrong = |why: &str| format!("[[roaming.partner]] server = \"{server}\": {why}");
+        let url = Url::parse(server).map_err(|error| wrong(&error.to_string()))?;
+        if url.scheme() != "https" {
+            return Err(wrong("partners are reached by https only"));
+        }
+        let (host, port) = (url.host_str(), url.port_or_known_default());
+        let (Some(host), Some(port)) = (host, port) else { return Err(wrong("it has no host")) };
+        let endpoint = Endpoint { host: host.to_owned(), addresses: Vec::new(), port };
+        Ok(Target { url, endpoint })
+    }
+
+    fn found(endpoint: Endpoint) -> Result<Target, String> {
+        let host = endpoint.host.trim_end_matches('.');
+        let url = format!("https://{host}:{}/", endpoint.port);
+        let url = Url::parse(&url).map_err(|error| format!("{url} is no URL: {error}"))?;
+        Ok(Target { url, endpoint: Endpoint { host: host.to_owned(), ..endpoint } })
+    }
+}
+
+fn dev_eui(request: &Request) -> Option<DevEui> {
+    match request {
+        Request::HomeNs(req) => Some(req.dev_eui),
+        Request::Join(req) => Some(req.dev_eui),
+        _ => None,
+    }
+}
+
+async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| chain(&error.without_url()))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > BODY_LIMIT {
+            return Err(format!("an answer of more than {BODY_LIMIT} bytes"));
+        }
+    }
+    Ok(body)
+}
+
+fn refused_by_http(status: StatusCode) -> String {
+    let remedy = match status {
+        StatusCode::NOT_FOUND => ": the path of its server is another one, or it routes on a header",
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ": it does not let us in",
+        _ => "",
+    };
+    format!("HTTP {status}{remedy}")
+}
+
+/// What went wrong, outermost first, in words of TLS where it was that.
+fn causes(error: &reqwest::Error, endpoint: &Endpoint) -> String {
+    let addresses: Vec<_> = endpoint.addresses.iter().map(ToString::to_string).collect();
+    let at = if addresses.is_empty() { String::new() } else { format!(" at {}", addresses.join(", ")) };
+    let why = tls::explain(error).unwrap_or_else(|| innermost(error));
+    let what = if error.is_connect() { "no connection to" } else { "no answer from" };
+    format!("{what} {} port {}{at}: {why}", endpoint.host, endpoint.port)
+}
+
+/// The causes below the library's own words, which repeat the URL and "error sending request".
+fn innermost(error: &reqwest::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), chain)
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+fn told(span: &Span, answer: &Result<Answer, PeerError>) {
+    match answer {
+        Ok(_) => span.record("ResultCode", "Success"),
+        Err(PeerError::Refused { refusal, .. }) => {
+            span.record("ResultCode", tracing::field::display(refusal))
+        }
+        Err(error) => span.record("ResultCode", tracing::field::display(error)),
+    };
+}

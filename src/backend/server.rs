@@ -1,0 +1,613 @@
+//! The end of TS002 that is asked: HTTPS with client certificates, and steps 1 to 11 of section 6.1.
+//!
+//! Who is asking is what the handshake proved, looked at again for every request. A request that
+//! passes goes to the rooms in a task of its own: whoever hangs up ends the waiting, not the work.
+//! Answers go back in the HTTP response. The port opens before the clock is right; until it is, every
+//! connection is closed at once.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+use tracing::{Instrument, Span};
+
+use super::door::{Caller, Deadline, Rooms};
+use super::keywrap::Keks;
+use super::message::wire::{self, Envelope, Header, Incoming, MessageType};
+use super::message::{Answer, Party, Refusal, Request, ResultCode};
+use crate::clock::Clock;
+use crate::discovery::Suffix;
+use crate::discovery::name::net_id_name;
+use crate::lorawan::frame::Uplink;
+use crate::lorawan::{JoinEuiRange, NetId};
+use crate::partners;
+use crate::pki::check::PeerIdentity;
+use crate::tls::{self, Trust};
+
+/// A longer body is refused with 413.
+const BODY_LIMIT: usize = 256 * 1024;
+/// What is read and thrown away of a longer one, so that its sender gets to read the refusal.
+const DRAIN_LIMIT: usize = 4 * BODY_LIMIT;
+/// A body that takes longer is given up.
+const BODY_TIME: Duration = Duration::from_secs(10);
+/// A handshake that takes longer is given up.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// A connection that asks nothing for so long is closed. Longer than clients keep an idle one, so
+/// that they rarely write into one that is just closing.
+const IDLE_TIME: Duration = Duration::from_secs(150);
+/// Peers give up after 5 s: nobody listens later.
+const ANSWER_TIME: Duration = Duration::from_secs(6);
+/// How long the end of the program waits for work that has begun.
+const STOP_TIME: Duration = Duration::from_secs(5);
+/// Handshakes at the same time: strangers get no more of a small machine's processor.
+const HANDSHAKES: usize = 32;
+/// Connections at the same time.
+const CONNECTIONS: u32 = 512;
+/// Procedures at the same time, of all partners and of one.
+const PROCEDURES: u32 = 256;
+const PROCEDURES_OF_ONE: u32 = 64;
+
+/// A join has five seconds, and so has whoever waits for one.
+const JOIN_TIME: Duration = Duration::from_secs(5);
+/// RX2 of a data frame opens two seconds after it at the earliest; the way back takes some of them.
+const DATA_TIME: Duration = Duration::from_millis(1800);
+
+/// Who we are to partners.
+#[derive(Debug, Clone, Default)]
+pub struct Ours {
+    /// ReceiverIDs as a network server.
+    pub net_ids: Vec<NetId>,
+    /// ReceiverIDs as a join server.
+    pub join_euis: Vec<JoinEuiRange>,
+    /// What this node is.
+    pub roles: Roles,
+}
+
+/// Which roles answer partners here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Roles {
+    /// Forwarding network server.
+    pub fns: bool,
+    /// Serving network server.
+    pub sns: bool,
+    /// Home network server.
+    pub hns: bool,
+    /// Join server.
+    pub js: bool,
+}
+
+impl Roles {
+    /// All of them.
+    pub const ALL: Roles = Roles { fns: true, sns: true, hns: true, js: true };
+
+    /// Those that a Target URL's last segment leaves (section 4.1).
+    fn at(self, path: &str) -> Roles {
+        let none = Roles::default();
+        match path.trim_end_matches('/').rsplit('/').next() {
+            Some("fns") => Roles { fns: self.fns, ..none },
+            Some("sns") => Roles { sns: self.sns, ..none },
+            Some("hns") => Roles { hns: self.hns, ..none },
+            Some("js") => Roles { js: self.js, ..none },
+            _ => self,
+        }
+    }
+
+    /// Step 9: whether some role here handles messages of this type.
+    fn handle(self, message_type: MessageType) -> bool {
+        match message_type {
+            MessageType::HomeNs | MessageType::Join | MessageType::Rejoin | MessageType::AppSKey => self.js,
+            // a join goes to the network that will serve it, which is home to the device
+            MessageType::PrStart => self.sns || self.hns,
+            MessageType::HrStart | MessageType::HrStop => self.hns || self.sns,
+            MessageType::Profile => self.hns,
+            MessageType::PrStop => self.fns || self.sns,
+            MessageType::XmitData | MessageType::XmitLoc => self.fns || self.sns || self.hns,
+        }
+    }
+
+    /// The same, once the body has said which of the four forms of XmitDataReq it is.
+    fn handle_form(self, request: &Request) -> bool {
+        match request {
+            Request::XmitDown(_) => self.fns,
+            Request::XmitUp(_) | Request::XmitAppDown(_) => self.sns,
+            Request::XmitAppUp(_) => self.hns,
+            _ => true,
+        }
+    }
+}
+
+/// What the server needs of the house.
+pub struct Parts {
+    /// Who we are.
+    pub ours: Ours,
+    /// Who may ask.
+    pub partners: Arc<partners::Config>,
+    /// What stands behind a NetID in a certificate's name.
+    pub net_id_suffix: Suffix,
+    /// Keys for the keys in answers, by the network asking; without an entry no key leaves.
+    pub keks: BTreeMap<NetId, Keks>,
+    /// The judge of certificates.
+    pub trust: Arc<Trust>,
+    /// Who answers.
+    pub rooms: Arc<dyn Rooms>,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// A server that runs. Dropping it stops accepting; [`Server::stop`] also waits for what has begun.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+    procedures: Arc<Semaphore>,
+}
+
+/// Open the port and answer from now on.
+pub async fn serve(
+    listen: SocketAddr,
+    config: Arc<rustls::ServerConfig>,
+    parts: Parts,
+) -> io::Result<Server> {
+    let listener = TcpListener::bind(listen).await?;
+    let address = listener.local_addr()?;
+    let (stop, stopped) = watch::channel(false);
+    let procedures = Arc::new(Semaphore::new(PROCEDURES as usize));
+    let reception = Arc::new(Reception {
+        ours: parts.ours,
+        partners: parts.partners,
+        net_id_suffix: parts.net_id_suffix,
+        keks: parts.keks,
+        trust: parts.trust,
+        rooms: parts.rooms,
+        clock: parts.clock,
+        procedures: procedures.clone(),
+        running: Arc::default(),
+    });
+    let accepting = accept(listener, TlsAcceptor::from(config), reception, stopped);
+    let accepting = tokio::spawn(accepting.in_current_span());
+    tracing::info!(%address, "partners are answered");
+    Ok(Server { address, stop, accepting, procedures })
+}
+
+impl Server {
+    /// Where it listens: the port that was given, or found where that was 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accept nothing more, answer what was asked, and wait some seconds for procedures that have
+    /// begun: a half-run one must not exist.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let finish = async {
+            let _ = self.accepting.await;
+            let _all = self.procedures.acquire_many(PROCEDURES).await;
+        };
+        if timeout(STOP_TIME, finish).await.is_err() {
+            tracing::warn!("stopping although a partner's request is still being worked on");
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    reception: Arc<Reception>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let (handshakes, connections) = (Semaphore::new(HANDSHAKES), Semaphore::new(CONNECTIONS as usize));
+    let (handshakes, connections) = (Arc::new(handshakes), Arc::new(connections));
+    let mut refused_by_clock = false;
+    loop {
+        let arrived = tokio::select! {
+            arrived = listener.accept() => arrived,
+            // also when the handle is dropped
+            _ = stopped.changed() => break,
+        };
+        let (stream, from) = match arrived {
+            Ok(arrived) => arrived,
+            Err(error) => {
+                // out of file descriptors, or a connection that is gone already
+                tracing::warn!(%error, "cannot accept a connection");
+                reception.clock.sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if !reception.clock.is_trusted() {
+            if !refused_by_clock {
+                let remedy = "GPS or NTP has to set it";
+                tracing::warn!(%from, remedy, "the clock is not set: partners are turned away");
+            }
+            refused_by_clock = true;
+            continue;
+        }
+        refused_by_clock = false;
+        // A full house closes the door at once instead of letting people queue behind it.
+        let Ok(place) = connections.clone().try_acquire_owned() else {
+            tracing::warn!(%from, limit = CONNECTIONS, "too many connections: turned one away");
+            continue;
+        };
+        let Ok(turn) = handshakes.clone().try_acquire_owned() else {
+            tracing::warn!(%from, limit = HANDSHAKES, "too many handshakes at once: turned one away");
+            continue;
+        };
+        let (acceptor, reception, stopped) = (acceptor.clone(), reception.clone(), stopped.clone());
+        let connection = async move {
+            let handshake = shake(&acceptor, &reception.trust, stream);
+            let shaken = timeout(HANDSHAKE_TIME, handshake).await;
+            drop(turn);
+            match shaken {
+                Ok(Ok((stream, peer))) => talk(stream, peer, reception, stopped).await,
+                Ok(Err(why)) => tracing::warn!(%from, why, "a TLS handshake failed"),
+                Err(_elapsed) => tracing::warn!(%from, limit = ?HANDSHAKE_TIME, "a TLS handshake hung"),
+            }
+            drop(place);
+        };
+        tokio::spawn(connection.in_current_span());
+    }
+    drop(listener);
+    // every connection ends when its present request is answered
+    let _all = connections.acquire_many(CONNECTIONS).await;
+}
+
+type Stream = tokio_rustls::server::TlsStream<TcpStream>;
+
+async fn shake(
+    acceptor: &TlsAcceptor,
+    trust: &Trust,
+    stream: TcpStream,
+) -> Result<(Stream, PeerIdentity), String> {
+    // messages are short and somebody waits for them
+    let _ = stream.set_nodelay(true);
+    let stream = acceptor
+        .accept(stream)
+        .await
+        .map_err(|error| tls::explain(&error).unwrap_or_else(|| error.to_string()))?;
+    let (_, connection) = stream.get_ref();
+    let peer = trust.peer_identity(connection.peer_certificates()).map_err(|error| error.to_string())?;
+    tls::handshake_done(connection, &peer);
+    Ok((stream, peer))
+}
+
+/// One connection, request after request.
+async fn talk(
+    stream: Stream,
+    peer: PeerIdentity,
+    reception: Arc<Reception>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let peer = Arc::new(peer);
+    let router = Router::new().fallback(receive).with_state(reception);
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIME);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Everything that a request meets on its way to the rooms.
+struct Reception {
+    ours: Ours,
+    partners: Arc<partners::Config>,
+    net_id_suffix: Suffix,
+    keks: BTreeMap<NetId, Keks>,
+    trust: Arc<Trust>,
+    rooms: Arc<dyn Rooms>,
+    clock: Clock,
+    procedures: Arc<Semaphore>,
+    /// Procedures that run, by who asked.
+    running: Running,
+}
+
+/// Steps 1 and 2 of section 6.1.
+async fn receive(State(reception): State<Arc<Reception>>, request: HttpRequest) -> Response<Body> {
+    // the connection put it there
+    let Some(peer) = request.extensions().get::<Arc<PeerIdentity>>().cloned() else {
+        return plain(StatusCode::INTERNAL_SERVER_ERROR);
+    };
+    if request.method() != Method::POST {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let roles = reception.ours.roles.at(request.uri().path());
+    let body = match timeout(BODY_TIME, read(request.into_body())).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(status)) => {
+            tracing::warn!(peer = %peer.names.join(" "), %status, limit = BODY_LIMIT, "a body was not taken");
+            return closing(plain(status));
+        }
+        Err(_elapsed) => return closing(plain(StatusCode::REQUEST_TIMEOUT)),
+    };
+    match wire::open(&body) {
+        Ok(Incoming::Request(envelope)) => reception.handle(&peer, roles, envelope).await,
+        // Step 3. Our requests are answered in their HTTP response, so nobody waits for this one.
+        Ok(Incoming::Unasked(message_type)) => {
+            tracing::info!(message_type, peer = %peer.names.join(" "), "not asked for: discarded");
+            plain(StatusCode::OK)
+        }
+        Err(error) => {
+            tracing::warn!(%error, peer = %peer.names.join(" "), "a body that is no message of TS002");
+            json(StatusCode::BAD_REQUEST, error.body())
+        }
+    }
+}
+
+/// The whole body, or why not. A body over the limit is read on for a while and forgotten: closing
+/// at once would take the refusal away from a sender that is still writing.
+async fn read(mut body: Body) -> Result<Bytes, StatusCode> {
+    let (mut taken, mut length) = (Vec::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data() else { continue };
+        length = length.saturating_add(data.len());
+        if length <= BODY_LIMIT {
+            taken.extend_from_slice(&data);
+        } else if length > DRAIN_LIMIT {
+            break;
+        }
+    }
+    if length > BODY_LIMIT { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(taken.into()) }
+}
+
+fn plain(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn closing(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+type Running = Arc<Mutex<BTreeMap<Party, u32>>>;
+
+/// A procedure's place among those that run; free again when it is dropped.
+struct Place {
+    running: Running,
+    sender: Party,
+    _all: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(&self.sender) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                running.remove(&self.sender);
+            }
+        }
+    }
+}
+
+/// What came of the steps before the rooms.
+struct Admitted {
+    caller: Caller,
+    request: Request,
+    /// Step 8's exception: a JoinEUI that is not ours, for a device that may be.
+    foreign_join_eui: bool,
+    place: Place,
+}
+
+impl Reception {
+    async fn handle(
+        self: &Arc<Self>,
+        peer: &PeerIdentity,
+        roles: Roles,
+        envelope: Envelope,
+    ) -> Response<Body> {
+        let (sender, receiver, transaction) = envelope.as_sent();
+        let span = tracing::info_span!(
+            target: "roamgate::door",
+            "door",
+            MessageType = envelope.message_type().request(),
+            TransactionID = transaction,
+            SenderID = sender,
+            ReceiverID = receiver,
+            local = false,
+            ResultCode = tracing::field::Empty,
+        );
+        let (result, keks, authentic) = {
+            let _inside = span.enter();
+            let header = envelope.header();
+            let authentic = self.authority(peer);
+            let keks = match &header {
+                Ok(Header { sender: Party::Ns(net_id), .. }) => self.keks.get(net_id).cloned(),
+                _ => None,
+            };
+            let admitted = header.and_then(|header| {
+                authentic.clone()?;
+                self.admit(peer, roles, header, &envelope)
+            });
+            if let Err(refusal) = &admitted {
+                tracing::warn!(%refusal, peer = %peer.names.join(" "), cn = peer.common_name.as_deref().unwrap_or_default(), "refused");
+            }
+            (admitted, keks.unwrap_or_default(), authentic.is_ok())
+        };
+        let result = match result {
+            Ok(admitted) => self.ask_rooms(admitted, &span).await,
+            Err(refusal) => Err(refusal),
+        };
+        match &result {
+            Ok(_) => span.record("ResultCode", "Success"),
+            Err(refusal) => span.record("ResultCode", tracing::field::display(refusal)),
+        };
+        let response = json(StatusCode::OK, envelope.answer(&result, &keks));
+        // who may no longer speak loses the line
+        if authentic { response } else { closing(response) }
+    }
+
+    /// Whether the certificate of the handshake still counts. Asked for every request, because
+    /// connections live long.
+    fn authority(&self, peer: &PeerIdentity) -> Result<(), Refusal> {
+        let refuse = |why: String| Err(Refusal::new(ResultCode::UnknownSender, why));
+        if !self.clock.is_trusted() {
+            return refuse("our clock is not set, so no certificate counts at the moment".into());
+        }
+        if !peer.is_valid_at(self.clock.wall()) {
+            return refuse(format!("your certificate ended on {}: renew it", peer.valid_until));
+        }
+        Ok(())
+    }
+
+    /// Steps 7 to 11 of section 6.1.
+    fn admit(
+        &self,
+        peer: &PeerIdentity,
+        roles: Roles,
+        header: Header,
+        envelope: &Envelope,
+    ) -> Result<Admitted, Refusal> {
+        let message_type = envelope.message_type();
+        // 7: the sender is who the transport says, and is admitted
+        self.bind(peer, &header.sender)?;
+        // 8: we are meant
+        let foreign_join_eui = match &header.receiver {
+            Party::Ns(net_id) if self.ours.net_ids.contains(net_id) => false,
+            Party::Js(eui) if self.ours.join_euis.iter().any(|range| range.contains(*eui)) => false,
+            // a 1.0 device's AppEUI need not name its join server
+            Party::Js(_) if message_type == MessageType::Join && roles.js => true,
+            receiver => return Err(not_us(receiver)),
+        };
+        // 9: a role here handles the message
+        let nobody = |name: &str| {
+            let why = format!("no role here answers {name}");
+            Refusal::new(ResultCode::MalformedRequest, why)
+        };
+        if !roles.handle(message_type) {
+            return Err(nobody(message_type.request()));
+        }
+        // 10, 11: objects and frame
+        let request = envelope.body()?;
+        if !roles.handle_form(&request) {
+            return Err(nobody("this form of XmitDataReq"));
+        }
+        // The rest of the steps is the rooms'. Handover has no agreement that could be configured, so
+        // nobody has one, and keys of a session must not depend on a room to remember that.
+        if matches!(request, Request::HrStart(_) | Request::XmitAppUp(_) | Request::XmitAppDown(_)) {
+            let why = "no handover roaming with this network";
+            return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
+        }
+        let place = self.place(&header.sender)?;
+        let by = Deadline(self.clock.now() + time_for(&request));
+        let caller = Caller { party: header.sender, receiver: header.receiver, ours: false, by };
+        Ok(Admitted { caller, request, foreign_join_eui, place })
+    }
+
+    /// DESIGN 7: the name of the SenderID is one that the certificate may speak for, or a listed
+    /// partner's certificate speaks for the sender.
+    fn bind(&self, peer: &PeerIdentity, sender: &Party) -> Result<(), Refusal> {
+        let refuse = |why: String| Err(Refusal::new(ResultCode::UnknownSender, why));
+        let Party::Ns(net_id) = sender else {
+            return refuse(format!("no application server {sender} is listed here"));
+        };
+        let own = net_id_name(*net_id, &self.net_id_suffix);
+        let spoken_for = self.partners.partner.iter().any(|partner| {
+            let its_name = net_id_name(partner.net_id, &self.net_id_suffix);
+            let identity = partner.identity.as_deref().unwrap_or(&its_name);
+            let for_it = partner.net_id == *net_id || partner.speaks_for.contains(net_id);
+            for_it && peer.speaks_for(identity)
+        });
+        if !spoken_for && !peer.speaks_for(&own) {
+            let names = if peer.names.is_empty() { "nobody".into() } else { peer.names.join(", ") };
+            return refuse(format!(
+                "your certificate speaks for {names}, not for {own}: send your own NetID, or have your hub listed \
+                 with speaks_for = [\"{net_id}\"]"
+            ));
+        }
+        let listed = spoken_for || self.partners.partner(*net_id).is_some();
+        if !listed && self.partners.default.is_none() {
+            return refuse(format!(
+                "NetID {net_id} is no [[roaming.partner]] here, and there is no [roaming.default] for strangers"
+            ));
+        }
+        Ok(())
+    }
+
+    /// One more procedure for this peer, if it has not too many already.
+    fn place(&self, sender: &Party) -> Result<Place, Refusal> {
+        let busy = || Refusal::new(ResultCode::Other, "too many requests at once: try again later");
+        let all = self.procedures.clone().try_acquire_owned().map_err(|_| busy())?;
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = running.entry(sender.clone()).or_default();
+        if *count >= PROCEDURES_OF_ONE {
+            return Err(busy());
+        }
+        *count += 1;
+        drop(running);
+        Ok(Place { running: self.running.clone(), sender: sender.clone(), _all: all })
+    }
+
+    async fn ask_rooms(&self, admitted: Admitted, span: &Span) -> Result<Answer, Refusal> {
+        let Admitted { caller, request, foreign_join_eui, place } = admitted;
+        let receiver = caller.receiver.clone();
+        let until = self.clock.now() + ANSWER_TIME;
+        let work = self.rooms.clone().answer(caller, request);
+        let work = async move {
+            let answer = work.await;
+            drop(place);
+            answer
+        };
+        let answer = match timeout_at(until, tokio::spawn(work.instrument(span.clone()))).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_panicked)) => Err(Refusal::new(ResultCode::Other, "internal failure")),
+            Err(_elapsed) => Err(Refusal::new(ResultCode::Other, "not done in time")),
+        };
+        match answer {
+            Err(refusal) if foreign_join_eui && refusal.code == ResultCode::UnknownDevEui => {
+                Err(not_us(&receiver))
+            }
+            answer => answer,
+        }
+    }
+}
+
+fn not_us(receiver: &Party) -> Refusal {
+    Refusal::new(ResultCode::UnknownReceiver, format!("{receiver} is not here"))
+}
+
+/// How long the asker can use an answer, from now on: between networks no deadline travels.
+fn time_for(request: &Request) -> Duration {
+    match request {
+        Request::PrStart(req) if matches!(Uplink::parse(&req.phy_payload), Ok(Uplink::Data(_))) => DATA_TIME,
+        Request::XmitUp(_) | Request::XmitAppUp(_) => DATA_TIME,
+        // when a downlink has to be ready only its window knows, and that is in the frame's token
+        _ => JOIN_TIME,
+    }
+}
