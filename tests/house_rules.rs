@@ -47,6 +47,11 @@ const NEVER: &[(&str, &str)] = &[
     ("dbg", "use tracing"),
 ];
 
+/// Everything written in Rust here, tests too.
+fn rust() -> Vec<File> {
+    ["src", "tests"].iter().flat_map(|folder| files(folder, ".rs")).collect()
+}
+
 /// The program's own files, without what only tests see.
 fn program() -> Vec<(File, Vec<Word>)> {
     let all: Vec<(File, Vec<Word>)> = files("src", ".rs")
@@ -113,7 +118,7 @@ fn clocks_chance_and_foreign_crates_are_named_where_they_live() {
 
 #[test]
 fn lints_are_not_silenced_where_they_matter() {
-    for file in files("src", ".rs").iter().chain(&files("tests", ".rs")) {
+    for file in rust() {
         let text: String = source::blank(&file.text).split_whitespace().collect();
         assert!(!text.contains("allow(unsafe_code"), "{} allows unsafe code", file.path);
         // The unit tests of the library may ask; clippy reads the library without them as well.
@@ -125,10 +130,9 @@ fn lints_are_not_silenced_where_they_matter() {
 
 #[test]
 fn no_file_grows_past_what_a_person_reads() {
-    for file in files("src", ".rs").iter().chain(&files("tests", ".rs")) {
-        let lines = file.text.lines().count();
-        assert!(lines <= LONGEST, "{} has {lines} lines: it is two rooms", file.path);
-    }
+    let lines = rust().into_iter().map(|file| (file.text.lines().count(), file.path));
+    let long: Vec<(usize, String)> = lines.filter(|(lines, _)| *lines > LONGEST).collect();
+    assert!(long.is_empty(), "more than {LONGEST} lines is two rooms: {long:?}");
 }
 
 #[test]
@@ -155,7 +159,7 @@ fn no_file_names_a_machine_or_a_registry() {
     ];
     let needles: Vec<String> = halves.iter().map(|half| half.concat()).collect();
     let mut faults = Vec::new();
-    for file in files(".", "").iter().filter(|file| file.path != "Cargo.lock") {
+    for file in files(".", "").iter().filter(|file| !file.path.ends_with("Cargo.lock")) {
         for (number, line) in file.text.lines().enumerate() {
             let named = needles.iter().filter(|needle| line.contains(needle.as_str()));
             faults.extend(named.map(|needle| format!("{}:{} says {needle}", file.path, number + 1)));
@@ -186,6 +190,17 @@ fn every_direct_dependency_has_its_line() {
             "docs/dependencies.md lists {name}: nobody uses it"
         );
     }
+}
+
+#[test]
+fn the_readmes_configuration_is_one_that_starts() {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme.split_once("```toml\n").expect("the README shows a configuration");
+    let (text, _) = rest.split_once("```").expect("and ends it");
+    let loaded = roamgate::config::parse(None, text.to_owned(), std::iter::empty());
+    let loaded = loaded.unwrap_or_else(|error| panic!("{error}"));
+    let refusals = loaded.config.check();
+    assert!(refusals.is_empty(), "{refusals:?}");
 }
 
 mod the_checker_itself {

@@ -188,7 +188,7 @@ async fn hotspot(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool
     let ether = Arc::new(Ether { sent: sender, refuse: Mutex::default() });
     let memory = Arc::new(Memory::default());
     let partners: Arc<partners::Config> = Arc::new(toml::from_str(roaming).unwrap());
-    let kek = Kek::new("as", &[1; 16]).unwrap();
+    let kek = Kek::new("as", [1; 16]).unwrap();
     let keks = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
     let way_out = Arc::new(WayOut { me: Party::Ns(net_id), street: street.clone() });
     let house = Arc::new_cyclic(|house| {

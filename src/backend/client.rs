@@ -36,6 +36,8 @@ const EXCHANGE_TIME: Duration = Duration::from_secs(10);
 const IDLE_TIME: Duration = Duration::from_secs(90);
 /// Servers whose connections are kept.
 const MOST_SERVERS: usize = 256;
+/// Requests that wait for their answers at the same time.
+const MOST_PENDING: usize = 1024;
 
 /// Where a partner's server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,7 +171,13 @@ impl Client {
 
     /// Ask a party that is not in this house.
     pub async fn send(&self, to: Party, request: Request, by: Deadline) -> Result<Answer, PeerError> {
-        let transaction = Transaction::new(&self.0);
+        if self.0.parts.clock.now() >= by.0 {
+            return Err(PeerError::Late { to });
+        }
+        let Some(transaction) = Transaction::new(&self.0) else {
+            let why = format!("{MOST_PENDING} requests are waiting for their answers already");
+            return Err(PeerError::Transport { to, why });
+        };
         let sender = Party::Ns(self.0.parts.net_id);
         let span = tracing::info_span!(
             target: "roamgate::door",
@@ -208,6 +216,10 @@ impl Client {
             return Err(PeerError::Forbidden { to: to.clone(), why: why.into() });
         }
         let url = self.find(to, dev_eui(&request), by).await?;
+        if parts.clock.now() >= by.0 {
+            // nobody waits any more, and nothing has left
+            return Err(PeerError::Late { to: to.clone() });
+        }
         let transport = |why| PeerError::Transport { to: to.clone(), why };
         let http = self.warm(&url.endpoint).map_err(|error| transport(chain(&error)))?;
         let sent = http
@@ -319,8 +331,11 @@ struct Transaction {
 }
 
 impl Transaction {
-    fn new(inner: &Arc<Inner>) -> Transaction {
+    fn new(inner: &Arc<Inner>) -> Option<Transaction> {
         let mut pending = inner.pending();
+        if pending.len() >= MOST_PENDING {
+            return None;
+        }
         let id = loop {
             let id = u32::from_be_bytes(inner.parts.clock.random());
             // 0 is what a peer answers that could not read it
@@ -329,7 +344,7 @@ impl Transaction {
             }
         };
         drop(pending);
-        Transaction { id, inner: inner.clone() }
+        Some(Transaction { id, inner: inner.clone() })
     }
 }
 
@@ -403,9 +418,10 @@ fn causes(error: &reqwest::Error, endpoint: &Endpoint) -> String {
     format!("{what} {} port {}{at}: {why}", endpoint.host, endpoint.port)
 }
 
-/// The causes below the library's own words, which repeat the URL and "error sending request".
+/// The causes below the libraries' own words, which repeat the URL and name their parts.
 fn innermost(error: &reqwest::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), chain)
+    let below = error.source().map(|outer| outer.source().unwrap_or(outer));
+    below.map_or_else(|| error.to_string(), chain)
 }
 
 fn chain(error: &(dyn Error + 'static)) -> String {

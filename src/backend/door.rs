@@ -1,4 +1,4 @@
-//! The doors between rooms: one trait to ask, one function to be asked (DESIGN 1).
+//! The doors between rooms: one trait to ask, one function to be asked.
 //!
 //! Nobody here does I/O. `app` decides which [`Party`] is in the house; then [`Rooms::answer`] runs
 //! in a task of its own, else `backend::client` sends. `backend::server` calls the same `answer`.
@@ -130,7 +130,7 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// What a storage trait must do with the record that a decision changed (DESIGN 4).
+/// What a storage trait must do with the record that a decision changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Commit {
     /// Nothing changed: write nothing.

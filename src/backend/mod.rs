@@ -41,3 +41,18 @@ pub struct Identity {
     /// PEM, readable by the daemon only.
     pub key: PathBuf,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_an_identity_is_no_configuration() {
+        let parse = |text: &str| toml::from_str::<Config>(text);
+        let client = parse("identity = { chain = \"c\", key = \"k\" }\nroots = [\"r\"]").unwrap();
+        assert_eq!(client.listen, None);
+        assert!(parse("identity = { chain = \"c\" }\nroots = [\"r\"]").is_err());
+        assert!(parse("listen = \"[::]:443\"\nroots = [\"r\"]").is_err());
+        assert!(parse("identity = { chain = \"c\", key = \"k\" }\nport = 1").is_err());
+    }
+}

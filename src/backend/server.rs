@@ -254,8 +254,8 @@ async fn accept(
             drop(turn);
             match shaken {
                 Ok(Ok((stream, peer))) => talk(stream, peer, reception, stopped).await,
-                Ok(Err(why)) => tracing::warn!(%from, why, "a TLS handshake failed"),
-                Err(_elapsed) => tracing::warn!(%from, limit = ?HANDSHAKE_TIME, "a TLS handshake hung"),
+                Ok(Err(why)) => tracing::info!(%from, why, "a TLS handshake failed"),
+                Err(_elapsed) => tracing::info!(%from, limit = ?HANDSHAKE_TIME, "a TLS handshake hung"),
             }
             drop(place);
         };

@@ -44,17 +44,24 @@ pub enum Place {
     Default,
 }
 
+impl Problem {
+    /// Where and what, on one line.
+    pub fn what(&self) -> String {
+        let place = match &self.place {
+            Place::File { path, line, column } => format!("{}:{line}:{column}: ", path.display()),
+            Place::Variable(name) => format!("environment variable {name}: "),
+            Place::Default => String::new(),
+        };
+        match self.key.as_str() {
+            "" => format!("{place}{}", self.reason),
+            key => format!("{place}{key}: {}", self.reason),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::File { path, line, column } => write!(to, "{}:{line}:{column}: ", path.display())?,
-            Place::Variable(name) => write!(to, "environment variable {name}: ")?,
-            Place::Default => {}
-        }
-        if !self.key.is_empty() {
-            write!(to, "{}: ", self.key)?;
-        }
-        write!(to, "{}\n  remedy: {}", self.reason, self.remedy)
+        write!(to, "{}\n  remedy: {}", self.what(), self.remedy)
     }
 }
 
@@ -62,7 +69,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {path}: {source}\n  remedy: {}", read_remedy(source))]
+    #[error("cannot read the configuration {path}: {source}")]
     Read {
         /// Its path.
         path: PathBuf,
@@ -74,13 +81,18 @@ pub enum ConfigError {
     Wrong(Vec<Problem>),
 }
 
-fn read_remedy(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            "correct the path; `roamgate config init -c FILE` writes a file to start from"
+impl ConfigError {
+    /// What to do; of a wrong file each problem says its own.
+    pub fn remedy(&self) -> &'static str {
+        use std::io::ErrorKind::{NotFound, PermissionDenied};
+        match self {
+            ConfigError::Read { source, .. } => match source.kind() {
+                NotFound => "correct the path; `roamgate config init -c FILE` writes a file to start from",
+                PermissionDenied => "run as the user that may read it (often `sudo -u roamgate`)",
+                _ => "the configuration is one text file in UTF-8",
+            },
+            ConfigError::Wrong(_) => "correct what is named",
         }
-        std::io::ErrorKind::PermissionDenied => "run as the user that owns it (often `sudo -u roamgate`)",
-        _ => "the configuration is one text file in UTF-8",
     }
 }
 

@@ -203,11 +203,21 @@ impl Config {
         self.control.socket.clone().unwrap_or_else(|| self.store.folder().join("control.sock"))
     }
 
-    /// Everything with its defaults, as a file that would be read the same.
-    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+    /// Everything in force, with what follows from something else filled in.
+    fn whole(&self) -> Config {
         let mut whole = self.clone();
         whole.control.socket = Some(whole.control_socket());
-        let mut all = toml::Table::try_from(whole)?;
+        whole
+    }
+
+    /// Everything with its defaults, for programs.
+    pub fn to_json(&self) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(self.whole())
+    }
+
+    /// Everything with its defaults, as a file that would be read the same.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let mut all = toml::Table::try_from(self.whole())?;
         let mut text = String::new();
         for name in SECTIONS {
             if let Some(section) = all.remove(name) {

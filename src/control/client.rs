@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Method, Request, header};
+pub use axum::http::Method;
+use axum::http::{Request, header};
 use futures_util::{Stream, StreamExt, stream};
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;

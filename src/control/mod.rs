@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::hns;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, Method};
 pub use router::router;
 pub use socket::{Socket, SocketError};
 

@@ -8,18 +8,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use tokio::task::JoinSet;
 
 use super::zone::{Data, Plan, Zone};
 use crate::app::Node;
 use crate::backend::message::MacVersion;
 use crate::clock::Clock;
 use crate::config;
-use crate::control::{NewDevice, Operator};
+use crate::control::{NewDevice, Operator, Socket, router};
 use crate::discovery::name::{Suffix, join_eui_name, net_id_name};
 use crate::hns::QueueItem;
 use crate::lorawan::{DevEui, GatewayEui, JoinEui, Key, NetId};
 use crate::pki::make::{Authority, Identity, IntermediateSpec, LeafSpec, RootSpec};
 use crate::radio::simulated::{Air, Link};
+use crate::telemetry::Tap;
 
 use super::device::Device;
 
@@ -91,6 +93,8 @@ pub struct Federation {
     pub visited: Hotspot,
     /// Its AppKey, for devices that join.
     pub app_key: Key,
+    /// What is missing.
+    pub unplugged: Option<Unplug>,
     clock: Clock,
 }
 
@@ -175,7 +179,17 @@ impl Federation {
 
         let app_key = Key::new(clock.random());
         home.add_device(&app_key).await?;
-        Ok(Federation { folder, port, air, zone, home, visited, app_key, clock: clock.clone() })
+        Ok(Federation {
+            folder,
+            port,
+            air,
+            zone,
+            home,
+            visited,
+            app_key,
+            unplugged: unplug,
+            clock: clock.clone(),
+        })
     }
 
     /// A new device with the identity that the home knows, out of everybody's reach.
@@ -190,6 +204,17 @@ impl Federation {
         self.visited.stop().await?;
         self.visited.set_roaming(&self.folder, roaming);
         self.visited.start(&self.air, &self.clock).await
+    }
+
+    /// Open the control sockets, so that the command line reaches both hotspots; closed when dropped.
+    pub async fn serve_control(&self, tap: &Tap) -> anyhow::Result<JoinSet<()>> {
+        let mut serving = JoinSet::new();
+        for hotspot in [&self.home, &self.visited] {
+            let socket = Socket::bind(&self.folder.path.join(format!("{}.sock", hotspot.site.name))).await?;
+            let router = router(hotspot.node()?.operator(), Some(tap.clone()), self.clock.clone());
+            serving.spawn(socket.serve(router, self.clock.clone()));
+        }
+        Ok(serving)
     }
 
     /// Stop both hotspots and remove the folder, unless it is kept.

@@ -106,12 +106,43 @@ pub async fn run(args: DemoArgs, clock: Clock) -> anyhow::Result<bool> {
         page.say(&verdicts)?;
     }
     if args.keep {
-        page.say(&how_to_look(&federation))?;
-        tokio::signal::ctrl_c().await.context("wait for Ctrl-C")?;
+        keep(&mut federation, &clock, &tap, &page).await?;
     }
     federation.folder.keep = false;
     federation.stop().await?;
     Ok(right)
+}
+
+/// Leave it running, with something to look at: a device at the visited hotspot that goes on talking.
+async fn keep(federation: &mut Federation, clock: &Clock, tap: &Tap, page: &Page) -> anyhow::Result<()> {
+    federation.set_roaming(true).await?;
+    let _sockets = federation.serve_control(tap).await?;
+    page.say(&how_to_look(federation))?;
+    tokio::select! {
+        ended = tokio::signal::ctrl_c() => ended.context("wait for Ctrl-C"),
+        ended = walk_on(federation, clock, page) => ended,
+    }
+}
+
+/// A device that joins away and then sends a number now and then, and says what it receives.
+async fn walk_on(federation: &Federation, clock: &Clock, page: &Page) -> anyhow::Result<()> {
+    let mut device = federation.device();
+    device.move_to(&federation.visited.reach());
+    while !device.join().await.ok {
+        page.say("  the device could not join, and tries again in 30 s\n")?;
+        clock.sleep(Duration::from_secs(30)).await;
+    }
+    loop {
+        let sent = device.send(b"still here", 2, true).await?;
+        let answer = if sent.acked { "acknowledged" } else { "not acknowledged" };
+        let texts: Vec<String> = sent
+            .downlinks
+            .iter()
+            .map(|(port, payload)| format!(", received {} on FPort {port}", hex::encode(payload)))
+            .collect();
+        page.say(&format!("  uplink {} {answer}{}\n", sent.fcnt_up, texts.concat()))?;
+        clock.sleep(Duration::from_secs(15)).await;
+    }
 }
 
 /// Who is where.
@@ -136,6 +167,12 @@ fn setting(federation: &Federation) -> String {
         "CA"
     ));
     text.push_str(&format!("  {:<9}{DEVICE}, crate lorawan-device, EU868, DR5\n", "device"));
+    if federation.unplugged == Some(Unplug::HomeJs) {
+        text.push_str(&format!(
+            "  {:<9}the home's join server: nobody listens where it should be\n",
+            "missing"
+        ));
+    }
     text.push_str(&format!("  {:<9}{}\n", "files", federation.folder.path.display()));
     text
 }
@@ -143,15 +180,16 @@ fn setting(federation: &Federation) -> String {
 fn how_to_look(federation: &Federation) -> String {
     let (home, visited) = (federation.home.config.display(), federation.visited.config.display());
     let anchor = federation.folder.path.join("trust-anchor.key");
+    let (dns, port) = (federation.zone.addr.ip(), federation.port);
     format!(
-        "\nIt goes on running. Look at it from another terminal, and end it here with Ctrl-C.\n\
+        "\nIt goes on running, with a device at the visited hotspot. End it here with Ctrl-C, and look at\n\
+         it from another terminal:\n\
          \n  roamgate tail -c {visited}\
          \n  roamgate device show {DEVICE} -c {home}\
+         \n  roamgate device send {DEVICE} -c {home} --port 3 --text hello\
          \n  roamgate dns resolve --join-eui {} -c {visited}\
-         \n  delv @{} -p {} -a {} 000001.netids.{ZONE}\n",
+         \n  delv @{dns} -p {port} -a {} 000001.netids.{ZONE}\n\n",
         HOME.join_eui,
-        federation.zone.addr.ip(),
-        federation.port,
         anchor.display(),
     )
 }

@@ -164,7 +164,7 @@ fn event(record: &Record) -> Option<(String, Mood)> {
         "frames collected" => {
             let frame = match get("type") {
                 "JoinRequest" => format!("Join-request, JoinEUI {}", get("JoinEUI")),
-                kind => format!("{kind}, DevAddr {}, FCnt {}", get("DevAddr"), get("FCnt")),
+                kind => format!("{kind} of {}, FCnt {}", get("DevAddr"), get("FCnt")),
             };
             let (frequency, rssi) = (mhz(get("frequency")), get("rssi"));
             format!("frames collected: {frame}, {frequency} DR{}, {rssi} dBm", get("data_rate"))
@@ -197,6 +197,8 @@ fn event(record: &Record) -> Option<(String, Mood)> {
             let payload = String::from_utf8_lossy(&bytes).into_owned();
             format!("payload delivered to the application: {payload:?} on FPort {}", get("FPort"))
         }
+        // told by the milestone before it
+        "no answer to the device" if get("why").contains("roaming is off") => return None,
         "downlink not sent" | "no answer to the device" => {
             mood = Mood::Bad;
             let why = field(record, &["why", "message"]);
@@ -378,13 +380,13 @@ impl Paper {
     pub fn milestones(self, milestones: &[Milestone]) -> String {
         let mut page = String::new();
         for milestone in milestones {
-            let place = format!("{:<7}", milestone.place);
+            let place = format!("{:<6}", milestone.place);
             let offset = format!("{:>9} ms", told(milestone.offset_ms));
-            for (i, line) in wrap(&milestone.text, WIDTH - 23).iter().enumerate() {
+            for (i, line) in wrap(&milestone.text, WIDTH - 22).iter().enumerate() {
                 let line = self.mood(milestone.mood, line);
                 let _ = match i {
                     0 => writeln!(page, "{}  {}  {line}", self.dim(&offset), self.blue(&place)),
-                    _ => writeln!(page, "{:23}{line}", ""),
+                    _ => writeln!(page, "{:22}{line}", ""),
                 };
             }
         }
@@ -447,31 +449,25 @@ impl Paper {
 
 /// Text in lines of at most `width` characters, broken at spaces where there are some.
 fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
+    let mut lines = Vec::new();
+    let mut line = String::new();
     for word in text.split(' ') {
-        let mut word = word;
-        loop {
-            let Some(line) = lines.last_mut() else { break };
-            let used = line.chars().count();
-            let gap = usize::from(used > 0);
-            let length = word.chars().count();
-            if used + gap + length <= width {
-                if gap > 0 {
-                    line.push(' ');
-                }
-                line.push_str(word);
-                break;
+        let room = width.saturating_sub(line.chars().count() + 1);
+        if !line.is_empty() && word.chars().count() > room {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        for letter in word.chars() {
+            // a word that is longer than a line by itself is cut
+            if line.chars().count() == width {
+                lines.push(std::mem::take(&mut line));
             }
-            if used == 0 {
-                // longer than a line by itself
-                let cut = word.char_indices().nth(width).map_or(word.len(), |(at, _)| at);
-                let (head, tail) = word.split_at(cut);
-                line.push_str(head);
-                word = tail;
-            }
-            lines.push(String::new());
+            line.push(letter);
         }
     }
+    lines.push(line);
     lines
 }
 

@@ -8,7 +8,7 @@ use crate::lorawan::GatewayEui;
 
 use super::{Count, Heard};
 
-/// Copies and repetitions of one frame arrive within this time (DESIGN 3).
+/// Copies and repetitions of one frame arrive within this time.
 const WINDOW: Duration = Duration::from_secs(2);
 /// Two modems of one head may report one frame; a device cannot repeat a frame this fast.
 const SAME_HEARING: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! Sealed tokens: the way down to a device, kept by the partner that serves it (DESIGN 4).
+//! Sealed tokens: the way down to a device, kept by the partner that serves it.
 //!
 //! A token says which hearing a downlink may answer, and only the partner it was made for can use
 //! it: the partner is associated data of the seal. A token that opens is all a downlink needs.

@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn keks() -> Keks {
-        let kek = Kek::new("as", &hex!("000102030405060708090a0b0c0d0e0f")).unwrap();
+        let kek = Kek::new("as", hex!("000102030405060708090a0b0c0d0e0f")).unwrap();
         Keks { send: Some(kek), ..Keks::default() }
     }
 

@@ -88,7 +88,7 @@ pub trait Sessions: Send + Sync {
 
 /// How long the hNS is asked about an uplink before its forward row waits for the next try.
 const HNS_PATIENCE: Duration = Duration::from_secs(10);
-/// Copies of one frame by other paths arrive within this time (DESIGN 3).
+/// Copies of one frame by other paths arrive within this time.
 const COPY_WINDOW: Duration = Duration::from_secs(2);
 
 /// The serving network server.

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use crate::backend::door::{self, Caller, Deadline};
 use crate::backend::message::{Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta};
 use crate::lorawan::frame::{DataFrame, Uplink};
@@ -131,7 +133,8 @@ impl Sns {
         let due = from.by.0.checked_sub(rx2_after_rx1 + LEAD).unwrap_or(now).max(now).min(now + delay);
         let key = ForwardKey { session: accepted.session.id, fcnt_up: accepted.fcnt_up };
         let (sns, up) = (self.clone(), accepted.up.clone());
-        let asking = tokio::spawn(async move { sns.forward(key, up, sns.clock.now() + HNS_PATIENCE).await });
+        let work = async move { sns.forward(key, up, sns.clock.now() + HNS_PATIENCE).await };
+        let asking = tokio::spawn(work.in_current_span());
         // an overrun or a panic in there leaves the forward row, which is sent again
         let _ = tokio::time::timeout_at(due, asking).await;
     }

@@ -51,7 +51,7 @@ pub fn accept(
         if repeated {
             return (Ok(accepted), nothing);
         }
-        // DESIGN: a confirmed uplink is acknowledged, so what it acknowledges is safe first; and a
+        // A confirmed uplink is acknowledged, so what it acknowledges is safe first; and a
         // session's activation ends its predecessor
         let commit = if frame.is_confirmed() || activated { Commit::Durable } else { Commit::Lazy };
         let carries = accepted.up.ul.f_port.is_some_and(|port| port > 0) || accepted.up.ack;

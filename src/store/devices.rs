@@ -148,13 +148,11 @@ fn add(db: &Db<'_>, new: &NewDevice) -> Result<(bool, Done), Fault> {
 
 fn remove(db: &Db<'_>, dev_eui: DevEui) -> Result<(bool, Done), Fault> {
     let (device, keys) = (load(db, dev_eui)?, root_keys::load(db, dev_eui)?);
-    if device.is_none() && keys.is_none() {
-        return Ok((false, Done::new(Commit::Nothing)));
-    }
     store(db, dev_eui, device.as_ref(), None)?;
     root_keys::store(db, dev_eui, keys.as_ref(), None)?;
-    sessions::remove_device(db, dev_eui)?;
-    Ok((true, Done::new(Commit::Durable)))
+    let sessions = sessions::remove_device(db, dev_eui)?;
+    let found = device.is_some() || keys.is_some() || sessions > 0;
+    Ok((found, Done::new(Commit::Durable)))
 }
 
 fn summaries(db: &Db<'_>) -> Result<Vec<DeviceSummary>, Fault> {

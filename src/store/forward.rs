@@ -22,7 +22,7 @@ const LOOK: u64 = 64;
 pub(super) fn insert(db: &Db<'_>, key: ForwardKey, message: &XmitAppUp) -> Result<(), Fault> {
     let text = to_text(message)?;
     let arrival = db.arrivals.next();
-    if arrival % LOOK == 0 {
+    if arrival.is_multiple_of(LOOK) {
         drop_oldest(db, MOST)?;
     }
     db.run(
@@ -33,7 +33,7 @@ pub(super) fn insert(db: &Db<'_>, key: ForwardKey, message: &XmitAppUp) -> Resul
     Ok(())
 }
 
-fn drop_oldest(db: &Db<'_>, most: u64) -> Result<(), Fault> {
+pub(super) fn drop_oldest(db: &Db<'_>, most: u64) -> Result<(), Fault> {
     let waiting: u64 = db
         .sql
         .prepare_cached("SELECT count(*) FROM forward")?
@@ -132,7 +132,7 @@ impl TryFrom<String> for Hex {
     }
 }
 
-fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
+pub(super) fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
     let ul = &message.ul;
     let hex = |bytes: &Option<Vec<u8>>| bytes.clone().map(Hex);
     let gw = |gw: &GwInfo| Gw {
@@ -165,7 +165,7 @@ fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
     serde_json::to_string(&kept).map_err(|error| Fault::Wrong(error.to_string()))
 }
 
-fn from_text(text: &str) -> Result<XmitAppUp, Fault> {
+pub(super) fn from_text(text: &str) -> Result<XmitAppUp, Fault> {
     let kept = serde_json::from_str(text).map_err(|error| Fault::Wrong(error.to_string()))?;
     let Kept::V1(up) = kept;
     let recv_time: Timestamp =

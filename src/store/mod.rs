@@ -129,7 +129,7 @@ impl fmt::Display for Url {
     }
 }
 
-/// What a crash or power cut may cost (DESIGN 4).
+/// What a crash or power cut may cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {

@@ -1,17 +1,16 @@
 //! Opening: folders, files and their modes, the lock, the check after a crash, the schema, the
 //! sealing key.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::secrets::{self, Seal, beside, make_folder, sync_folder};
-use super::stats::Counters;
-use super::writer::{self, Arrivals, Machine};
+use super::secrets::{self, Seal};
+use super::writer::{self, Machine};
 use super::{Config, Durability, Store, learned, migrations};
 use crate::clock::Clock;
 
@@ -128,10 +127,9 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Store, OpenError> {
     let seal = Seal::new(&key, clock.clone());
     secrets::check(&sql, &seal, path)?;
     let learned = Arc::new(RwLock::new(learned::load(&sql).map_err(failed)?));
-    let arrivals = Arrivals::after(&sql).map_err(failed)?;
-    let counters = Arc::new(Counters::default());
     let strict = config.durability == Durability::Strict;
-    let machine = Machine::new(sql, seal, clock, counters.clone(), arrivals, path.into(), strict, lock);
+    let machine = Machine::new(sql, seal, clock, path.into(), strict, lock).map_err(failed)?;
+    let counters = machine.counters();
     Ok(Store { queue: writer::start(machine), learned, counters })
 }
 
@@ -177,12 +175,13 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // sqlite can write between our transactions.
     sql.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     sql.pragma_update(None, "journal_mode", "WAL")?;
-    sql.pragma_update(None, "synchronous", "FULL")?;
     sql.pragma_update(None, "foreign_keys", "ON")?;
     sql.pragma_update(None, "trusted_schema", "OFF")?;
     sql.pragma_update(None, "temp_store", "MEMORY")?;
     // The writer does it itself, when nobody waits; this is for a batch that outgrows it.
     sql.pragma_update(None, "wal_autocheckpoint", 8192)?;
+    // What such a batch leaves of the log, in bytes.
+    sql.pragma_update(None, "journal_size_limit", 4 << 20)?;
     if crashed && size <= QUICK_CHECK {
         let found: String = sql.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if found != "ok" {
@@ -201,5 +200,30 @@ fn failure(path: &Path, source: rusqlite::Error) -> OpenError {
         Some(ErrorCode::NotADatabase) => OpenError::NotOurs { path },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked { path, by: None },
         _ => OpenError::Sqlite { path, source },
+    }
+}
+
+/// `PATH` with something appended to its name.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Put a new name in a folder on the disk.
+pub(super) fn sync_folder(of: &Path) -> std::io::Result<()> {
+    match of.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// Make the folder of a file, for us alone.
+pub(super) fn make_folder(of: &Path) -> std::io::Result<()> {
+    match of.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)
+        }
+        _ => Ok(()),
     }
 }

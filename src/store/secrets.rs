@@ -5,9 +5,9 @@
 //! database alone, a backup or an SD card image without the sealing key, has no keys.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::open::{beside, sync_folder};
 use super::writer::{Db, Done, Fault};
 use super::{OpenError, Store};
 use crate::backend::door::{Commit, StoreError};
@@ -84,7 +85,7 @@ impl fmt::Display for Place {
 
 /// Seals and opens.
 pub(super) struct Seal {
-    // The one copy of the key: made once, never cloned, never moved.
+    // The one copy of the key that stays: made once, never cloned, never moved.
     cipher: Box<XChaCha20Poly1305>,
     clock: Clock,
 }
@@ -170,7 +171,7 @@ fn make_key(path: &Path, clock: &Clock) -> std::io::Result<Zeroizing<[u8; 32]>> 
     let key = Zeroizing::new(clock.random::<32>());
     let mut text = Zeroizing::new([0; 65]);
     // cannot fail: two digits a byte
-    let _ = hex::encode_to_slice(&*key, &mut text[..64]);
+    let _ = hex::encode_to_slice(key.as_slice(), &mut text[..64]);
     text[64] = b'\n';
     let draft = beside(path, ".new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
@@ -181,31 +182,6 @@ fn make_key(path: &Path, clock: &Clock) -> std::io::Result<Zeroizing<[u8; 32]>> 
     sync_folder(path)?;
     tracing::info!(path = %path.display(), "made the sealing key: keep a copy of it with every backup");
     Ok(key)
-}
-
-/// `PATH` with something appended to its name.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// Put a new name in a folder on the disk.
-pub(super) fn sync_folder(of: &Path) -> std::io::Result<()> {
-    match of.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
-}
-
-/// Make the folder of a file, for us alone.
-pub(super) fn make_folder(of: &Path) -> std::io::Result<()> {
-    match of.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)
-        }
-        _ => Ok(()),
-    }
 }
 
 const CHECK: &[u8] = b"roamgate";

@@ -184,10 +184,9 @@ fn update(db: &Db<'_>, old: &Session, new: &Session) -> Result<(), Fault> {
     Ok(())
 }
 
-/// End all sessions of a device, and what they still had to forward.
-pub(super) fn remove_device(db: &Db<'_>, dev_eui: DevEui) -> Result<(), Fault> {
+/// End all sessions of a device, and what they still had to forward; answers how many there were.
+pub(super) fn remove_device(db: &Db<'_>, dev_eui: DevEui) -> Result<usize, Fault> {
     let forward = "DELETE FROM forward WHERE session IN (SELECT id FROM sessions WHERE dev_eui = ?1)";
     db.run(forward, [Text(dev_eui)])?;
-    db.run("DELETE FROM sessions WHERE dev_eui = ?1", [Text(dev_eui)])?;
-    Ok(())
+    db.run("DELETE FROM sessions WHERE dev_eui = ?1", [Text(dev_eui)])
 }

@@ -51,6 +51,8 @@ pub(super) const QUEUE: usize = 1024;
 const COUNTERS_WAIT: Duration = Duration::from_secs(29);
 /// The same for a message that waits for the next room: 1 s.
 const FORWARD_WAIT: Duration = Duration::from_millis(900);
+/// After a push that failed (a full disk, mostly).
+const RETRY: Duration = Duration::from_secs(1);
 /// So many lazily accepted frames are never exceeded.
 const FRAMES: u32 = 1024;
 /// Commits after which the log is copied into the database, after the answers have gone, so that
@@ -89,7 +91,7 @@ pub(super) struct Arrivals(AtomicU64);
 
 impl Arrivals {
     /// After those that wait already.
-    pub fn after(sql: &Connection) -> rusqlite::Result<Arrivals> {
+    fn after(sql: &Connection) -> rusqlite::Result<Arrivals> {
         let last: i64 =
             sql.query_row("SELECT coalesce(max(arrival), 0) FROM forward", [], |row| row.get(0))?;
         Ok(Arrivals(AtomicU64::new(last.max(0).cast_unsigned())))
@@ -212,6 +214,8 @@ struct Ledger {
     frames: u32,
     /// Messages that nobody has answered, since when.
     forward: BTreeMap<ForwardKey, Instant>,
+    /// A push has failed: not again before this.
+    not_before: Option<Instant>,
 }
 
 impl Ledger {
@@ -219,7 +223,8 @@ impl Ledger {
     fn due(&self) -> Option<Instant> {
         let counters = self.counters.map(|since| since + COUNTERS_WAIT);
         let forward = self.forward.values().min().map(|since| *since + FORWARD_WAIT);
-        counters.into_iter().chain(forward).min()
+        let due = counters.into_iter().chain(forward).min();
+        due.map(|due| self.not_before.map_or(due, |not_before| due.max(not_before)))
     }
 
     /// A job was committed with NORMAL.
@@ -271,27 +276,29 @@ impl Machine {
         sql: Connection,
         seal: Seal,
         clock: Clock,
-        counters: Arc<Counters>,
-        arrivals: Arrivals,
         path: PathBuf,
         strict: bool,
         lock: File,
-    ) -> Machine {
+    ) -> rusqlite::Result<Machine> {
         sql.set_prepared_statement_cache_capacity(64);
-        Machine {
+        sql.pragma_update(None, "synchronous", "FULL")?;
+        Ok(Machine {
+            arrivals: Arrivals::after(&sql)?,
             sql,
             seal,
             clock,
-            counters,
-            arrivals,
+            counters: Arc::default(),
             path,
             strict,
-            // Set before the first transaction, whatever the connection came with.
-            full: false,
+            full: true,
             ledger: Ledger::default(),
             since_checkpoint: 0,
             _lock: lock,
-        }
+        })
+    }
+
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
     }
 
     /// Run all jobs and commit; one outcome each.
@@ -313,6 +320,7 @@ impl Machine {
                 }
                 Err(fault) => {
                     self.back();
+                    self.ledger.not_before = Some(now + RETRY);
                     let error = StoreError(format!("{}: {fault}", self.path.display()));
                     tracing::error!(%error, jobs = jobs.len(), "a batch was not committed");
                     self.counters.failed.add(jobs.len() as u64);

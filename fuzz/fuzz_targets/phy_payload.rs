@@ -1,0 +1,24 @@
+//! Whatever a radio hears: parsing it, and asking everything that can be asked of it, never panics.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use roamgate::lorawan::Key;
+use roamgate::lorawan::frame::Uplink;
+use roamgate::lorawan::mac;
+
+fuzz_target!(|phy: &[u8]| {
+    let key = Key::new([7; 16]);
+    match Uplink::parse(phy) {
+        Ok(Uplink::Join(join)) => {
+            let _ = (join.dev_eui(), join.join_eui(), join.dev_nonce(), join.verify(&key).is_some());
+        }
+        Ok(Uplink::Data(data)) => {
+            assert!(data.fopts().len() <= 15);
+            let _ = mac::uplink_commands(data.fopts());
+            let _ = data.payload().map(|(_, payload)| mac::uplink_commands(payload));
+            let _ = data.up_mic_matches(&key, data.fcnt().into());
+        }
+        Ok(Uplink::Rejoin(_)) | Err(_) => {}
+    }
+});

@@ -1,0 +1,378 @@
+//! `roamgate device`: through the daemon where one runs, else on the store.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{ConfigArg, Fail, client, show, table};
+use crate::clock::Clock;
+use crate::control::{AddDevice, AddDownlink, Client, DeviceView, DownlinkView, Method};
+use crate::lorawan::{DevEui, JoinEui};
+
+/// `roamgate device`
+#[derive(Debug, Subcommand)]
+pub(super) enum DeviceCommand {
+    /// Make a device ours: it can join as soon as it is here.
+    Add(AddArgs),
+    /// All devices.
+    List(ListArgs),
+    /// One device, with what waits for it.
+    Show(OneArgs),
+    /// Forget a device, its keys and its session.
+    Remove(OneArgs),
+    /// Put a downlink into a device's queue. It goes out after the device's next uplink.
+    Send(SendArgs),
+}
+
+/// `roamgate device add`
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    /// Printed on the device: 16 hexadecimal digits, - and : are ignored
+    #[arg(long, value_name = "EUI", value_parser = eui::<DevEui>)]
+    dev_eui: DevEui,
+    /// Its join server (AppEUI in older words)
+    #[arg(long, value_name = "EUI", value_parser = eui::<JoinEui>)]
+    join_eui: JoinEui,
+    /// Its root key, 32 hexadecimal digits; - reads it from standard input, which keeps it out of the shell's history
+    #[arg(long, value_name = "KEY|-")]
+    app_key: String,
+    /// Your word for it
+    #[arg(long, default_value = "")]
+    name: String,
+    /// LoRaWAN version of the device
+    #[arg(long, value_name = "VERSION", default_value = "1.0.4")]
+    mac_version: String,
+    /// It may not join or talk through other networks
+    #[arg(long)]
+    no_roaming: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+/// `roamgate device list`
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+/// `roamgate device show` and `remove`
+#[derive(Debug, Args)]
+pub(super) struct OneArgs {
+    /// DevEUI
+    #[arg(value_name = "DEVEUI", value_parser = eui::<DevEui>)]
+    dev_eui: DevEui,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+/// `roamgate device send`
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["payload", "text"])))]
+pub(super) struct SendArgs {
+    /// DevEUI
+    #[arg(value_name = "DEVEUI", value_parser = eui::<DevEui>)]
+    dev_eui: DevEui,
+    /// FPort
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=223))]
+    port: u8,
+    /// Bytes, in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    payload: Option<String>,
+    /// Bytes, as text
+    #[arg(long)]
+    text: Option<String>,
+    /// Send again until the device acknowledges it
+    #[arg(long)]
+    confirmed: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+/// As printed on a device: with or without `-` and `:` between the digits.
+fn eui<T: FromStr>(text: &str) -> Result<T, T::Err> {
+    text.chars().filter(|c| !matches!(c, '-' | ':')).collect::<String>().parse()
+}
+
+pub(super) async fn run(command: DeviceCommand, clock: Clock) -> Result<ExitCode, Fail> {
+    let config = match &command {
+        DeviceCommand::Add(args) => &args.config,
+        DeviceCommand::List(args) => &args.config,
+        DeviceCommand::Show(args) | DeviceCommand::Remove(args) => &args.config,
+        DeviceCommand::Send(args) => &args.config,
+    };
+    let (client, store) = client(config, &clock).await?;
+    let done = act(command, &client, &clock).await;
+    if let Some(store) = store {
+        // what was added must be on disk when we say so
+        store.close().await.map_err(anyhow::Error::new)?;
+    }
+    show(&done?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Do it; what to print.
+async fn act(command: DeviceCommand, client: &Client, clock: &Clock) -> Result<String, Fail> {
+    match command {
+        DeviceCommand::Add(args) => add(args, client).await,
+        DeviceCommand::List(args) => {
+            let value = client.call::<()>(Method::GET, "/v1/devices", None).await?;
+            Ok(if args.json { json(&value) } else { list(&view::<Vec<DeviceView>>(value)?, clock.wall()) })
+        }
+        DeviceCommand::Show(args) => {
+            let path = path(args.dev_eui);
+            let mut device = client.call::<()>(Method::GET, &path, None).await?;
+            let queue = client.call::<()>(Method::GET, &format!("{path}/queue"), None).await?;
+            if args.json {
+                device["queue"] = queue;
+                return Ok(json(&device));
+            }
+            Ok(one(&view(device)?, &view::<Vec<DownlinkView>>(queue)?, clock.wall()))
+        }
+        DeviceCommand::Remove(args) => {
+            let value = client.call::<()>(Method::DELETE, &path(args.dev_eui), None).await?;
+            Ok(if args.json {
+                json(&value)
+            } else {
+                format!("Removed {}: its keys, its session and what waited for it are gone.\n", args.dev_eui)
+            })
+        }
+        DeviceCommand::Send(args) => send(args, client).await,
+    }
+}
+
+async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
+    let AddArgs { dev_eui, join_eui, app_key, name, mac_version, no_roaming, .. } = args;
+    let app_key = if app_key == "-" { read_key().await? } else { app_key };
+    let (mac_version, roaming) = (Some(mac_version), Some(!no_roaming));
+    let body = AddDevice { dev_eui, join_eui, app_key, name, mac_version, roaming };
+    let value = client.call(Method::POST, "/v1/devices", Some(&body)).await?;
+    if args.json {
+        return Ok(json(&value));
+    }
+    let device: DeviceView = view(value)?;
+    let named = if device.name.is_empty() { String::new() } else { format!(" ({})", device.name) };
+    let roams = if device.roaming { "may roam" } else { "may not roam" };
+    let next = match client {
+        Client::Daemon(_) => "It can join now: `roamgate tail` shows it.",
+        Client::Here(_) => "It can join when `roamgate run` runs.",
+    };
+    Ok(format!("Added {dev_eui}{named}: LoRaWAN {}, {roams}.\n{next}\n", device.mac_version))
+}
+
+async fn read_key() -> Result<String, Fail> {
+    let read = tokio::task::spawn_blocking(|| {
+        let stdin = std::io::stdin();
+        if stdin.is_terminal() {
+            let _ = std::io::stderr().write_all(b"AppKey: ");
+        }
+        let mut line = Zeroizing::new(String::new());
+        stdin.lock().read_line(&mut line).map(|_| line.trim().to_string())
+    });
+    let line = read.await.map_err(std::io::Error::other).and_then(|line| line);
+    line.map_err(|error| Fail::new(format!("cannot read the AppKey: {error}"), "give it as one line of text"))
+}
+
+async fn send(args: SendArgs, client: &Client) -> Result<String, Fail> {
+    let SendArgs { dev_eui, port, confirmed, .. } = args;
+    let payload = args.payload.unwrap_or_else(|| hex::encode(args.text.unwrap_or_default()));
+    let body = AddDownlink { f_port: port, payload, confirmed };
+    let value = client.call(Method::POST, &format!("{}/queue", path(dev_eui)), Some(&body)).await?;
+    if args.json {
+        return Ok(json(&value));
+    }
+    let item: DownlinkView = view(value)?;
+    let bytes = match item.payload.len() / 2 {
+        1 => "1 byte".to_string(),
+        count => format!("{count} bytes"),
+    };
+    let confirmed = if confirmed { ", to be acknowledged" } else { "" };
+    Ok(format!("Queued {bytes} on FPort {port} for {dev_eui}{confirmed}: sent after its next uplink.\n"))
+}
+
+fn path(dev_eui: DevEui) -> String {
+    format!("/v1/devices/{dev_eui}")
+}
+
+fn view<T: DeserializeOwned>(value: Value) -> Result<T, Fail> {
+    serde_json::from_value(value).map_err(|error| {
+        Fail::new(
+            format!("the daemon's answer cannot be understood: {error}"),
+            "are daemon and command line of the same version?",
+        )
+    })
+}
+
+fn json(value: &Value) -> String {
+    // a value has no way to fail
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
+fn list(devices: &[DeviceView], now: Timestamp) -> String {
+    if devices.is_empty() {
+        return "No devices yet. Add one:\n  roamgate device add --dev-eui EUI --join-eui EUI --app-key - --name NAME\n"
+            .into();
+    }
+    let heads = ["DEVEUI", "NAME", "DEVADDR", "LAST SEEN", "VIA", "WAITING", "ROAMS"];
+    let mut rows = vec![heads.map(String::from).to_vec()];
+    for device in devices {
+        rows.push(vec![
+            device.dev_eui.to_string(),
+            dash(&device.name),
+            device.dev_addr.map_or("not joined".into(), |addr| addr.to_string()),
+            device.last_seen.as_deref().map_or("never".into(), |seen| ago(seen, now)),
+            via(device),
+            device.waiting.to_string(),
+            yes(device.roaming),
+        ]);
+    }
+    table(&rows)
+}
+
+fn one(device: &DeviceView, queue: &[DownlinkView], now: Timestamp) -> String {
+    let when = |text: &Option<String>| text.as_deref().map(|text| format!("{} ({text})", ago(text, now)));
+    let joined = match (device.dev_addr, when(&device.joined)) {
+        (Some(addr), Some(when)) => format!("DevAddr {addr}, {when}"),
+        (Some(addr), None) => format!("DevAddr {addr}"),
+        (None, _) => "not yet".into(),
+    };
+    let seen = match when(&device.last_seen) {
+        Some(when) => format!("{when}, {}", via(device)),
+        None => "never".into(),
+    };
+    let mut lines = vec![
+        ("DevEUI", device.dev_eui.to_string()),
+        ("name", dash(&device.name)),
+        ("JoinEUI", device.join_eui.to_string()),
+        ("LoRaWAN", device.mac_version.clone()),
+        ("roams", yes(device.roaming)),
+        ("joined", joined),
+        ("last seen", seen),
+        ("FCntUp", device.fcnt_up.map_or("-".into(), |fcnt| fcnt.to_string())),
+        ("waiting", queue.len().to_string()),
+    ];
+    if !device.enabled {
+        lines.insert(1, ("enabled", "no: it may not join or talk".into()));
+    }
+    let rows: Vec<Vec<String>> = lines.into_iter().map(|(name, text)| vec![name.to_string(), text]).collect();
+    let mut text = table(&rows);
+    for item in queue {
+        let confirmed = if item.confirmed { ", to be acknowledged" } else { "" };
+        let sent = match item.attempts {
+            0 => String::new(),
+            1 => ", sent once".into(),
+            times => format!(", sent {times} times"),
+        };
+        text.push_str(&format!("  FPort {}: {}{confirmed}{sent}\n", item.f_port, dash(&item.payload)));
+    }
+    text
+}
+
+fn dash(text: &str) -> String {
+    if text.is_empty() { "-".into() } else { text.into() }
+}
+
+fn yes(is: bool) -> String {
+    if is { "yes".into() } else { "no".into() }
+}
+
+fn via(device: &DeviceView) -> String {
+    match (&device.last_seen, device.last_via) {
+        (None, _) => "-".into(),
+        (_, None) => "home".into(),
+        (_, Some(net_id)) => net_id.to_string(),
+    }
+}
+
+/// How long ago, as a person says it; a date where it is long ago.
+fn ago(text: &str, now: Timestamp) -> String {
+    let Ok(then) = text.parse::<Timestamp>() else { return text.into() };
+    match now.as_second() - then.as_second() {
+        ..=1 => "just now".into(),
+        seconds @ ..120 => format!("{seconds} s ago"),
+        seconds @ ..7200 => format!("{} min ago", seconds / 60),
+        seconds @ ..172_800 => format!("{} h ago", seconds / 3600),
+        _ => text.chars().take(10).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device() -> DeviceView {
+        DeviceView {
+            dev_eui: "0102030405060708".parse().unwrap(),
+            join_eui: "0000000000000001".parse().unwrap(),
+            name: "cow 7".into(),
+            mac_version: "1.0.4".into(),
+            enabled: true,
+            roaming: true,
+            dev_addr: Some("FC00ABCD".parse().unwrap()),
+            joined: Some("2026-11-20T10:00:00Z".into()),
+            fcnt_up: Some(12),
+            last_seen: Some("2026-11-20T11:59:00Z".into()),
+            last_via: Some("000013".parse().unwrap()),
+            waiting: 1,
+        }
+    }
+
+    #[test]
+    fn a_list_is_a_table_and_an_empty_one_says_how_to_begin() {
+        let now = "2026-11-20T12:00:00Z".parse().unwrap();
+        let fresh = DeviceView {
+            name: String::new(),
+            dev_addr: None,
+            last_seen: None,
+            last_via: None,
+            waiting: 0,
+            roaming: false,
+            ..device()
+        };
+        assert_eq!(
+            list(&[device(), fresh], now),
+            "DEVEUI            NAME   DEVADDR     LAST SEEN  VIA     WAITING  ROAMS\n\
+             0102030405060708  cow 7  FC00ABCD    60 s ago   000013  1        yes\n\
+             0102030405060708  -      not joined  never      -       0        no\n"
+        );
+        assert!(list(&[], now).contains("roamgate device add"));
+    }
+
+    #[test]
+    fn one_device_shows_what_waits() {
+        let now = "2026-11-20T12:00:00Z".parse().unwrap();
+        let (id, payload, sent_as) = ("x".to_string(), "0A0B".to_string(), Some(3));
+        let item = DownlinkView { id, f_port: 10, payload, confirmed: true, sent_as, attempts: 2 };
+        let text = one(&device(), &[item], now);
+        assert!(text.contains("joined     DevAddr FC00ABCD, 2 h ago (2026-11-20T10:00:00Z)\n"), "{text}");
+        assert!(
+            text.ends_with("waiting    1\n  FPort 10: 0A0B, to be acknowledged, sent 2 times\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_eui_is_taken_as_it_is_printed() {
+        assert_eq!(eui::<DevEui>("01-02-03-04-05-06-07-08"), Ok("0102030405060708".parse().unwrap()));
+        assert_eq!(eui::<DevEui>("01:02:03:04:05:06:07:0a"), Ok("010203040506070A".parse().unwrap()));
+        assert!(eui::<DevEui>("0102").is_err());
+    }
+}

@@ -1,0 +1,175 @@
+//! `roamgate run`: the hotspot, until a signal ends it.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{ConfigArg, Fail, config, show};
+use crate::app::Node;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::{self, Socket};
+use crate::systemd;
+use crate::telemetry::Tap;
+
+/// What is under way may take so long after a signal before we go without it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Option<Tap>) -> Result<ExitCode, Fail> {
+    let loaded = args.load()?.checked()?;
+    let config = loaded.config;
+    // Before anything is opened: a signal that comes early must not be lost.
+    let mut signals = Signals::new().context("listen for signals")?;
+
+    let mut radios = Vec::new();
+    for radio in &config.radio {
+        radios.push(crate::radio::open(radio, &clock).await.map_err(anyhow::Error::new)?);
+    }
+    let node = Node::start(config.clone(), clock.clone(), radios).await?;
+    let socket = Socket::bind(&config.control_socket()).await.map_err(anyhow::Error::new)?;
+    let router = control::router(node.operator(), tap, clock.clone());
+    let control = tokio::spawn(socket.serve(router, clock.clone()));
+
+    let source = match &loaded.path {
+        Some(path) => path.display().to_string(),
+        None => "no configuration file: a standalone hotspot".into(),
+    };
+    let devices = control::Operator::status(&*node.operator()).await.map_or(0, |status| status.devices);
+    show(&greeting(&config, &source, devices));
+    let ready = format!("NetID {}, {devices} devices", config.network.net_ids.first());
+    systemd::ready(&ready);
+    let watchdog = tokio::spawn(watch(clock.clone()));
+
+    loop {
+        match signals.next().await {
+            Ask::Stop(name) => {
+                tracing::info!("{name}: stopping");
+                break;
+            }
+            Ask::Reload => reload(&args, &config),
+        }
+    }
+    systemd::stopping();
+    watchdog.abort();
+    control.abort();
+    // its socket is gone when the task is
+    let _ = control.await;
+    let stopped = tokio::select! {
+        stopped = node.shutdown() => stopped,
+        () = clock.sleep(PATIENCE) => Err(anyhow::anyhow!("what was under way did not end within {} s", PATIENCE.as_secs())),
+        Ask::Stop(name) = signals.next() => Err(anyhow::anyhow!("{name} again: not waiting for what is under way")),
+    };
+    stopped?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a person sees when it has started.
+fn greeting(config: &Config, source: &str, devices: usize) -> String {
+    let next = match devices {
+        0 => "No devices yet: add one with `roamgate device add`.".to_string(),
+        1 => "1 device is at home here.".to_string(),
+        count => format!("{count} devices are at home here."),
+    };
+    format!(
+        "Roamgate {} is up ({source}).\n{}{next} `roamgate tail` shows what happens; Ctrl-C stops.\n",
+        env!("CARGO_PKG_VERSION"),
+        config::summary(config),
+    )
+}
+
+/// What a signal asks for.
+enum Ask {
+    Stop(&'static str),
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Ask {
+        tokio::select! {
+            _ = self.terminate.recv() => Ask::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Ask::Stop("SIGINT"),
+            _ = self.hangup.recv() => Ask::Reload,
+        }
+    }
+}
+
+/// SIGHUP: nothing can be changed while it runs, and this says what would.
+fn reload(args: &ConfigArg, running: &Config) {
+    let fresh = match args.load().and_then(crate::config::Loaded::checked) {
+        Ok(loaded) => loaded.config,
+        Err(error) => {
+            tracing::warn!("SIGHUP: the configuration is wrong now, and a restart would fail: {error}");
+            return;
+        }
+    };
+    match changed(running, &fresh).as_slice() {
+        [] => tracing::info!("SIGHUP: the configuration has not changed"),
+        sections => tracing::warn!(
+            "SIGHUP: changes in [{}] cannot be taken up while running: restart to apply them",
+            sections.join("], [")
+        ),
+    }
+}
+
+/// Names of the sections that differ.
+fn changed(running: &Config, fresh: &Config) -> Vec<String> {
+    let (Ok(running), Ok(fresh)) = (running.to_json(), fresh.to_json()) else { return Vec::new() };
+    let names = |value: &serde_json::Value| -> Vec<String> {
+        value.as_object().map(|sections| sections.keys().cloned().collect()).unwrap_or_default()
+    };
+    let mut all = names(&running);
+    all.extend(names(&fresh));
+    all.sort();
+    all.dedup();
+    all.retain(|name| running.get(name) != fresh.get(name));
+    all
+}
+
+/// Tell the service manager that the runtime still turns.
+async fn watch(clock: Clock) {
+    let Some(interval) = systemd::watchdog() else { return };
+    loop {
+        systemd::alive();
+        clock.sleep(interval).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn the_greeting_says_who_we_are_and_what_comes_next() {
+        let text = greeting(&Config::default(), "no configuration file: a standalone hotspot", 0);
+        assert!(text.contains("NetID 000000, EU868"), "{text}");
+        assert!(text.contains("packet forwarders (Semtech UDP) on 0.0.0.0:1700"), "{text}");
+        assert!(text.contains("roaming  off"), "{text}");
+        assert!(text.contains("roamgate device add"), "{text}");
+    }
+
+    #[test]
+    fn a_reload_names_the_sections_that_changed() {
+        let fresh = "[network]\nregion = \"US915\"\n[discovery]\n";
+        let fresh = parse(None, fresh.into(), std::iter::empty()).unwrap().config;
+        assert_eq!(changed(&Config::default(), &fresh), ["discovery", "network"]);
+        assert!(changed(&fresh, &fresh).is_empty());
+    }
+}
