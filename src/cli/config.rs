@@ -29,7 +29,7 @@ pub(super) enum ConfigCommand {
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
     /// Where to write it
-    #[arg(short, long = "config", value_name = "FILE", default_value = DEFAULT_PATH)]
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = DEFAULT_PATH)]
     file: PathBuf,
 }
 
@@ -93,14 +93,14 @@ fn check(args: &ShowArgs) -> Result<ExitCode, Fail> {
     let loaded = checked?;
     let source = match &loaded.path {
         Some(path) => path.display().to_string(),
-        None => format!("No file ({DEFAULT_PATH} is not there): the defaults"),
+        None => format!("the defaults ({DEFAULT_PATH} is not there)"),
     };
     let variables = match loaded.variables.len() {
         0 => String::new(),
         1 => " with 1 environment variable".into(),
         more => format!(" with {more} environment variables"),
     };
-    show(&format!("{source}{variables}: nothing is wrong.\n{}", summary(&loaded.config)));
+    show(&format!("Nothing is wrong in {source}{variables}.\n{}", summary(&loaded.config)));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -43,8 +43,8 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "KEY|-")]
     app_key: String,
     /// Your word for it
-    #[arg(long, default_value = "")]
-    name: String,
+    #[arg(long)]
+    name: Option<String>,
     /// LoRaWAN version of the device
     #[arg(long, value_name = "VERSION", default_value = "1.0.4")]
     mac_version: String,
@@ -119,7 +119,8 @@ pub(super) async fn run(command: DeviceCommand, clock: Clock) -> Result<ExitCode
         DeviceCommand::Show(args) | DeviceCommand::Remove(args) => &args.config,
         DeviceCommand::Send(args) => &args.config,
     };
-    let (client, store) = client(config, &clock).await?;
+    let adds = matches!(command, DeviceCommand::Add(_));
+    let (client, store) = client(config, adds, &clock).await?;
     let done = act(command, &client, &clock).await;
     if let Some(store) = store {
         // what was added must be on disk when we say so
@@ -162,6 +163,7 @@ async fn act(command: DeviceCommand, client: &Client, clock: &Clock) -> Result<S
 async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
     let AddArgs { dev_eui, join_eui, app_key, name, mac_version, no_roaming, .. } = args;
     let app_key = if app_key == "-" { read_key().await? } else { app_key };
+    let name = name.unwrap_or_default();
     let (mac_version, roaming) = (Some(mac_version), Some(!no_roaming));
     let body = AddDevice { dev_eui, join_eui, app_key, name, mac_version, roaming };
     let value = client.call(Method::POST, "/v1/devices", Some(&body)).await?;

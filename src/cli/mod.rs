@@ -21,6 +21,7 @@ use crate::app::operator::Operator;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Loaded};
 use crate::control::{self, Client, ClientError};
+use crate::radio::RadioError;
 use crate::store::{OpenError, Store};
 use crate::telemetry;
 
@@ -65,7 +66,7 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 struct ConfigArg {
     /// The configuration file [default: /etc/roamgate/roamgate.toml where there is one, else none]
-    #[arg(short, long = "config", value_name = "FILE")]
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
@@ -138,7 +139,7 @@ impl From<ClientError> for Fail {
 
 impl From<anyhow::Error> for Fail {
     fn from(error: anyhow::Error) -> Fail {
-        let remedy = error.chain().find_map(|cause| cause.downcast_ref::<OpenError>()).and_then(open_remedy);
+        let remedy = error.chain().find_map(remedy_for);
         // the causes on one line; several of ours repeat their source in their own words
         let mut line = String::new();
         for cause in error.chain().map(ToString::to_string) {
@@ -150,15 +151,27 @@ impl From<anyhow::Error> for Fail {
     }
 }
 
-fn open_remedy(error: &OpenError) -> Option<String> {
-    match error {
-        OpenError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Some(
-            "run as the user that owns the data (often `sudo -u roamgate`), or name another [store] url"
-                .into(),
-        ),
-        OpenError::File { .. } => Some("make room or the folder, or name another [store] url".into()),
-        _ => None,
+/// What to do about a cause, where it does not say so itself.
+fn remedy_for(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    if let Some(OpenError::File { source, .. }) = cause.downcast_ref() {
+        return Some(match source.kind() {
+            PermissionDenied => {
+                "run as the user that owns the data (often `sudo -u roamgate`), or name another [store] url"
+                    .into()
+            }
+            _ => "make room or the folder, or name another [store] url".into(),
+        });
     }
+    if let Some(OpenError::Locked { .. }) = cause.downcast_ref() {
+        return Some("one program at a time: stop the other, or name another [store] url".into());
+    }
+    let RadioError::Bind { source, .. } = cause.downcast_ref()?;
+    Some(match source.kind() {
+        AddrInUse => "another program has that port, perhaps a network server: stop it, or name another [[radio]] listen".into(),
+        AddrNotAvailable => "this machine has no such address: correct [[radio]] listen".into(),
+        _ => "name another [[radio]] listen".into(),
+    })
 }
 
 /// The whole program: parse, run, print what went wrong.
@@ -208,11 +221,23 @@ impl Cli {
 }
 
 /// The daemon where one runs, else the store itself, whose lock nobody else then gets.
-async fn client(config: &ConfigArg, clock: &Clock) -> Result<(Client, Option<Store>), Fail> {
+/// `make`: where there is no database either, make one.
+async fn client(config: &ConfigArg, make: bool, clock: &Clock) -> Result<(Client, Option<Store>), Fail> {
     let loaded = config.load()?;
     let socket = loaded.config.control_socket();
     if let Some(client) = Client::daemon(&socket).await? {
         return Ok((client, None));
+    }
+    let database = loaded.config.store.url.path();
+    if !make && !database.exists() {
+        return Err(Fail::new(
+            format!(
+                "no daemon answers at {}, and there is no database {}",
+                socket.display(),
+                database.display()
+            ),
+            "give the configuration with -c, or go to the folder that holds the data; `roamgate run` or `device add` make a new one",
+        ));
     }
     let store = match Store::open(&loaded.config.store, clock.clone()) {
         Ok(store) => store,

@@ -10,7 +10,7 @@ use super::{ConfigArg, Fail, config, show};
 use crate::app::Node;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control::{self, Socket};
+use crate::control::{self, Client, Socket};
 use crate::systemd;
 use crate::telemetry::Tap;
 
@@ -23,12 +23,19 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Option<Tap>) -> Resu
     // Before anything is opened: a signal that comes early must not be lost.
     let mut signals = Signals::new().context("listen for signals")?;
 
+    let path = config.control_socket();
+    if Client::daemon(&path).await?.is_some() {
+        return Err(Fail::new(
+            format!("another roamgate runs on this data and answers at {}", path.display()),
+            "stop it first, or give this one a configuration with a [store] of its own",
+        ));
+    }
     let mut radios = Vec::new();
     for radio in &config.radio {
         radios.push(crate::radio::open(radio, &clock).await.map_err(anyhow::Error::new)?);
     }
     let node = Node::start(config.clone(), clock.clone(), radios).await?;
-    let socket = Socket::bind(&config.control_socket()).await.map_err(anyhow::Error::new)?;
+    let socket = Socket::bind(&path).await.map_err(anyhow::Error::new)?;
     let router = control::router(node.operator(), tap, clock.clone());
     let control = tokio::spawn(socket.serve(router, clock.clone()));
 

@@ -103,7 +103,7 @@ fn readable(line: &str) -> Option<String> {
     };
     let text = if line.target.starts_with("roamgate::door") && line.kind != "event" {
         let message = format!("{} {} > {}", field("MessageType"), field("SenderID"), field("ReceiverID"));
-        let said = ["MessageType", "SenderID", "ReceiverID", "ResultCode", "TransactionID"];
+        let said = ["MessageType", "SenderID", "ReceiverID", "ResultCode", "TransactionID", "local"];
         match line.kind.as_str() {
             "open" => format!("ask     {message}{}", rest(&said)),
             _ => {

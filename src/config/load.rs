@@ -1,6 +1,6 @@
 //! Reading: the file, then the environment; and what to say when something in them is wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -178,7 +178,7 @@ pub fn parse(
     }
     let mut variables = BTreeMap::new();
     for (name, value) in &overrides {
-        let keys: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+        let keys = keys_of(name);
         put(&mut table, &keys, typed(value)).map_err(|reason| {
             ConfigError::Wrong(vec![Problem {
                 place: Place::Variable(name.clone()),
@@ -189,15 +189,15 @@ pub fn parse(
         })?;
         variables.insert(join(&keys), name.clone());
     }
-    let mut stringly = BTreeSet::new();
+    // The first error of a variable: what is said if its text does not fit either.
+    let mut tried: BTreeMap<&String, ConfigError> = BTreeMap::new();
     loop {
         // Written and read again, so that an error tells where it is.
         let merged = toml::to_string(&table).map_err(|error| {
-            let reason = error.to_string();
             ConfigError::Wrong(vec![Problem {
                 place: Place::Default,
                 key: String::new(),
-                reason,
+                reason: error.to_string(),
                 remedy: "correct the environment variables".into(),
             }])
         })?;
@@ -205,18 +205,29 @@ pub fn parse(
             Ok(config) => return Ok(Loaded { config, path, variables, text }),
             Err(error) => error,
         };
-        // 000001 or 1700 may have been meant as text: where a value does not fit, its text is tried once.
+        // 000001 or 1700 may have been meant as text: where a number does not fit, its text is tried.
         let culprit = error.span().map(|span| path_at(&merged, &span)).unwrap_or_default();
-        let retry = variable_for(&variables, &culprit).filter(|name| stringly.insert(name.clone()));
-        let Some((name, value)) = retry.and_then(|name| overrides.iter().find(|(n, _)| *n == name)) else {
-            return Err(wrong(file, &text, &variables, &merged, &error));
+        let error = wrong(file, &text, &variables, &merged, &error);
+        let name = variable_for(&variables, &culprit);
+        let Some((name, value)) = name.and_then(|name| overrides.iter().find(|(n, _)| *n == name)) else {
+            return Err(error);
         };
-        let keys: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
-        let text_form = toml::Value::String(value.clone());
-        if typed(value) == text_form || put(&mut table, &keys, text_form).is_err() {
-            return Err(wrong(file, &text, &variables, &merged, &error));
+        if let Some(first) = tried.remove(name) {
+            return Err(first);
         }
+        let is_text =
+            matches!(typed(value), toml::Value::String(_) | toml::Value::Array(_) | toml::Value::Table(_));
+        if is_text || put(&mut table, &keys_of(name), toml::Value::String(value.clone())).is_err() {
+            return Err(error);
+        }
+        tried.insert(name, error);
     }
+}
+
+/// `ROAMGATE__STORE__DURABILITY`: store, durability.
+fn keys_of(name: &str) -> Vec<String> {
+    let keys = name.strip_prefix(PREFIX).unwrap_or_default();
+    keys.split("__").map(str::to_ascii_lowercase).collect()
 }
 
 /// The value of a variable: TOML where it is TOML, else text.

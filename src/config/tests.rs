@@ -149,6 +149,16 @@ fn a_wrong_variable_is_named_and_the_file_keeps_its_lines() {
         ("ROAMGATE__NETWRK__REGION", "XX", "environment variable ROAMGATE__NETWRK__REGION: netwrk: "),
         ("ROAMGATE__NETWORK__REGION__X", "1", "environment variable ROAMGATE__NETWORK__REGION__X: "),
         ("ROAMGATE__", "1", "environment variable ROAMGATE__: "),
+        (
+            "ROAMGATE__NETWORK__EXPERIMENTAL",
+            "5",
+            "environment variable ROAMGATE__NETWORK__EXPERIMENTAL: network.experimental: invalid type: integer",
+        ),
+        (
+            "ROAMGATE__NETWORK__ROLES",
+            "[\"gns\"]",
+            "environment variable ROAMGATE__NETWORK__ROLES: network.roles[0]: unknown variant",
+        ),
     ];
     for (name, value, begin) in table {
         let error = error(text, &[(name, value)]);

@@ -167,7 +167,7 @@ fn event(record: &Record) -> Option<(String, Mood)> {
                 kind => format!("{kind} of {}, FCnt {}", get("DevAddr"), get("FCnt")),
             };
             let (frequency, rssi) = (mhz(get("frequency")), get("rssi"));
-            format!("frames collected: {frame}, {frequency} DR{}, {rssi} dBm", get("data_rate"))
+            format!("frames collected: {frame} ({frequency}, {rssi} dBm)")
         }
         "device does not exist" => {
             mood = Mood::Bad;
@@ -205,7 +205,9 @@ fn event(record: &Record) -> Option<(String, Mood)> {
             format!("{milestone}: {}", why.unwrap_or("nobody said why"))
         }
         "DNS answer" => dns(record, &mut mood),
-        "TLS handshake" => tls(record, &mut mood)?,
+        "TLS handshake" => tls(record, &mut mood),
+        // the DNS answer before it says the same
+        "server found" => return None,
         other => {
             let told: Vec<String> =
                 record.fields.iter().map(|(name, value)| format!("{name} {value}")).collect();
@@ -230,29 +232,32 @@ fn dns(record: &Record, mood: &mut Mood) -> String {
             *mood = Mood::Bad;
         }
     }
-    if let Some(ms) = took(record) {
-        let _ = write!(words, " ({} ms)", told(ms));
+    match took(record) {
+        _ if text(record, "cached") == "true" => words.push_str(" (known)"),
+        Some(ms) => words.push_str(&format!(" ({} ms)", told(ms))),
+        None => (),
     }
     words
 }
 
-/// The handshake as the one who called sees it.
-fn tls(record: &Record, mood: &mut Mood) -> Option<String> {
-    if field(record, &["side", "role"]).is_some_and(|side| side.eq_ignore_ascii_case("server")) {
-        return None;
-    }
+/// A handshake, as each of the two sees the other.
+fn tls(record: &Record, mood: &mut Mood) -> String {
     if let Some(error) = field(record, &["error", "why"]) {
         *mood = Mood::Bad;
-        return Some(format!("TLS failed: {error}"));
+        return format!("TLS failed: {error}");
     }
-    let version = field(record, &["version", "protocol"]).unwrap_or("TLS").replace("TLSv1_", "TLS 1.");
-    let peer = field(record, &["peer", "name", "host", "server_name"]).unwrap_or("?");
-    let cipher = field(record, &["cipher", "cipher_suite"]).unwrap_or("?");
-    let mut words = format!("{version} with {peer}, certificates checked both ways, {cipher}");
-    if let Some(ms) = took(record) {
-        let _ = write!(words, " ({} ms)", told(ms));
+    let names: Vec<String> = text(record, "peer").split(' ').map(|name| shorten(name, 34)).collect();
+    let (version, names) = (text(record, "version"), names.join(" and "));
+    match (field(record, &["cipher"]), is_calling(record)) {
+        (_, true) => format!("{version}: the server proves to be {names}"),
+        (Some(cipher), false) => format!("{version}, {cipher}: the client proves to be {names}"),
+        (None, false) => format!("{version}: the client proves to be {names}"),
     }
-    Some(words)
+}
+
+/// Whether a handshake is told by the one who called.
+fn is_calling(record: &Record) -> bool {
+    field(record, &["side"]) != Some("server")
 }
 
 /// How long an event's work took, in milliseconds, where it says so.
@@ -298,9 +303,18 @@ pub fn bars(records: &[Arc<Record>], zero: Instant, until: Instant) -> Vec<Bar> 
         .map(|record| (record.span, offset(record.at, zero)))
         .collect();
     let mut bars = Vec::new();
+    let mut found = BTreeMap::new();
     for record in records {
         let end = offset(record.at, zero);
-        let Some(took_ms) = took(record) else { continue };
+        let handshake = match record.milestone.as_deref() {
+            Some("server found") => {
+                found.insert(record.node.clone(), end);
+                None
+            }
+            Some("TLS handshake") if is_calling(record) => found.remove(&record.node),
+            _ => None,
+        };
+        let Some(took_ms) = took(record).or(handshake.map(|from| end - from)) else { continue };
         let (what, who, result) = match (record.kind, record.milestone.as_deref()) {
             (Kind::Close, _) if is_asking(record) => {
                 let who = format!("{} to {}", record.node, party(text(record, "ReceiverID")));
@@ -310,9 +324,9 @@ pub fn bars(records: &[Arc<Record>], zero: Instant, until: Instant) -> Vec<Bar> 
                 let name = field(record, &["name", "query"]).unwrap_or("?");
                 ("DNS".to_string(), name.to_string(), String::new())
             }
-            (Kind::Event, Some("TLS handshake")) if tls(record, &mut Mood::Plain).is_some() => {
-                let peer = field(record, &["peer", "name", "host", "server_name"]).unwrap_or("?");
-                ("TLS".to_string(), peer.to_string(), String::new())
+            (Kind::Event, Some("TLS handshake")) if is_calling(record) => {
+                let peer = text(record, "peer").split(' ').next().unwrap_or("?");
+                ("TCP, TLS".to_string(), peer.to_string(), String::new())
             }
             _ => continue,
         };
@@ -558,13 +572,14 @@ mod tests {
             &format!("name=1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis.iotroam.example;{dns};took_ms=8.4"),
             None,
         );
+        say(v, 9_900, Kind::Event, net, Some("server found"), "host=x", None);
         say(
             v,
             15_800,
             Kind::Event,
             net,
             Some("TLS handshake"),
-            "side=client;version=TLSv1_3;peer=1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis.iotroam.example;cipher=TLS13_AES_256_GCM_SHA384;took_ms=5",
+            "side=client;version=TLS 1.3;peer=000001.netids.iotroam.example 1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis.iotroam.example",
             None,
         );
         say(h, 15_900, Kind::Open, door, None, ask, None);
@@ -658,7 +673,7 @@ mod tests {
                 ("PRStartReq", 0),
                 ("HomeNSReq", 0),
                 ("DNS", 1),
-                ("TLS", 1),
+                ("TCP, TLS", 1),
                 ("PRStartReq", 0),
                 ("DNS", 1),
                 ("JoinReq", 1)

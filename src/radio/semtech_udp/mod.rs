@@ -5,7 +5,7 @@
 //! `timeline`, bytes in `codec`; here are the socket and the task that reads it.
 
 mod allow;
-mod codec;
+pub mod codec;
 mod protocol;
 mod timeline;
 

@@ -1,0 +1,298 @@
+//! Each room's records come back as its decisions left them.
+
+use super::*;
+
+#[tokio::test]
+async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
+    let (folder, store) = fresh();
+    put(&store, session(1)).await;
+    put(&store, session(u64::MAX)).await;
+    assert_eq!(store.sessions_of(EUI).await.unwrap(), [session(1), session(u64::MAX)]);
+    let change = |sessions: &mut Vec<Session>| {
+        sessions.remove(0);
+        sessions[0].fcnt_down = 7;
+        write(Commit::Durable)
+    };
+    store.with_dev_addr(ADDR, Box::new(change)).await.unwrap();
+    let rewrite = |sessions: &mut Vec<Session>| {
+        sessions[0].pending = false;
+        sessions[0].nwk_s_key = Key::new([9; 16]);
+        sessions[0].expires = None;
+        write(Commit::Lazy)
+    };
+    Sessions::with_device(&store, EUI, Box::new(rewrite)).await.unwrap();
+    store.close().await.unwrap();
+    let left = Session {
+        fcnt_down: 7,
+        pending: false,
+        nwk_s_key: Key::new([9; 16]),
+        expires: None,
+        ..session(u64::MAX)
+    };
+    assert_eq!(open(&folder).sessions_of(EUI).await.unwrap(), [left]);
+}
+
+#[tokio::test]
+async fn a_decision_that_commits_nothing_writes_nothing() {
+    let (_folder, store) = fresh();
+    put(&store, session(1)).await;
+    let commits = store.stats().commits;
+    uplink(&store, 1, Commit::Nothing, true).await;
+    assert_eq!(store.sessions_of(EUI).await.unwrap(), [session(1)]);
+    assert_eq!((store.waiting().await.unwrap().len(), store.stats().commits), (0, commits));
+}
+
+#[tokio::test]
+async fn the_outcome_of_a_decision_is_there_when_it_is_committed() {
+    let (_folder, store) = fresh();
+    put(&store, session(1)).await;
+    let (decide, slot) = decided(|sessions: &mut Vec<Session>| {
+        let taken = sessions[0].fcnt_down;
+        sessions[0].fcnt_down += 1;
+        (taken, write(Commit::Durable))
+    });
+    let decide = std::sync::Arc::new(decide);
+    for taken in 0..3 {
+        let decide = decide.clone();
+        store.with_dev_addr(ADDR, Box::new(move |sessions| decide(sessions))).await.unwrap();
+        assert_eq!(outcome(&slot).unwrap(), taken);
+    }
+}
+
+#[tokio::test]
+async fn a_message_for_the_next_room_waits_across_a_restart_until_it_is_answered() {
+    let (folder, store) = fresh();
+    put(&store, session(u64::MAX)).await;
+    for fcnt_up in [9, 3, 5] {
+        uplink(&store, fcnt_up, Commit::Lazy, true).await;
+    }
+    store.close().await.unwrap();
+    let store = open(&folder);
+    uplink(&store, 4, Commit::Durable, true).await;
+    store.forwarded(forward_key(3)).await.unwrap();
+    let waiting = store.waiting().await.unwrap();
+    assert_eq!(waiting, [9, 5, 4].map(|fcnt_up| (forward_key(fcnt_up), up(fcnt_up))), "oldest first");
+    assert!(store.remove_device(EUI).await.unwrap(), "sessions alone");
+    assert_eq!(store.waiting().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_home_device_comes_back_with_its_activations_and_its_queue() {
+    let (folder, store) = fresh();
+    store.add_device(new_device()).await.unwrap();
+    fn envelope(n: u8) -> KeyEnvelope {
+        KeyEnvelope { label: Some("kek".into()), key: vec![n; 24] }
+    }
+    let activation = |n: u32| Activation {
+        dev_addr: DevAddr::new(n),
+        session_key_id: Some(vec![n as u8]),
+        app_s_key: (n > 1).then(|| envelope(n as u8)),
+        fcnt_up: None,
+        created: n.into(),
+    };
+    let item = |n: u8| QueueItem {
+        id: format!("item {n}"),
+        f_port: n,
+        payload: vec![n; 3],
+        confirmed: n > 1,
+        sent_as: None,
+        attempts: 0,
+    };
+    let (home, visited) = (store.clone(), Some("C00ABC".parse().unwrap()));
+    let change = |decide: fn(&mut hns::Device)| {
+        let decide = move |device: &mut Option<hns::Device>| {
+            device.as_mut().map(decide);
+            Commit::Durable
+        };
+        Devices::with_device(&home, EUI, Box::new(decide))
+    };
+    let fill = move |device: &mut Option<hns::Device>| {
+        let device = device.as_mut().unwrap();
+        device.activations = (1..=2).map(activation).collect();
+        device.queue = (1..=3).map(item).collect();
+        device.last_seen = Some(1_700_000_000);
+        device.last_via = visited;
+        Commit::Durable
+    };
+    Devices::with_device(&store, EUI, Box::new(fill)).await.unwrap();
+    change(|device| {
+        device.queue.remove(0);
+        device.queue[0].sent_as = Some(12);
+        device.queue[0].attempts = 1;
+        device.activations[1].fcnt_up = Some(4);
+    })
+    .await
+    .unwrap();
+    let summary = store.devices().await.unwrap().remove(0);
+    assert_eq!((summary.dev_addr, summary.queued, summary.last_via), (Some(DevAddr::new(2)), 2, visited));
+    store.close().await.unwrap();
+
+    let store = open(&folder);
+    let device = store.device(EUI).await.unwrap().unwrap();
+    let newer = Activation { fcnt_up: Some(4), ..activation(2) };
+    assert_eq!(device.activations, [activation(1), newer.clone()]);
+    assert_eq!(device.queue, [QueueItem { sent_as: Some(12), attempts: 1, ..item(2) }, item(3)]);
+    assert_eq!(
+        (device.last_seen, device.last_via, device.name.as_str()),
+        (Some(1_700_000_000), visited, "attic")
+    );
+    // a third activation pushes the oldest out
+    let join = move |device: &mut Option<hns::Device>| {
+        let activations = &mut device.as_mut().unwrap().activations;
+        activations.remove(0);
+        activations.push(activation(3));
+        Commit::Durable
+    };
+    Devices::with_device(&store, EUI, Box::new(join)).await.unwrap();
+    assert_eq!(store.device(EUI).await.unwrap().unwrap().activations, [newer, activation(3)]);
+}
+
+#[tokio::test]
+async fn a_dev_nonce_is_taken_once_and_a_join_nonce_never_repeats() {
+    let (folder, store) = fresh();
+    assert_eq!(take_nonces(&store, 1).await, None, "nobody there");
+    store.add_device(new_device()).await.unwrap();
+    assert_eq!(take_nonces(&store, 1).await, Some(1));
+    store.close().await.unwrap();
+    let store = open(&folder);
+    assert_eq!(take_nonces(&store, 1).await, None);
+    assert_eq!(take_nonces(&store, 65_535).await, Some(2));
+    assert!(store.clear_dev_nonces(EUI).await.unwrap());
+    assert_eq!(take_nonces(&store, 1).await, Some(3));
+    // removed and added again, with the same root key
+    assert!(store.remove_device(EUI).await.unwrap());
+    assert!(!store.remove_device(EUI).await.unwrap());
+    store.add_device(new_device()).await.unwrap();
+    assert_eq!(take_nonces(&store, 1).await, Some(4));
+}
+
+#[tokio::test]
+async fn root_keys_are_changed_and_removed_by_decisions_too() {
+    let (_folder, store) = fresh();
+    store.add_device(new_device()).await.unwrap();
+    let change = |device: &mut Option<js::Device>| {
+        let device = device.as_mut().unwrap();
+        device.app_key = Key::new([1; 16]);
+        device.nwk_key = Some(Key::new([2; 16]));
+        device.mac_version = MacVersion::V1_1;
+        device.dev_nonces = [5].into();
+        Commit::Durable
+    };
+    RootKeys::with_device(&store, EUI, Box::new(change)).await.unwrap();
+    let (decide, slot) = decided(|device: &mut Option<js::Device>| (device.take(), Commit::Durable));
+    RootKeys::with_device(&store, EUI, Box::new(decide)).await.unwrap();
+    let device = outcome(&slot).unwrap().unwrap();
+    assert_eq!((device.app_key, device.nwk_key), (Key::new([1; 16]), Some(Key::new([2; 16]))));
+    assert_eq!((device.mac_version, device.dev_nonces), (MacVersion::V1_1, [5].into()));
+    assert_eq!(take_nonces(&store, 1).await, None, "gone");
+}
+
+#[tokio::test]
+async fn a_device_is_added_once_and_removed_with_its_sessions() {
+    let (_folder, store) = fresh();
+    store.add_device(new_device()).await.unwrap();
+    let again = store.add_device(new_device()).await.unwrap_err();
+    assert_eq!(again.to_string(), "there is already a device 726F616D67617465");
+    put(&store, session(u64::MAX)).await;
+    uplink(&store, 1, Commit::Durable, true).await;
+    assert!(store.remove_device(EUI).await.unwrap());
+    assert_eq!(store.devices().await.unwrap(), []);
+    assert_eq!(store.sessions_of(EUI).await.unwrap(), []);
+    assert_eq!(store.waiting().await.unwrap(), []);
+    assert_eq!(store.device(EUI).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn learnt_networks_are_known_at_once_and_after_a_restart_and_are_bounded() {
+    let (folder, store) = fresh();
+    let net_id = |n| NetId::new(n).unwrap();
+    store.learn(net_id(0x13)).await.unwrap();
+    store.learn(net_id(0x13)).await.unwrap();
+    assert_eq!(store.net_ids(), [net_id(0x13)]);
+    let clones = (0..learned::MOST).map(|n| {
+        let store = store.clone();
+        async move { store.learn(net_id(0x60_0000 + n)).await.unwrap() }
+    });
+    futures_util::future::join_all(clones).await;
+    let mut known = store.net_ids();
+    store.close().await.unwrap();
+    known.sort();
+    assert_eq!(known.len(), learned::MOST as usize);
+    assert_eq!(open(&folder).net_ids(), known);
+}
+
+fn option<T: std::fmt::Debug + Clone + 'static>(
+    some: impl Strategy<Value = T> + 'static,
+) -> impl Strategy<Value = Option<T>> {
+    prop::option::of(some)
+}
+
+proptest! {
+    #[test]
+    fn a_message_comes_back_as_it_was_kept(
+        frm_payload: Vec<u8>,
+        ids in (option(any::<[u8; 8]>()), option(any::<u32>()), option(any::<u8>())),
+        counters in (option(any::<u32>()), option(any::<u32>()), any::<bool>(), any::<bool>()),
+        radio in (option(any::<u8>()), option(any::<u32>()), option("[A-Z0-9\"-]{1,6}"), option(any::<u32>())),
+        token in option(prop::collection::vec(any::<u8>(), 0..40)),
+        time in 0i64..4_000_000_000_000_000,
+        gateways in prop::collection::vec((any::<Option<i32>>(), option(-2000i32..2000), any::<Option<bool>>()), 0..3),
+    ) {
+        let ul = UlMeta {
+            dev_eui: ids.0.map(DevEui::from_msb),
+            dev_addr: ids.1.map(DevAddr::new),
+            f_port: ids.2,
+            fcnt_down: counters.0,
+            fcnt_up: counters.1,
+            confirmed: counters.2,
+            data_rate: radio.0,
+            ul_freq: radio.1,
+            fns_ul_token: token.clone(),
+            recv_time: jiff::Timestamp::from_microsecond(time).unwrap(),
+            rf_region: radio.2,
+            gw_cnt: radio.3,
+            gw_info: gateways.into_iter().map(|(rssi, tenths, dl_allowed)| GwInfo {
+                id: token.clone(),
+                rssi,
+                snr: tenths.map(|tenths| f64::from(tenths) / 10.0),
+                lat: tenths.map(|tenths| f64::from(tenths) / 16.0),
+                dl_allowed,
+                ..GwInfo::default()
+            }).collect(),
+        };
+        let message = XmitAppUp { frm_payload, ul, ack: counters.3 };
+        prop_assert_eq!(forward::from_text(&forward::to_text(&message).unwrap()).unwrap(), message);
+    }
+
+    #[test]
+    fn a_foreign_text_is_an_error(text: String) {
+        prop_assert!(forward::from_text(&text).is_err());
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_row_does_not_stop_the_others() {
+    let (_folder, store) = fresh();
+    put(&store, session(u64::MAX)).await;
+    for fcnt in 1..=3 {
+        uplink(&store, fcnt, Commit::Lazy, true).await;
+    }
+    let newer = "UPDATE forward SET message = '{\"v\":\"9\"}' WHERE fcnt_up = 2";
+    store.queue.run(false, move |db| Ok((db.run(newer, [])?, Done::new(Commit::Lazy)))).await.unwrap();
+    assert_eq!(store.waiting().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn too_many_waiting_messages_drop_the_oldest_and_count_them() {
+    let (_folder, store) = fresh();
+    let fill = |db: &writer::Db<'_>| {
+        for fcnt_up in 0..20 {
+            forward::insert(db, forward_key(fcnt_up), &up(fcnt_up))?;
+        }
+        forward::drop_oldest(db, 15)?;
+        Ok(((), Done::new(Commit::Durable)))
+    };
+    store.queue.run(true, fill).await.unwrap();
+    let waiting = store.waiting().await.unwrap();
+    assert_eq!((waiting.len(), waiting[0].0.fcnt_up, store.stats().forward_dropped), (15, 5, 5));
+}
