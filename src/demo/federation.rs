@@ -87,6 +87,8 @@ pub struct Federation {
     pub air: Air,
     /// The signed zone.
     pub zone: Zone,
+    /// The federation's authority: whoever shall belong to it is signed by it.
+    pub root: Authority,
     /// The device's home.
     pub home: Hotspot,
     /// The place it is carried to.
@@ -184,6 +186,7 @@ impl Federation {
             port,
             air,
             zone,
+            root,
             home,
             visited,
             app_key,
@@ -230,7 +233,8 @@ impl Hotspot {
         self.config = folder.path.join(format!("{name}.toml"));
     }
 
-    async fn start(&mut self, air: &Air, clock: &Clock) -> anyhow::Result<()> {
+    /// Start the hotspot as its configuration file says now.
+    pub async fn start(&mut self, air: &Air, clock: &Clock) -> anyhow::Result<()> {
         let config = config::load(Some(&self.config), std::iter::empty())?.checked()?.config;
         let radio = air.head_at(self.site.gateway, self.site.name, Some(self.site.location));
         let node = Node::start(config, clock.clone(), vec![radio]).await;
@@ -246,7 +250,8 @@ impl Hotspot {
         }
     }
 
-    fn node(&self) -> anyhow::Result<&Node> {
+    /// The running node.
+    pub fn node(&self) -> anyhow::Result<&Node> {
         self.node.as_ref().with_context(|| format!("the {} hotspot is not running", self.site.name))
     }
 
@@ -278,7 +283,8 @@ impl Hotspot {
     }
 }
 
-fn suffixes() -> anyhow::Result<(Suffix, Suffix)> {
+/// The zone's subtrees for JoinEUIs and for NetIDs.
+pub fn suffixes() -> anyhow::Result<(Suffix, Suffix)> {
     Ok((format!("joineuis.{ZONE}").parse()?, format!("netids.{ZONE}").parse()?))
 }
 

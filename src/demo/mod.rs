@@ -5,7 +5,7 @@
 //! are played over real frames and real sockets and told as a timeline.
 
 pub mod device;
-mod federation;
+pub mod federation;
 mod scenario;
 mod timeline;
 pub mod zone;

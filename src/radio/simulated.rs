@@ -137,6 +137,8 @@ struct Head {
     rx_ok: u64,
     rx_bad: u64,
     handovers: Vec<Handover>,
+    /// What it says to the next frames, whatever they are.
+    refusals: VecDeque<AirError>,
 }
 
 /// Who radiates a frame. Uplinks and downlinks differ in the polarity of their chirps, so a device
@@ -214,6 +216,7 @@ impl Air {
             rx_bad: 0,
             // what was noted belongs to the place, not to the program that listens there
             handovers: state.heads.remove(&gateway).map(|before| before.handovers).unwrap_or_default(),
+            refusals: VecDeque::new(),
         };
         state.heads.insert(gateway, head);
         Radio { name: name.to_string(), heard, heads: Arc::new(OneHead { air: self.clone(), gateway }) }
@@ -234,6 +237,13 @@ impl Air {
     pub fn set_online(&self, gateway: GatewayEui, online: bool) {
         if let Some(head) = self.state().heads.get_mut(&gateway) {
             head.online = online;
+        }
+    }
+
+    /// Let a head refuse the next frame that is handed to it; said twice, the next two.
+    pub fn refuse_next(&self, gateway: GatewayEui, why: AirError) {
+        if let Some(head) = self.state().heads.get_mut(&gateway) {
+            head.refusals.push_back(why);
         }
     }
 
@@ -325,15 +335,17 @@ impl State {
         let gone = AirError::Gone(tx.gateway);
         let Some(head) = self.heads.get_mut(&tx.gateway) else { return Err(gone) };
         let start = head.instant(tx.at, now);
+        let refusal = head.refusals.pop_front();
         let end = start.unwrap_or(now) + jit::airtime(tx.modulation, tx.phy.len(), Direction::Down);
-        let outcome = match start {
+        let outcome = match (refusal, start) {
             _ if !head.is_online() || head.session != tx.session => Err(gone),
-            None => Err(AirError::TooLate),
-            Some(start) if start - now <= TOO_LATE => Err(AirError::TooLate),
-            Some(start) if start - now > TOO_EARLY => Err(AirError::TooEarly),
+            (Some(why), _) => Err(why),
+            (None, None) => Err(AirError::TooLate),
+            (None, Some(start)) if start - now <= TOO_LATE => Err(AirError::TooLate),
+            (None, Some(start)) if start - now > TOO_EARLY => Err(AirError::TooEarly),
             _ if !BAND.contains(&tx.frequency) => Err(AirError::Frequency),
             _ if tx.power > MAX_EIRP => Err(AirError::Power),
-            Some(start) => {
+            (None, Some(start)) => {
                 let busy = self.frames.iter().any(|queued| {
                     queued.voice == Voice::Head(tx.gateway)
                         && queued.overlaps(start - TURNAROUND, end + TURNAROUND)
