@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use roamgate::backend::message::MacVersion;
-use roamgate::clock::{Clock, Instant};
+use roamgate::clock::Clock;
 use roamgate::control::{DeviceView, NewDevice, Operator};
 use roamgate::demo::device::{Device, JoinReport, RxWindow, SendReport};
-use roamgate::demo::federation::{Federation, HOME, Hotspot, Site, Unplug, VISITED};
+use roamgate::demo::federation::{Federation, HOME, Hotspot, Site, Unplug, suffixes};
+use roamgate::discovery::name::{join_eui_name, net_id_name};
 use roamgate::hns::QueueItem;
 use roamgate::jit;
 use roamgate::lorawan::crypto::Direction;
-use roamgate::lorawan::{DevEui, Key, Modulation};
-use roamgate::pki::make::{Authority, IntermediateSpec, LeafSpec};
+use roamgate::lorawan::{DevEui, JoinEui, Key, Modulation, NetId};
+use roamgate::pki::make::{Authority, Identity, IntermediateSpec, LeafSpec};
 use roamgate::radio::simulated::Handover;
 use roamgate::telemetry::{Record, Tap};
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
@@ -107,21 +108,11 @@ impl Street {
 
     /// Give a hotspot another certificate and start it again.
     pub async fn certify(&mut self, site: Site, root: &Authority, leaf: impl FnOnce(&mut LeafSpec)) {
-        let names = [self.name_of(site)];
-        let member = IntermediateSpec::new("Another institution", names.clone());
-        let member = root.intermediate(&member, &self.clock).unwrap();
-        let mut spec = LeafSpec::new("node", names);
-        leaf(&mut spec);
-        let made = member.issue(&spec, &self.clock).unwrap();
+        let made = identity(root, &names(site.net_id, site.join_eui), &self.clock, leaf);
         let folder = self.federation.folder.path.clone();
         std::fs::write(folder.join(format!("{}-chain.pem", site.name)), &made.chain_pem).unwrap();
         std::fs::write(folder.join(format!("{}-key.pem", site.name)), &*made.key_pem).unwrap();
         self.restart(site, |_| ()).await;
-    }
-
-    fn name_of(&self, site: Site) -> String {
-        let (_, net_ids) = roamgate::demo::federation::suffixes().unwrap();
-        roamgate::discovery::name::net_id_name(site.net_id, &net_ids)
     }
 
     /// Put a downlink into a device's queue at home.
@@ -223,13 +214,30 @@ impl Street {
         join
     }
 
-    /// Radiate bytes that nobody must answer, and wait until every window for them has passed.
-    pub async fn radiate_in_vain(&mut self, walker: &mut Walker, phy: &[u8], at: Site) {
-        let before = self.handed(at).len();
+    /// Radiate bytes that nobody may answer. The reason for that, as the hotspot gives it.
+    pub async fn radiate_in_vain(&mut self, walker: &mut Walker, phy: &[u8], at: Site) -> String {
+        let (handed, whys) = (self.handed(at).len(), self.whys(at).len());
         walker.device.radiate(phy, 868_300_000, SF7).await;
-        self.clock.sleep(Duration::from_millis(700)).await;
-        let handed = &self.handed(at)[before..];
-        assert!(handed.is_empty(), "answered: {handed:?}");
+        let until = self.clock.now() + Duration::from_secs(3);
+        while self.whys(at).len() == whys && self.clock.now() < until {
+            self.clock.sleep(Duration::from_millis(10)).await;
+        }
+        self.settle().await;
+        let answers = self.handed(at).split_off(handed);
+        assert!(answers.is_empty(), "answered: {answers:?}");
+        self.whys(at).split_off(whys).concat()
+    }
+
+    /// A join that must find both windows empty, and why it did.
+    pub async fn join_in_vain(&mut self, walker: &mut Walker, at: Site) -> String {
+        let (handed, whys) = (self.handed(at).len(), self.whys(at).len());
+        let join = walker.device.join().await;
+        self.settle().await;
+        assert!(!join.ok);
+        assert_eq!(self.handed(at).len(), handed, "something was sent");
+        let whys = self.whys(at).split_off(whys);
+        assert_eq!(whys.len(), 1, "one Join-request, one reason: {whys:?}");
+        whys.concat()
     }
 
     /// Copies and repetitions of a frame are told from new frames for two seconds.
@@ -239,10 +247,6 @@ impl Street {
 
     pub async fn close(self) {
         self.federation.stop().await.expect("both nodes stop");
-    }
-
-    pub fn now(&self) -> Instant {
-        self.clock.now()
     }
 
     /// Some days before now.
@@ -267,5 +271,21 @@ impl Walker {
     }
 }
 
-/// Both places, for stories that are the same at each.
-pub const PLACES: [Site; 2] = [HOME, VISITED];
+/// What the zone and certificates call a network and its join server.
+pub fn names(net_id: NetId, join_eui: JoinEui) -> [String; 2] {
+    let (join_euis, net_ids) = suffixes().unwrap();
+    [net_id_name(net_id, &net_ids), join_eui_name(join_eui, &join_euis)]
+}
+
+/// A certificate of a new institution below `root`.
+pub fn identity(
+    root: &Authority,
+    names: &[String],
+    clock: &Clock,
+    change: impl FnOnce(&mut LeafSpec),
+) -> Identity {
+    let member = root.intermediate(&IntermediateSpec::new("An institution", names), clock).unwrap();
+    let mut leaf = LeafSpec::new("node", names);
+    change(&mut leaf);
+    member.issue(&leaf, clock).unwrap()
+}

@@ -6,34 +6,42 @@ use roamgate::demo::federation::HOME;
 
 use crate::federation::Street;
 
-/// A 1.0.4 device counts its DevNonces up; the older ones draw theirs.
-pub async fn every_1_0_device_joins_and_talks() {
+pub async fn a_1_0_2_device_joins_twice_and_talks() {
+    joins_twice_and_talks(MacVersion::V1_0_2, None).await;
+}
+
+pub async fn a_1_0_3_device_joins_twice_and_talks() {
+    joins_twice_and_talks(MacVersion::V1_0_3, None).await;
+}
+
+/// It counts its DevNonces up; the older ones draw theirs.
+pub async fn a_1_0_4_device_joins_twice_and_talks() {
+    joins_twice_and_talks(MacVersion::V1_0_4, Some([1, 7])).await;
+}
+
+async fn joins_twice_and_talks(version: MacVersion, nonces: Option<[u16; 2]>) {
     let mut street = Street::open().await;
-    for (version, nonces) in
-        [(MacVersion::V1_0_2, None), (MacVersion::V1_0_3, None), (MacVersion::V1_0_4, Some([1, 7]))]
-    {
-        let mut walker = street.device(version, HOME).await;
-        let mut addresses = Vec::new();
-        for round in 0..2 {
-            if let Some(nonces) = nonces {
-                walker.device.set_dev_nonce(nonces[round]);
-            }
-            let join = street.join(&mut walker, HOME).await;
-            addresses.push(join.dev_addr.unwrap());
-            assert_eq!(addresses[round].net_id(), Some(HOME.net_id), "an address of the home network");
-            let quiet = walker.send(b"21.5", false).await;
-            assert_eq!((quiet.acked, quiet.downlink_start), (false, None), "{version}: nobody asked for an answer");
-            let answered = walker.send(b"22", true).await;
-            assert_eq!((answered.acked, answered.window), (true, Some(RxWindow::Rx1)), "{version}");
-            assert_eq!(answered.fcnt_up, quiet.fcnt_up + 1);
-            street.settle().await;
-            let delivered = street.delivered(&walker).split_off(2 * round);
-            assert_eq!(delivered, [(quiet.fcnt_up, b"21.5".to_vec()), (answered.fcnt_up, b"22".to_vec())]);
+    let mut walker = street.device(version, HOME).await;
+    let mut addresses = Vec::new();
+    for round in 0..2 {
+        if let Some(nonces) = nonces {
+            walker.device.set_dev_nonce(nonces[round]);
         }
-        assert_ne!(addresses[0], addresses[1]);
-        let view = street.view(&walker).await;
-        assert_eq!((view.dev_addr, view.last_via), (Some(addresses[1]), None));
+        let join = street.join(&mut walker, HOME).await;
+        addresses.push(join.dev_addr.unwrap());
+        assert_eq!(addresses[round].net_id(), Some(HOME.net_id), "an address of the home network");
+        let quiet = walker.send(b"21.5", false).await;
+        assert_eq!((quiet.acked, quiet.downlink_start), (false, None), "nobody asked for an answer");
+        let answered = walker.send(b"22", true).await;
+        assert_eq!((answered.acked, answered.window), (true, Some(RxWindow::Rx1)));
+        assert_eq!(answered.fcnt_up, quiet.fcnt_up + 1);
+        street.settle().await;
+        let delivered = street.delivered(&walker).split_off(2 * round);
+        assert_eq!(delivered, [(quiet.fcnt_up, b"21.5".to_vec()), (answered.fcnt_up, b"22".to_vec())]);
     }
+    assert_ne!(addresses[0], addresses[1]);
+    let view = street.view(&walker).await;
+    assert_eq!((view.dev_addr, view.last_via), (Some(addresses[1]), None));
     assert_eq!(street.asked(HOME, "HomeNSReq") + street.asked(HOME, "PRStartReq"), 0, "nothing left the house");
     street.close().await;
 }

@@ -4,8 +4,14 @@
 //! A story spends nearly all its time waiting for receive windows, so this binary has a runner of its own
 //! which tells many at once, each on its own thread with its own federation.
 
+mod away;
 mod federation;
 mod home;
+mod nuisance;
+mod partner;
+mod restart;
+mod trust;
+mod windows;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -34,8 +40,31 @@ macro_rules! stories {
 
 stories! {
     home:
-        every_1_0_device_joins_and_talks
+        a_1_0_2_device_joins_twice_and_talks
+        a_1_0_3_device_joins_twice_and_talks
+        a_1_0_4_device_joins_twice_and_talks
         downlinks_come_in_order_and_a_confirmed_one_waits_for_its_acknowledgement;
+    away:
+        a_device_joins_and_downlinks_ride_in_the_answers
+        a_device_joins_and_downlinks_come_by_xmitdatareq
+        a_visited_node_that_nobody_can_reach_serves_a_visitor
+        without_the_homes_join_server_nobody_joins_and_the_visited_node_says_why;
+    nuisance:
+        replayed_and_forged_frames_at_home_change_nothing
+        replayed_and_forged_frames_away_change_nothing;
+    restart:
+        the_home_restarts_between_join_and_data
+        the_visited_node_restarts_between_join_and_data;
+    windows:
+        what_rx1_cannot_carry_goes_in_rx2
+        two_devices_at_once_get_one_window_each;
+    trust:
+        a_certificate_of_another_root_ends_the_join
+        a_home_with_a_certificate_of_another_root_is_not_asked
+        an_expired_certificate_ends_the_join
+        a_forged_zone_ends_the_join;
+    partner:
+        a_downlink_that_overtakes_its_answer_is_sent_in_rx1;
 }
 
 fn tell(story: impl Future<Output = ()>) {
