@@ -344,7 +344,6 @@ impl State {
             (None, Some(start)) if start - now <= TOO_LATE => Err(AirError::TooLate),
             (None, Some(start)) if start - now > TOO_EARLY => Err(AirError::TooEarly),
             _ if !BAND.contains(&tx.frequency) => Err(AirError::Frequency),
-            _ if tx.power > MAX_EIRP => Err(AirError::Power),
             (None, Some(start)) => {
                 let busy = self.frames.iter().any(|queued| {
                     queued.voice == Voice::Head(tx.gateway)
@@ -447,8 +446,9 @@ impl fns::Air for OneHead {
     fn transmit(&self, tx: Tx, _before: Deadline) -> Boxed<'_, Result<Sent, AirError>> {
         Box::pin(async move {
             let now = self.air.0.clock.now();
-            let power = tx.power;
-            self.air.state().hand_over(&tx, now).map(|()| Sent { power: Some(power) })
+            // a packet forwarder warns, and sends with the most it has
+            let power = Some(tx.power.min(MAX_EIRP));
+            self.air.state().hand_over(&tx, now).map(|()| Sent { power })
         })
     }
 
@@ -720,7 +720,11 @@ mod tests {
             transmit(&radio, Tx { frequency: 915_000_000, ..tx(ms(3000)) }).await,
             Err(AirError::Frequency)
         );
-        assert_eq!(transmit(&radio, Tx { power: 30, ..tx(ms(3000)) }).await, Err(AirError::Power));
+        let loudest = transmit(&radio, Tx { power: 29, ..tx(ms(3000)) }).await;
+        assert_eq!(loudest, Ok(Sent { power: Some(MAX_EIRP) }), "taken with the most it has");
+        air.refuse_next(GATEWAY, AirError::GpsUnlocked);
+        assert_eq!(transmit(&radio, tx(ms(4000))).await, Err(AirError::GpsUnlocked));
+        transmit(&radio, tx(ms(4000))).await.unwrap();
         air.restart(GATEWAY);
         assert_eq!(transmit(&radio, tx(ms(3000))).await, Err(AirError::Gone(GATEWAY)));
         assert_eq!(radio.heads.heads(), 1);

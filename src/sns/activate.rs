@@ -55,6 +55,7 @@ impl Sns {
             rx1_dr_offset: 0,
             rx2_frequency,
             rx2_data_rate,
+            roaming: true,
             created: self.clock.unix(),
             expires: None,
         };
@@ -67,6 +68,7 @@ impl Sns {
                 return Err(Refusal::new(ResultCode::Other, "LoRaWAN 1.1 sessions are not supported"));
             }
         };
+        session.roaming = answer.roaming;
         session.expires = (answer.lifetime > 0).then(|| session.created + u64::from(answer.lifetime));
         let dl = DlMeta { dev_eui: Some(session.dev_eui), ..join_windows(req, &region) };
         let (dev_eui, dev_addr) = (session.dev_eui, session.dev_addr);

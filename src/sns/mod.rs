@@ -44,6 +44,8 @@ pub struct Session {
     pub rx2_frequency: u32,
     /// RX2 data rate index.
     pub rx2_data_rate: u8,
+    /// The device may talk through other networks.
+    pub roaming: bool,
     /// Seconds since 1970 when it was made.
     pub created: u64,
     /// Seconds since 1970 after which it is void; `None`: no limit.

@@ -31,7 +31,7 @@ impl Sns {
         }
         match frame {
             Uplink::Join(join) => self.activate(&from, visited, &req, join).await,
-            Uplink::Data(data) => self.data(from, &req, data).await,
+            Uplink::Data(data) => self.data(from, visited, &req, data).await,
             Uplink::Rejoin(_) => {
                 Err(Refusal::new(ResultCode::UnknownDevEui, "no LoRaWAN 1.1 session is served here"))
             }
@@ -64,11 +64,12 @@ impl Sns {
     async fn data(
         self: &Arc<Self>,
         from: Caller,
+        visited: Option<NetId>,
         req: &PrStartReq,
         frame: DataFrame<'_>,
     ) -> Result<PrStartAns, Refusal> {
         // 3: session, MIC, counter: decided and committed in one transaction
-        let accepted = self.accept(frame, &req.ul).await?;
+        let accepted = self.accept(frame, &req.ul, visited).await?;
         let answer = PrStartAns { lifetime: Some(0), ..PrStartAns::default() };
         if accepted.repeated && self.came_by_another_path(&accepted, &from) {
             return Ok(answer);
@@ -108,11 +109,16 @@ impl Sns {
         Ok(PrStartAns { phy_payload, dl, ..answer })
     }
 
-    async fn accept(&self, frame: DataFrame<'_>, ul: &UlMeta) -> Result<Accepted, Refusal> {
+    async fn accept(
+        &self,
+        frame: DataFrame<'_>,
+        ul: &UlMeta,
+        visited: Option<NetId>,
+    ) -> Result<Accepted, Refusal> {
         let (bytes, ul, now) = (frame.as_bytes().to_vec(), ul.clone(), self.clock.unix());
         let (decide, slot) = door::decided(move |sessions: &mut Vec<super::Session>| {
             match Uplink::parse(&bytes) {
-                Ok(Uplink::Data(frame)) => accept(sessions, frame, &ul, now),
+                Ok(Uplink::Data(frame)) => accept(sessions, frame, &ul, visited, now),
                 // it parsed a moment ago
                 _ => (
                     Err(Refusal::new(ResultCode::MalformedRequest, "no data frame")),

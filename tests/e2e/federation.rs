@@ -98,12 +98,11 @@ impl Street {
     pub async fn restart(&mut self, site: Site, change: impl FnOnce(&mut toml::Table)) {
         let (air, clock) = (self.federation.air.clone(), self.clock.clone());
         let hotspot = self.hotspot(site);
-        hotspot.stop().await.expect("the node stops");
-        let text = std::fs::read_to_string(&hotspot.config).unwrap();
-        let mut table: toml::Table = text.parse().unwrap();
+        let file = hotspot.config();
+        let mut table: toml::Table = std::fs::read_to_string(&file).unwrap().parse().unwrap();
         change(&mut table);
-        std::fs::write(&hotspot.config, table.to_string()).unwrap();
-        hotspot.start(&air, &clock).await.expect("the node starts again");
+        std::fs::write(&file, table.to_string()).unwrap();
+        hotspot.restart(&air, &clock).await.expect("the node starts again");
     }
 
     /// Give a hotspot another certificate and start it again.

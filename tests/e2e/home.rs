@@ -42,7 +42,11 @@ async fn joins_twice_and_talks(version: MacVersion, nonces: Option<[u16; 2]>) {
     assert_ne!(addresses[0], addresses[1]);
     let view = street.view(&walker).await;
     assert_eq!((view.dev_addr, view.last_via), (Some(addresses[1]), None));
-    assert_eq!(street.asked(HOME, "HomeNSReq") + street.asked(HOME, "PRStartReq"), 0, "nothing left the house");
+    assert_eq!(
+        street.asked(HOME, "HomeNSReq") + street.asked(HOME, "PRStartReq"),
+        0,
+        "nothing left the house"
+    );
     street.close().await;
 }
 

@@ -117,7 +117,9 @@ impl Arguments {
 
     fn wants(&self, name: &str) -> bool {
         let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
-        !self.nothing && (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skip.iter().any(fits)
+        !self.nothing
+            && (self.filters.is_empty() || self.filters.iter().any(fits))
+            && !self.skip.iter().any(fits)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -79,7 +78,8 @@ impl Partner {
             .resolve(&host, visited)
             .build()
             .unwrap();
-        let listener = TcpListener::bind((ADDRESS, if net_id.to_msb()[2] == 2 { federation.port } else { 0 }));
+        let listener =
+            TcpListener::bind((ADDRESS, if net_id.to_msb()[2] == 2 { federation.port } else { 0 }));
         let acceptor = TlsAcceptor::from(tls::server_config(&shown, &trust).unwrap());
         let (tell, asked) = mpsc::channel(16);
         let accepting = tokio::spawn(accept(listener.await.unwrap(), acceptor, tell));
@@ -109,7 +109,8 @@ impl Partner {
                 "RXDelay1": 1, "ClassMode": "A", "FNSULToken": token, "HiPriorityFlag": false,
             },
         });
-        let sent = self.http.post(&self.url).header("content-type", "application/json").body(body.to_string());
+        let sent =
+            self.http.post(&self.url).header("content-type", "application/json").body(body.to_string());
         let answer = sent.send().await.expect("an answer").bytes().await.unwrap();
         let answer: Value = serde_json::from_slice(&answer).expect("JSON");
         assert_eq!((&answer["MessageType"], &answer["TransactionID"]), (&json!("XmitDataAns"), &json!(4711)));
@@ -145,7 +146,9 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, tell: mpsc::Sender
         tokio::spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let serve = service_fn(move |request| answer(request, tell.clone()));
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), serve).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), serve)
+                .await;
         });
     }
 }
@@ -156,7 +159,9 @@ async fn answer(
 ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
     let body = request.into_body().collect().await.expect("a whole body").to_bytes();
     let (answer, answered) = oneshot::channel();
-    tell.send(Asked { body: serde_json::from_slice(&body).expect("JSON"), answer }).await.expect("a story listens");
+    tell.send(Asked { body: serde_json::from_slice(&body).expect("JSON"), answer })
+        .await
+        .expect("a story listens");
     // a story that is over leaves questions open
     let body = answered.await.map(|answer| answer.to_string()).unwrap_or_default();
     Ok(hyper::Response::new(Full::new(body.into())))
@@ -200,7 +205,8 @@ pub async fn a_downlink_that_overtakes_its_answer_is_sent_in_rx1() {
     let street = Street::open().await;
     let (net_id, join_eui) = (NetId::from_msb([0, 0, 2]), JoinEui::from_msb([0, 0, 0, 0, 0, 0, 0, 2]));
     let stranger =
-        Partner::enter(&street, NetId::from_msb([0, 0, 3]), JoinEui::from_msb([0, 0, 0, 0, 0, 0, 0, 3])).await;
+        Partner::enter(&street, NetId::from_msb([0, 0, 3]), JoinEui::from_msb([0, 0, 0, 0, 0, 0, 0, 3]))
+            .await;
     let mut partner = Partner::enter(&street, net_id, join_eui).await;
     let app_key = Key::new(street.clock.random());
     let mut device = Device::new(&street.federation.air, street.clock.clone(), DEVICE, join_eui, &app_key, 3);
@@ -212,8 +218,11 @@ pub async fn a_downlink_that_overtakes_its_answer_is_sent_in_rx1() {
     let down = |fcnt: u32, addr: DevAddr, text: &[u8]| {
         let mut payload = text.to_vec();
         crypto::crypt_payload(&keys.app_s_key, crypto::Direction::Down, addr, fcnt, &mut payload);
-        Downlink { ack: true, payload: Some((9, &payload)), ..Downlink::default() }
-            .build(&keys.nwk_s_key, addr, fcnt)
+        Downlink { ack: true, payload: Some((9, &payload)), ..Downlink::default() }.build(
+            &keys.nwk_s_key,
+            addr,
+            fcnt,
+        )
     };
 
     // the answer to PRStartReq comes when RX1 is over, the downlink long before

@@ -33,8 +33,11 @@ pub async fn the_home_restarts_between_join_and_data() {
     let third = walker.send(b"three", true).await;
     assert!(third.acked);
     street.settle().await;
-    let expected =
-        [(first.fcnt_up, b"one".to_vec()), (second.fcnt_up, b"two".to_vec()), (third.fcnt_up, b"three".to_vec())];
+    let expected = [
+        (first.fcnt_up, b"one".to_vec()),
+        (second.fcnt_up, b"two".to_vec()),
+        (third.fcnt_up, b"three".to_vec()),
+    ];
     assert_eq!(street.delivered(&walker), expected);
     street.close().await;
 }
@@ -49,7 +52,12 @@ pub async fn the_visited_node_restarts_between_join_and_data() {
     street.restart(HOME, |_| ()).await;
     street.queue(&walker, b"two", false).await;
     let sent = walker.send(b"two", true).await;
-    assert_eq!((sent.acked, sent.downlinks), (true, vec![(7, b"two".to_vec())]), "{:?}", street.whys(VISITED));
+    assert_eq!(
+        (sent.acked, sent.downlinks),
+        (true, vec![(7, b"two".to_vec())]),
+        "{:?}",
+        street.whys(VISITED)
+    );
     // and the device goes home
     walker.carry(HOME);
     assert!(walker.send(b"three", true).await.acked);

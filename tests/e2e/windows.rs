@@ -33,7 +33,7 @@ pub async fn what_rx1_cannot_carry_goes_in_rx2() {
 
 /// One transmitter, two Join-accepts for the same moment.
 pub async fn two_devices_at_once_get_one_window_each() {
-    let mut street = Street::open().await;
+    let street = Street::open().await;
     // seeds with which the two choose different channels
     let mut one = street.device_with(MacVersion::V1_0_3, HOME, 1).await;
     let mut other = street.device_with(MacVersion::V1_0_3, HOME, 2).await;
