@@ -102,9 +102,35 @@ pub struct Federation {
 pub struct Hotspot {
     /// Which place.
     pub site: Site,
-    /// Its configuration file.
-    pub config: PathBuf,
+    folder: PathBuf,
+    facet: Facet,
     node: Option<Node>,
+}
+
+/// Which of its configurations a hotspot runs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Facet {
+    /// Everything.
+    Whole,
+    /// It does not roam.
+    Alone,
+    /// Without its join server.
+    NoJs,
+}
+
+impl Facet {
+    fn roaming(roaming: bool) -> Facet {
+        if roaming { Facet::Whole } else { Facet::Alone }
+    }
+
+    fn file(self, site: &Site) -> String {
+        let suffix = match self {
+            Facet::Whole => "",
+            Facet::Alone => "-alone",
+            Facet::NoJs => "-without-js",
+        };
+        format!("{}{suffix}.toml", site.name)
+    }
 }
 
 /// A temporary folder, private to the user. Removed when dropped, unless kept.
@@ -162,23 +188,23 @@ impl Federation {
             let Identity { chain_pem, key_pem } = intermediate.issue(&leaf, clock)?;
             folder.write(&format!("{}-chain.pem", site.name), &chain_pem)?;
             folder.write(&format!("{}-key.pem", site.name), &key_pem)?;
-            for roams in [true, false] {
-                let name =
-                    if roams { format!("{}.toml", site.name) } else { format!("{}-alone.toml", site.name) };
-                let js = unplug != Some(Unplug::HomeJs) || site != HOME;
-                folder.write(&name, &config_text(&folder, &site, port, &roots, &anchor, roams, js))?;
+            for facet in [Facet::Whole, Facet::Alone, Facet::NoJs] {
+                folder
+                    .write(&facet.file(&site), &config_text(&folder, &site, port, &roots, &anchor, facet))?;
             }
         }
 
         let air = Air::new(clock.clone(), u64::from_be_bytes(clock.random()));
-        let mut home = Hotspot { site: HOME, config: folder.path.join("home.toml"), node: None };
-        let mut visited = Hotspot { site: VISITED, config: PathBuf::new(), node: None };
-        home.start(&air, clock).await?;
-        visited.set_roaming(&folder, roaming);
-        visited.start(&air, clock).await?;
-
+        let mut home = Hotspot::new(HOME, &folder);
+        home.start(&air, clock, Facet::Whole).await?;
         let app_key = Key::new(clock.random());
         home.add_device(&app_key).await?;
+        if unplug == Some(Unplug::HomeJs) {
+            home.stop().await?;
+            home.start(&air, clock, Facet::NoJs).await?;
+        }
+        let mut visited = Hotspot::new(VISITED, &folder);
+        visited.start(&air, clock, Facet::roaming(roaming)).await?;
         Ok(Federation {
             folder,
             port,
@@ -198,12 +224,15 @@ impl Federation {
         Device::new(&self.air, self.clock.clone(), DEVICE, HOME.join_eui, &self.app_key, seed)
     }
 
-    /// Turn roaming at the visited hotspot on or off: it is stopped and started again, so it has
-    /// forgotten what it learnt.
+    /// Turn roaming at the visited hotspot on or off. If that changes anything, the hotspot is stopped
+    /// and started again, and has forgotten what it held in memory.
     pub async fn set_roaming(&mut self, roaming: bool) -> anyhow::Result<()> {
+        let facet = Facet::roaming(roaming);
+        if self.visited.facet == facet {
+            return Ok(());
+        }
         self.visited.stop().await?;
-        self.visited.set_roaming(&self.folder, roaming);
-        self.visited.start(&self.air, &self.clock).await
+        self.visited.start(&self.air, &self.clock, facet).await
     }
 
     /// Open the control sockets, so that the command line reaches both hotspots; closed when dropped.
@@ -225,13 +254,18 @@ impl Federation {
 }
 
 impl Hotspot {
-    fn set_roaming(&mut self, folder: &Folder, roaming: bool) {
-        let name = if roaming { self.site.name.to_string() } else { format!("{}-alone", self.site.name) };
-        self.config = folder.path.join(format!("{name}.toml"));
+    fn new(site: Site, folder: &Folder) -> Hotspot {
+        Hotspot { site, folder: folder.path.clone(), facet: Facet::Whole, node: None }
     }
 
-    async fn start(&mut self, air: &Air, clock: &Clock) -> anyhow::Result<()> {
-        let config = config::load(Some(&self.config), std::iter::empty())?.checked()?.config;
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join(self.facet.file(&self.site))
+    }
+
+    async fn start(&mut self, air: &Air, clock: &Clock, facet: Facet) -> anyhow::Result<()> {
+        self.facet = facet;
+        let config = config::load(Some(&self.config()), std::iter::empty())?.checked()?.config;
         let radio = air.head_at(self.site.gateway, self.site.name, Some(self.site.location));
         let node = Node::start(config, clock.clone(), vec![radio]).await;
         self.node = Some(node.with_context(|| format!("start the {} hotspot", self.site.name))?);
@@ -315,15 +349,8 @@ async fn zone(
 }
 
 /// A hotspot's configuration as a person would write it.
-fn config_text(
-    folder: &Folder,
-    site: &Site,
-    port: u16,
-    roots: &Path,
-    anchor: &Path,
-    roams: bool,
-    js: bool,
-) -> String {
+fn config_text(folder: &Folder, site: &Site, port: u16, roots: &Path, anchor: &Path, facet: Facet) -> String {
+    let (roams, js) = (facet != Facet::Alone, facet != Facet::NoJs);
     let Site { name, net_id, join_eui, address, .. } = site;
     let at = |file: String| format!("{:?}", folder.path.join(file).display().to_string());
     let roles = if js { r#""fns", "sns", "hns", "js", "as""# } else { r#""fns", "sns", "hns", "as""# };

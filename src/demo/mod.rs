@@ -71,7 +71,8 @@ pub async fn run(args: DemoArgs, clock: Clock) -> anyhow::Result<bool> {
     let asked = args.scenario;
     let scenarios: Vec<Scenario> =
         Scenario::ALL.into_iter().filter(|s| asked.is_none_or(|n| n == s.number())).collect();
-    let starting = Federation::start(&clock, false, args.unplug);
+    let roams = scenarios.first().is_some_and(|scenario| scenario.roams());
+    let starting = Federation::start(&clock, roams, args.unplug);
     let mut federation = page.while_waiting(&clock, "making keys, signing the zone", starting).await?;
     federation.folder.keep = args.keep;
     page.say(&setting(&federation))?;
@@ -178,7 +179,8 @@ fn setting(federation: &Federation) -> String {
 }
 
 fn how_to_look(federation: &Federation) -> String {
-    let (home, visited) = (federation.home.config.display(), federation.visited.config.display());
+    let (home, visited) = (federation.home.config(), federation.visited.config());
+    let (home, visited) = (home.display(), visited.display());
     let anchor = federation.folder.path.join("trust-anchor.key");
     let (dns, port) = (federation.zone.addr.ip(), federation.port);
     format!(
