@@ -11,7 +11,7 @@ use crate::app::Node;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Client, Socket};
-use crate::systemd;
+use crate::systemd as manager;
 use crate::telemetry::Tap;
 
 /// What is under way may take so long after a signal before we go without it.
@@ -46,7 +46,7 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
     let devices = control::Operator::status(&*node.operator()).await.map_or(0, |status| status.devices);
     show(&greeting(&config, &source, devices));
     let ready = format!("NetID {}, {devices} devices", config.network.net_ids.first());
-    systemd::ready(&ready);
+    manager::ready(&ready);
     let watchdog = tokio::spawn(watch(clock.clone()));
 
     loop {
@@ -58,7 +58,7 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
             Ask::Reload => reload(&args, &config),
         }
     }
-    systemd::stopping();
+    manager::stopping();
     watchdog.abort();
     control.abort();
     // its socket is gone when the task is
@@ -151,9 +151,9 @@ fn changed(running: &Config, fresh: &Config) -> Vec<String> {
 
 /// Tell the service manager that the runtime still turns.
 async fn watch(clock: Clock) {
-    let Some(interval) = systemd::watchdog() else { return };
+    let Some(interval) = manager::watchdog() else { return };
     loop {
-        systemd::alive();
+        manager::alive();
         clock.sleep(interval).await;
     }
 }

@@ -17,6 +17,7 @@ async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
     let rewrite = |sessions: &mut Vec<Session>| {
         sessions[0].pending = false;
         sessions[0].nwk_s_key = Key::new([9; 16]);
+        sessions[0].roaming = false;
         sessions[0].expires = None;
         write(Commit::Lazy)
     };
