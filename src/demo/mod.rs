@@ -12,6 +12,7 @@ pub mod zone;
 
 use std::future::Future;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -179,20 +180,21 @@ fn setting(federation: &Federation) -> String {
 }
 
 fn how_to_look(federation: &Federation) -> String {
-    let (home, visited) = (federation.home.config(), federation.visited.config());
-    let (home, visited) = (home.display(), visited.display());
-    let anchor = federation.folder.path.join("trust-anchor.key");
+    let file = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let home = file(&federation.home.config()).unwrap_or_default();
+    let visited = file(&federation.visited.config()).unwrap_or_default();
     let (dns, port) = (federation.zone.addr.ip(), federation.port);
     format!(
         "\nIt goes on running, with a device at the visited hotspot. End it here with Ctrl-C, and look at\n\
          it from another terminal:\n\
+         \n  cd {}\
          \n  roamgate tail -c {visited}\
          \n  roamgate device show {DEVICE} -c {home}\
          \n  roamgate device send {DEVICE} -c {home} --port 3 --text hello\
          \n  roamgate dns resolve --join-eui {} -c {visited}\
-         \n  delv @{dns} -p {port} -a {} 000001.netids.{ZONE}\n\n",
+         \n  delv @{dns} -p {port} -a trust-anchor.key 000001.netids.{ZONE}\n\n",
+        federation.folder.path.display(),
         HOME.join_eui,
-        anchor.display(),
     )
 }
 

@@ -733,6 +733,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_program_that_starts_again_finds_its_head_in_another_session() {
+        let air = air();
+        let (mut radio, device) = (air.head(GATEWAY, "attic"), air.device());
+        device.move_to(&[(GATEWAY, Link::NEAR)]);
+        device.transmit(&[0; 12], CHANNEL, SF7).await;
+        let before = radio.heard.recv().await.unwrap();
+        let Radio { heard, heads, .. } = radio;
+        drop(heard);
+        assert_eq!(heads.heads(), 0);
+        let mut radio = air.head(GATEWAY, "attic");
+        assert_eq!(radio.heads.heads(), 1);
+        device.transmit(&[0; 12], CHANNEL, SF7).await;
+        let after = radio.heard.recv().await.unwrap();
+        assert_ne!(before.session, after.session);
+        let late = downlink(&before, ms(1000), &[1; 12]);
+        assert_eq!(transmit(&radio, late).await, Err(AirError::Gone(GATEWAY)));
+        transmit(&radio, downlink(&after, ms(1000), &[1; 12])).await.unwrap();
+        assert_eq!(air.handovers(GATEWAY).len(), 2);
+        assert_eq!(radio.heads.status()[0].tx_failed, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_head_is_deaf_while_it_sends() {
         let air = air();
         let (mut radio, device) = (air.head(GATEWAY, "attic"), air.device());
