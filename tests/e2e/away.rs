@@ -3,6 +3,7 @@
 use roamgate::backend::message::MacVersion;
 use roamgate::demo::device::RxWindow;
 use roamgate::demo::federation::{HOME, Unplug, VISITED};
+use roamgate::radio::simulated::Link;
 
 use crate::federation::{Street, Walker};
 
@@ -66,6 +67,42 @@ async fn joins_and_talks(street: &mut Street, walker: &mut Walker) {
     let told: Vec<Vec<u8>> = street.delivered(walker).into_iter().map(|(_, payload)| payload).collect();
     assert_eq!(told, [&b"hello"[..], b"are you there?", b"3", b"4"]);
     assert!(street.handed(HOME).is_empty(), "the home's own radio stayed silent");
+}
+
+/// Nothing was agreed before, and nothing is warm: the address alone says whose device it is.
+pub async fn a_device_that_joined_at_home_talks_away_at_once() {
+    let mut street = Street::open().await;
+    let mut walker = street.device(MacVersion::V1_0_3, HOME).await;
+    street.join(&mut walker, HOME).await;
+    walker.carry(VISITED);
+    street.queue(&walker, b"wherever you are", false).await;
+    let sent = walker.send(b"from far away", true).await;
+    assert_eq!((sent.acked, sent.window), (true, Some(RxWindow::Rx1)), "{:?}", street.whys(VISITED));
+    assert_eq!(sent.downlinks, [(7, b"wherever you are".to_vec())]);
+    street.settle().await;
+    assert_eq!(street.delivered(&walker), [(sent.fcnt_up, b"from far away".to_vec())]);
+    assert_eq!(street.view(&walker).await.last_via, Some(VISITED.net_id));
+    assert_eq!(street.asked(VISITED, "HomeNSReq"), 0);
+    street.close().await;
+}
+
+/// Between the two places both hotspots hear it, and one of them answers.
+pub async fn a_device_that_both_hotspots_hear_is_one_device() {
+    let mut street = Street::open().await;
+    let mut walker = street.device(MacVersion::V1_0_3, HOME).await;
+    walker.device.move_to(&[HOME, VISITED].map(|site| (site.gateway, Link::NEAR)));
+    let sent = |street: &Street| street.handed(HOME).len() + street.handed(VISITED).len();
+    assert!(walker.device.join().await.ok);
+    street.settle().await;
+    assert_eq!(sent(&street), 1, "one Join-accept");
+    for round in 0..2 {
+        let payload = [round; 3];
+        assert!(walker.send(&payload, true).await.acked);
+        street.settle().await;
+        assert_eq!(sent(&street), 2 + usize::from(round), "one answer to each uplink");
+        assert_eq!(street.delivered(&walker).len(), 1 + usize::from(round), "delivered once");
+    }
+    street.close().await;
 }
 
 pub async fn without_the_homes_join_server_nobody_joins_and_the_visited_node_says_why() {

@@ -48,6 +48,8 @@ stories! {
         a_device_joins_and_downlinks_ride_in_the_answers
         a_device_joins_and_downlinks_come_by_xmitdatareq
         a_visited_node_that_nobody_can_reach_serves_a_visitor
+        a_device_that_joined_at_home_talks_away_at_once
+        a_device_that_both_hotspots_hear_is_one_device
         without_the_homes_join_server_nobody_joins_and_the_visited_node_says_why;
     nuisance:
         replayed_and_forged_frames_at_home_change_nothing
@@ -57,6 +59,7 @@ stories! {
         the_visited_node_restarts_between_join_and_data;
     windows:
         what_rx1_cannot_carry_goes_in_rx2
+        a_downlink_that_no_window_took_waits_for_the_next_uplink
         two_devices_at_once_get_one_window_each;
     trust:
         a_certificate_of_another_root_ends_the_join

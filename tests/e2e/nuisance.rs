@@ -27,12 +27,14 @@ async fn replayed_and_forged_frames(at: Site, version: MacVersion) {
     // neither the replay nor the forgery took the session away
     assert!(walker.send(b"one", true).await.acked);
     let one = walker.last_uplink();
-    assert!(walker.send(b"two", true).await.acked);
+    assert_eq!(walker.send(b"two", false).await.downlink_start, None);
     let two = walker.last_uplink();
     street.queue(&walker, b"for the device alone", false).await;
     street.forget_copies().await;
     let why = street.radiate_in_vain(&mut walker, &one, at).await;
     assert!(!why.is_empty());
+    // the last one may be a repetition by the device, and gets no more than the first time
+    street.radiate_in_vain(&mut walker, &two, at).await;
     // the counter of the next uplink, and a MIC that nobody can make
     let mut three = two.clone();
     three[6] += 1;

@@ -31,6 +31,24 @@ pub async fn what_rx1_cannot_carry_goes_in_rx2() {
     street.close().await;
 }
 
+pub async fn a_downlink_that_no_window_took_waits_for_the_next_uplink() {
+    let mut street = Street::open().await;
+    let mut walker = street.device(MacVersion::V1_0_3, HOME).await;
+    street.join(&mut walker, HOME).await;
+    for confirmed in [false, true] {
+        street.queue(&walker, b"patience", confirmed).await;
+        street.federation.air.refuse_next(HOME.gateway, AirError::CollisionPacket);
+        street.federation.air.refuse_next(HOME.gateway, AirError::TooLate);
+        let sent = walker.send(b"1", true).await;
+        assert_eq!((sent.acked, sent.downlinks), (false, vec![]));
+        street.settle().await;
+        assert_eq!(street.waiting(&walker).await, 1);
+        let sent = walker.send(b"2", true).await;
+        assert_eq!((sent.acked, sent.downlinks), (true, vec![(7, b"patience".to_vec())]));
+    }
+    street.close().await;
+}
+
 /// One transmitter, two Join-accepts for the same moment.
 pub async fn two_devices_at_once_get_one_window_each() {
     let street = Street::open().await;
