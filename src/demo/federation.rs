@@ -1,7 +1,7 @@
 //! A whole federation on loopback addresses: a CA, a signed zone, two hotspots and an air between them.
 //!
 //! Owns the temporary folder with keys, configurations and databases; it goes when the federation
-//! goes, unless it is kept. The two hotspots are what `roamgate run` starts, from files that
+//! goes. The two hotspots are what `roamgate run` starts, from files that
 //! `roamgate run -c` would read; only their radios are simulated.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -135,21 +135,17 @@ impl Facet {
     }
 }
 
-/// A temporary folder, private to the user. Removed when dropped, unless kept.
+/// A temporary folder, private to the user. Removed when dropped.
 #[derive(Debug)]
 pub struct Folder {
     /// Where.
     pub path: PathBuf,
-    /// Leave it there.
-    pub keep: bool,
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if !self.keep {
-            // nothing is left to tell it to
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
+        // nobody is left to tell it to
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -160,7 +156,7 @@ impl Folder {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&path).with_context(|| format!("make the folder {}", path.display()))?;
-        Ok(Folder { path, keep: false })
+        Ok(Folder { path })
     }
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
@@ -249,7 +245,7 @@ impl Federation {
         Ok(serving)
     }
 
-    /// Stop both hotspots and remove the folder, unless it is kept.
+    /// Stop both hotspots and remove the folder.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.visited.stop().await?;
         self.home.stop().await

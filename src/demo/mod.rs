@@ -75,7 +75,6 @@ pub async fn run(args: DemoArgs, clock: Clock) -> anyhow::Result<bool> {
     let roams = scenarios.first().is_some_and(|scenario| scenario.roams());
     let starting = Federation::start(&clock, roams, args.unplug);
     let mut federation = page.while_waiting(&clock, "making keys, signing the zone", starting).await?;
-    federation.folder.keep = args.keep;
     page.say(&setting(&federation))?;
 
     let recorder = Recorder::start(&tap);
@@ -110,7 +109,6 @@ pub async fn run(args: DemoArgs, clock: Clock) -> anyhow::Result<bool> {
     if args.keep {
         keep(&mut federation, &clock, &tap, &page).await?;
     }
-    federation.folder.keep = false;
     federation.stop().await?;
     Ok(right)
 }
@@ -224,6 +222,7 @@ impl Page {
     ) -> anyhow::Result<T> {
         let began = clock.now();
         let mut work = std::pin::pin!(work);
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
             tokio::select! {
                 biased;
@@ -233,6 +232,8 @@ impl Page {
                     }
                     return done;
                 }
+                // ended here and not by the signal itself, so that the folder goes
+                _ = &mut interrupt => anyhow::bail!("interrupted"),
                 () = clock.sleep(Duration::from_millis(100)) => {
                     if self.live {
                         let gone = clock.now().saturating_duration_since(began).as_secs_f64();
