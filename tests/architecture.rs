@@ -151,13 +151,21 @@ fn no_room_names_a_room_above_it() {
 }
 
 #[test]
-fn every_room_of_the_table_exists() {
+fn every_room_of_the_table_exists_and_is_explained() {
+    let page = include_str!("../docs/architecture.md");
     let modules: Vec<String> = files("src", ".rs").iter().map(|file| file.module().join("::")).collect();
     for room in House::read(HOUSE).0 {
         let folder = format!("{}::", room.name);
         assert!(
             modules.iter().any(|module| *module == room.name || module.starts_with(&folder)),
             "the table has a room {} that src has not",
+            room.name
+        );
+        // The front of a folder is explained by its files.
+        let front = page.contains(&format!("`{folder}"));
+        assert!(
+            front || page.contains(&format!("`{}`", room.name)),
+            "docs/architecture.md has no line for {}",
             room.name
         );
     }

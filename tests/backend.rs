@@ -61,6 +61,9 @@ impl Federation {
 
     /// A server of NetID 000001, which is also the join server of one JoinEUI.
     async fn home(&self, roaming: &str, rooms: Arc<dyn Rooms>) -> Server {
+        self.home_at("127.0.0.1:0".parse().unwrap(), roaming, rooms).await
+    }
+    async fn home_at(&self, listen: SocketAddr, roaming: &str, rooms: Arc<dyn Rooms>) -> Server {
         let config = tls::server_config(&self.identity(HOME_NAME), &self.trust()).unwrap();
         let parts = server::Parts {
             ours: Ours { net_ids: vec![HOME], join_euis: vec![JOIN_EUI.parse().unwrap()], roles: Roles::ALL },
@@ -71,7 +74,7 @@ impl Federation {
             rooms,
             clock: self.clock.clone(),
         };
-        server::serve("127.0.0.1:0".parse().unwrap(), config, parts).await.unwrap()
+        server::serve(listen, config, parts).await.unwrap()
     }
 
     /// A plain HTTP client with the certificate of `name`, or with none.
@@ -231,6 +234,45 @@ async fn many_requests_at_once_all_get_their_own_answer() {
     for answer in futures_util::future::join_all(asked).await {
         answer.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_partner_that_was_restarted_is_asked_again() {
+    let federation = Federation::new();
+    let server = federation.home(OPEN, Arc::new(Known::default())).await;
+    let address = server.address();
+    let client = federation.client(OPEN, Arc::new(At(address, HOME_NAME)));
+    client.send(js(), home_ns_req(), soon(&federation.clock)).await.unwrap();
+    server.stop().await;
+    let gone = client.send(js(), home_ns_req(), soon(&federation.clock)).await;
+    assert!(matches!(gone, Err(PeerError::Transport { .. })), "{gone:?}");
+    let _server = federation.home_at(address, OPEN, Arc::new(Known::default())).await;
+    client.send(js(), home_ns_req(), soon(&federation.clock)).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_partner_cannot_keep_the_house_busy() {
+    let federation = Federation::new();
+    let (rooms, mut begun, _done) = slow();
+    let server = federation.home(OPEN, rooms.clone()).await;
+    let client = federation.client(OPEN, Arc::new(At(server.address(), HOME_NAME)));
+    let by = soon(&federation.clock);
+    let asked: Vec<_> = (0..64)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.send(js(), home_ns_req(), by).await })
+        })
+        .collect();
+    for _ in 0..64 {
+        begun.recv().await.unwrap();
+    }
+    let one_more = client.send(js(), home_ns_req(), by).await.unwrap_err();
+    assert!(one_more.to_string().contains("too many requests at once"), "{one_more}");
+    rooms.go.add_permits(64);
+    for answer in asked {
+        answer.await.unwrap().unwrap();
+    }
+    client.send(js(), home_ns_req(), by).await.unwrap();
 }
 
 #[tokio::test]

@@ -78,12 +78,17 @@ fn program() -> Vec<(File, Vec<Word>)> {
 fn misplaced(file: &File, words: &[Word]) -> Vec<String> {
     let mut faults = Vec::new();
     // Given without a module, `crate::` and `super::` fall away and what is left is the path as written.
-    for named in paths(words, &[]) {
+    let all = paths(words, &[]);
+    for named in &all {
         let place = format!("{}:{}", file.path, named.line);
         for kept in KEPT.iter().filter(|kept| !kept.only_in.contains(&file.path.as_str())) {
             let wanted: Vec<&str> = kept.path.split("::").collect();
-            let matches = if wanted.len() == 1 {
-                !named.ours && named.segments.first().is_some_and(|first| first == wanted[0])
+            let matches = if let [one] = wanted[..] {
+                // A room of ours may have the same name, and have been brought by a `use`.
+                let brought = all
+                    .iter()
+                    .any(|other| other.ours && other.segments.last().is_some_and(|last| last == one));
+                !named.ours && !brought && named.segments.first().is_some_and(|first| first == one)
             } else {
                 named.segments.windows(wanted.len()).any(|window| window == wanted)
             };
@@ -256,7 +261,8 @@ mod the_checker_itself {
         assert_eq!(check("src/sns/mod.rs", "use lrwn::MType;"), 1);
         assert_eq!(check("src/sns/mod.rs", "fn f(x: lrwn::MType) {}"), 1);
         assert_eq!(check("src/lorawan/region.rs", "use lrwn::region;"), 0);
-        assert_eq!(check("src/app.rs", "use crate::systemd; crate::systemd::ready();"), 0);
+        assert_eq!(check("src/app.rs", "use crate::systemd; systemd::ready(); crate::systemd::ready();"), 0);
+        assert_eq!(check("src/app.rs", "fn f() { systemd::daemon::notify(); }"), 1);
     }
 
     #[test]

@@ -98,6 +98,7 @@ async fn prepare(store: &Store, n: u8) {
             rx2_frequency: 869_525_000,
             rx2_data_rate: 0,
             created: 0,
+            roaming: true,
             expires: None,
         });
         Write { commit: Commit::Durable, forward: None }
@@ -141,7 +142,7 @@ async fn uplinks(store: &Store, n: u8) {
             let fcnt_up = sessions[0].fcnt_up.map_or(0, |last| last + 1);
             sessions[0].fcnt_up = Some(fcnt_up);
             let ul = UlMeta { fcnt_up: Some(fcnt_up), ..UlMeta::at(jiff::Timestamp::UNIX_EPOCH) };
-            let message = XmitAppUp { frm_payload: vec![n; 20], ul, ack: false };
+            let message = XmitAppUp { frm_payload: vec![n; 20], ul, ack: false, via: None };
             let key = ForwardKey { session: n.into(), fcnt_up };
             (fcnt_up, Write { commit: Commit::Lazy, forward: Some((key, message)) })
         });

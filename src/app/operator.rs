@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::backend::door::{self, Boxed};
 use crate::backend::message::MacVersion;
 use crate::clock::{Clock, Instant};
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::control::{self, DeviceView, NewDevice, OperatorError, Status};
 use crate::fns::Air;
 use crate::hns::{Device, Devices, QueueItem};
@@ -21,6 +21,7 @@ pub struct Operator {
     store: Store,
     ours: Ours,
     home: NetId,
+    is_js: bool,
     status: Status,
     /// Of a running node.
     running: Option<(Instant, Clock, Arc<Radios>)>,
@@ -38,7 +39,8 @@ impl Operator {
             ..Status::default()
         };
         let home = config.network.net_ids.first();
-        Operator { store, ours: Ours::of(config), home, status, running: None }
+        let is_js = config.network.roles.has(Role::Js);
+        Operator { store, ours: Ours::of(config), home, is_js, status, running: None }
     }
 
     /// On a running node.
@@ -49,7 +51,8 @@ impl Operator {
     fn check(&self, device: &NewDevice) -> Result<(), OperatorError> {
         let invalid =
             |reason: String, remedy: &str| Err(OperatorError::Invalid { reason, remedy: remedy.into() });
-        if !self.ours.serves(device.join_eui) {
+        // without the role, the device's join server is elsewhere and its JoinEUI not ours to judge
+        if self.is_js && !self.ours.serves(device.join_eui) {
             let reason = format!("JoinEUI {} is not of [join_server] join_euis", device.join_eui);
             return invalid(reason, "add it there, or give the device a JoinEUI that is ours");
         }

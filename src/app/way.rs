@@ -1,12 +1,11 @@
 //! The way out to partners and the way in from them: identity, roots, names, client and server.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::backend::client::{self, Client, Discover, Endpoint, NoDiscovery, PartnerNames};
+use crate::backend::client::{self, Client, Discover, NoDiscovery, PartnerNames};
 use crate::backend::door::{Boxed, Deadline, PeerError, Peers, Rooms};
 use crate::backend::message::{Answer, Party, Request};
 use crate::backend::server::{self, Server};
@@ -14,7 +13,6 @@ use crate::clock::Clock;
 use crate::config::{Config, Role};
 use crate::discovery::name::net_id_name;
 use crate::discovery::{Resolver, Suffix};
-use crate::lorawan::DevEui;
 use crate::pki::check::PeerRules;
 use crate::tls::{self, Identity, Roots, Trust};
 
@@ -50,7 +48,7 @@ impl Way {
         let partners = Arc::new(self.config.roaming.clone());
         let aliases = Arc::new(PartnerNames::new(&partners, &self.suffix));
         let discover: Arc<dyn Discover> = match &self.config.discovery {
-            Some(discovery) => Arc::new(Finder(Resolver::new(discovery.clone(), self.clock.clone())?)),
+            Some(discovery) => Arc::new(Resolver::new(discovery.clone(), self.clock.clone())?),
             None => Arc::new(NoDiscovery),
         };
         Ok(Arc::new(Client::new(client::Parts {
@@ -101,30 +99,6 @@ fn pins(config: &Config, suffix: &Suffix) -> anyhow::Result<PeerRules> {
         rules.allow(pin, partner.identity.iter().cloned().chain([own]));
     }
     Ok(rules)
-}
-
-/// Partners found by DNS.
-struct Finder(Resolver);
-
-impl Discover for Finder {
-    fn find<'a>(
-        &'a self,
-        to: &'a Party,
-        dev_eui: Option<DevEui>,
-        by: Deadline,
-    ) -> Boxed<'a, Result<Endpoint, String>> {
-        Box::pin(async move {
-            let found = match to {
-                Party::Ns(net_id) => self.0.net_server(*net_id, by).await,
-                Party::Js(join_eui) => self.0.join_server(*join_eui, dev_eui, by).await,
-                Party::As(_) => return Err("application servers have no name in the federation".into()),
-            };
-            let found = found.map_err(|error| error.to_string())?;
-            let with_port = |address: SocketAddr| SocketAddr::new(address.ip(), found.port);
-            let addresses = found.addresses.iter().copied().map(with_port).collect();
-            Ok(Endpoint { host: found.host, addresses, port: found.port })
-        })
-    }
 }
 
 /// Nobody can be asked.

@@ -54,8 +54,8 @@ const IDLE_TIME: Duration = Duration::from_secs(150);
 const ANSWER_TIME: Duration = Duration::from_secs(6);
 /// How long the end of the program waits for work that has begun.
 const STOP_TIME: Duration = Duration::from_secs(5);
-/// Handshakes at the same time: strangers get no more of a small machine's processor.
-const HANDSHAKES: usize = 32;
+/// Handshakes at the same time: strangers get no more of a small machine.
+const HANDSHAKES: usize = 128;
 /// Connections at the same time.
 const CONNECTIONS: u32 = 512;
 /// Procedures at the same time, of all partners and of one.
@@ -139,8 +139,8 @@ pub struct Parts {
     pub partners: Arc<partners::Config>,
     /// What stands behind a NetID in a certificate's name.
     pub net_id_suffix: Suffix,
-    /// Keys for the keys in answers, by the network asking; without an entry no key leaves.
-    pub keks: BTreeMap<NetId, Keks>,
+    /// Keys for the keys in answers, by who asks; without an entry no key leaves.
+    pub keks: BTreeMap<Party, Keks>,
     /// The judge of certificates.
     pub trust: Arc<Trust>,
     /// Who answers.
@@ -243,16 +243,15 @@ async fn accept(
             tracing::warn!(%from, limit = CONNECTIONS, "too many connections: turned one away");
             continue;
         };
-        let Ok(turn) = handshakes.clone().try_acquire_owned() else {
-            tracing::warn!(%from, limit = HANDSHAKES, "too many handshakes at once: turned one away");
-            continue;
-        };
         let (acceptor, reception, stopped) = (acceptor.clone(), reception.clone(), stopped.clone());
+        let handshakes = handshakes.clone();
         let connection = async move {
-            let handshake = shake(&acceptor, &reception.trust, stream);
-            let shaken = timeout(HANDSHAKE_TIME, handshake).await;
-            drop(turn);
-            match shaken {
+            let handshake = async {
+                // many at once take turns: a partner whose devices all join at once is no attacker
+                let _turn = handshakes.acquire().await;
+                shake(&acceptor, &reception.trust, stream).await
+            };
+            match timeout(HANDSHAKE_TIME, handshake).await {
                 Ok(Ok((stream, peer))) => talk(stream, peer, reception, stopped).await,
                 Ok(Err(why)) => tracing::info!(%from, why, "a TLS handshake failed"),
                 Err(_elapsed) => tracing::info!(%from, limit = ?HANDSHAKE_TIME, "a TLS handshake hung"),
@@ -318,7 +317,7 @@ struct Reception {
     ours: Ours,
     partners: Arc<partners::Config>,
     net_id_suffix: Suffix,
-    keks: BTreeMap<NetId, Keks>,
+    keks: BTreeMap<Party, Keks>,
     trust: Arc<Trust>,
     rooms: Arc<dyn Rooms>,
     clock: Clock,
@@ -447,10 +446,7 @@ impl Reception {
             let _inside = span.enter();
             let header = envelope.header();
             let authentic = self.authority(peer);
-            let keks = match &header {
-                Ok(Header { sender: Party::Ns(net_id), .. }) => self.keks.get(net_id).cloned(),
-                _ => None,
-            };
+            let keks = header.as_ref().ok().and_then(|header| self.keks.get(&header.sender).cloned());
             let admitted = header.and_then(|header| {
                 authentic.clone()?;
                 self.admit(peer, roles, header, &envelope)

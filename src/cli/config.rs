@@ -119,6 +119,13 @@ pub(super) fn summary(config: &Config) -> String {
         row("radio", "none".into());
     }
     row("roaming", roaming(config));
+    if let Some(backend) = &config.backend {
+        let listen = match backend.listen {
+            Some(listen) => format!("listens on {listen} (HTTPS)"),
+            None => "does not listen: downlinks ride in the answers".into(),
+        };
+        row("backend", listen);
+    }
     row("data", config.store.folder().display().to_string());
     row("control", config.control_socket().display().to_string());
     table(&rows)

@@ -21,9 +21,11 @@ use crate::app::operator::Operator;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Loaded};
 use crate::control::{self, Client, ClientError};
+use crate::demo;
 use crate::radio::RadioError;
 use crate::store::{OpenError, Store};
 use crate::telemetry;
+use crate::tls::TlsError;
 
 /// EX_CONFIG of sysexits.
 const BAD_CONFIGURATION: u8 = 78;
@@ -32,7 +34,7 @@ const BAD_CONFIGURATION: u8 = 78;
 #[derive(Debug, Parser)]
 #[command(name = "roamgate", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(
-    after_help = "Start with `roamgate run`: it needs no configuration. Then add a device with `roamgate device add`."
+    after_help = "`roamgate demo` shows what it does; `roamgate run` does it, and needs no configuration."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -46,6 +48,8 @@ struct Cli {
 enum Command {
     /// Run the hotspot.
     Run(ConfigArg),
+    /// Show a whole federation on this machine: a device joins at home, then away.
+    Demo(demo::DemoArgs),
     /// Write, check or show the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -147,7 +151,9 @@ impl From<anyhow::Error> for Fail {
                 line = if line.is_empty() { cause } else { format!("{line}: {cause}") };
             }
         }
-        Fail::of(1, line, remedy)
+        // a certificate that is there and is not right is a fault of the configuration too
+        let is_tls = error.chain().any(|cause| cause.is::<TlsError>());
+        Fail::of(if is_tls { BAD_CONFIGURATION } else { 1 }, line, remedy)
     }
 }
 
@@ -197,27 +203,31 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     async fn run(self, clock: Clock) -> Result<ExitCode, Fail> {
-        let usual = match self.command {
-            Command::Run(_) => "info",
-            _ => "warn",
-        };
+        let usual = if matches!(self.command, Command::Run(_)) { "info" } else { "warn" };
         let filter = self.log.or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| usual.into());
-        let tap = matches!(self.command, Command::Run(_)).then(|| telemetry::Tap::new(clock.clone()));
-        telemetry::init(&filter, &clock, tap.as_ref())
-            .map_err(|error| Fail::of(2, error.to_string(), Some("write it like --log info".into())))?;
+        let tap = telemetry::Tap::new(clock.clone());
+        // the demo has a page of its own to write, and starts its own records
+        if !matches!(self.command, Command::Demo(_)) {
+            telemetry::init(&filter, &clock, Some(&tap))
+                .map_err(|error| Fail::of(2, error.to_string(), Some("write it like --log info".into())))?;
+        }
         match self.command {
             Command::Run(args) => run::run(args, clock, tap).await,
+            Command::Demo(args) => done(demo::run(args, clock).await?),
             Command::Config(command) => config::run(command),
             Command::Device(command) => device::run(command, clock).await,
             Command::Dns(command) => {
                 let config = ConfigArg { file: command.config_path().map(PathBuf::from) }.load()?.config;
-                let good = dns::run(command, config.discovery, clock).await?;
-                Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+                done(dns::run(command, config.discovery, clock).await?)
             }
             Command::Pki(command) => Ok(pki::run(&command, &clock)?),
             Command::Tail(args) => tail::run(args).await,
         }
     }
+}
+
+fn done(good: bool) -> Result<ExitCode, Fail> {
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The daemon where one runs, else the store itself, whose lock nobody else then gets.

@@ -11,13 +11,14 @@ use crate::app::Node;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Client, Socket};
-use crate::systemd;
+use crate::radio;
+use crate::systemd as manager;
 use crate::telemetry::Tap;
 
 /// What is under way may take so long after a signal before we go without it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Option<Tap>) -> Result<ExitCode, Fail> {
+pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitCode, Fail> {
     let loaded = args.load()?.checked()?;
     let config = loaded.config;
     // Before anything is opened: a signal that comes early must not be lost.
@@ -30,13 +31,21 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Option<Tap>) -> Resu
             "stop it first, or give this one a configuration with a [store] of its own",
         ));
     }
+    // What it came to: port 0 lets the system choose.
+    let mut real = config.clone();
     let mut radios = Vec::new();
-    for radio in &config.radio {
-        radios.push(crate::radio::open(radio, &clock).await.map_err(anyhow::Error::new)?);
+    for entry in &mut real.radio {
+        let opened = radio::open(entry, &clock).await.map_err(anyhow::Error::new)?;
+        let radio::Config::SemtechUdp(entry) = entry;
+        entry.listen = opened.heads.listening().unwrap_or(entry.listen);
+        radios.push(opened);
     }
     let node = Node::start(config.clone(), clock.clone(), radios).await?;
+    if let Some(backend) = &mut real.backend {
+        backend.listen = node.listening();
+    }
     let socket = Socket::bind(&path).await.map_err(anyhow::Error::new)?;
-    let router = control::router(node.operator(), tap, clock.clone());
+    let router = control::router(node.operator(), Some(tap), clock.clone());
     let control = tokio::spawn(socket.serve(router, clock.clone()));
 
     let source = match &loaded.path {
@@ -44,9 +53,8 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Option<Tap>) -> Resu
         None => "no configuration file: a standalone hotspot".into(),
     };
     let devices = control::Operator::status(&*node.operator()).await.map_or(0, |status| status.devices);
-    show(&greeting(&config, &source, devices));
-    let ready = format!("NetID {}, {devices} devices", config.network.net_ids.first());
-    systemd::ready(&ready);
+    show(&greeting(&real, &source, devices));
+    manager::ready(&format!("NetID {}, devices: {devices}", config.network.net_ids.first()));
     let watchdog = tokio::spawn(watch(clock.clone()));
 
     loop {
@@ -58,7 +66,7 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Option<Tap>) -> Resu
             Ask::Reload => reload(&args, &config),
         }
     }
-    systemd::stopping();
+    manager::stopping();
     watchdog.abort();
     control.abort();
     // its socket is gone when the task is
@@ -151,9 +159,9 @@ fn changed(running: &Config, fresh: &Config) -> Vec<String> {
 
 /// Tell the service manager that the runtime still turns.
 async fn watch(clock: Clock) {
-    let Some(interval) = systemd::watchdog() else { return };
+    let Some(interval) = manager::watchdog() else { return };
     loop {
-        systemd::alive();
+        manager::alive();
         clock.sleep(interval).await;
     }
 }

@@ -1,7 +1,7 @@
 //! A whole federation on loopback addresses: a CA, a signed zone, two hotspots and an air between them.
 //!
 //! Owns the temporary folder with keys, configurations and databases; it goes when the federation
-//! goes, unless it is kept. The two hotspots are what `roamgate run` starts, from files that
+//! goes. The two hotspots are what `roamgate run` starts, from files that
 //! `roamgate run -c` would read; only their radios are simulated.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -87,6 +87,8 @@ pub struct Federation {
     pub air: Air,
     /// The signed zone.
     pub zone: Zone,
+    /// The federation's authority: whoever shall belong to it is signed by it.
+    pub root: Authority,
     /// The device's home.
     pub home: Hotspot,
     /// The place it is carried to.
@@ -102,26 +104,48 @@ pub struct Federation {
 pub struct Hotspot {
     /// Which place.
     pub site: Site,
-    /// Its configuration file.
-    pub config: PathBuf,
+    folder: PathBuf,
+    facet: Facet,
     node: Option<Node>,
 }
 
-/// A temporary folder, private to the user. Removed when dropped, unless kept.
+/// Which of its configurations a hotspot runs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Facet {
+    /// Everything.
+    Whole,
+    /// It does not roam.
+    Alone,
+    /// Without its join server.
+    NoJs,
+}
+
+impl Facet {
+    fn roaming(roaming: bool) -> Facet {
+        if roaming { Facet::Whole } else { Facet::Alone }
+    }
+
+    fn file(self, site: &Site) -> String {
+        let suffix = match self {
+            Facet::Whole => "",
+            Facet::Alone => "-alone",
+            Facet::NoJs => "-without-js",
+        };
+        format!("{}{suffix}.toml", site.name)
+    }
+}
+
+/// A temporary folder, private to the user. Removed when dropped.
 #[derive(Debug)]
 pub struct Folder {
     /// Where.
     pub path: PathBuf,
-    /// Leave it there.
-    pub keep: bool,
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if !self.keep {
-            // nothing is left to tell it to
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
+        // nobody is left to tell it to
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -132,7 +156,7 @@ impl Folder {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&path).with_context(|| format!("make the folder {}", path.display()))?;
-        Ok(Folder { path, keep: false })
+        Ok(Folder { path })
     }
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
@@ -162,28 +186,29 @@ impl Federation {
             let Identity { chain_pem, key_pem } = intermediate.issue(&leaf, clock)?;
             folder.write(&format!("{}-chain.pem", site.name), &chain_pem)?;
             folder.write(&format!("{}-key.pem", site.name), &key_pem)?;
-            for roams in [true, false] {
-                let name =
-                    if roams { format!("{}.toml", site.name) } else { format!("{}-alone.toml", site.name) };
-                let js = unplug != Some(Unplug::HomeJs) || site != HOME;
-                folder.write(&name, &config_text(&folder, &site, port, &roots, &anchor, roams, js))?;
+            for facet in [Facet::Whole, Facet::Alone, Facet::NoJs] {
+                folder
+                    .write(&facet.file(&site), &config_text(&folder, &site, port, &roots, &anchor, facet))?;
             }
         }
 
         let air = Air::new(clock.clone(), u64::from_be_bytes(clock.random()));
-        let mut home = Hotspot { site: HOME, config: folder.path.join("home.toml"), node: None };
-        let mut visited = Hotspot { site: VISITED, config: PathBuf::new(), node: None };
-        home.start(&air, clock).await?;
-        visited.set_roaming(&folder, roaming);
-        visited.start(&air, clock).await?;
-
+        let mut home = Hotspot::new(HOME, &folder);
+        home.start(&air, clock, Facet::Whole).await?;
         let app_key = Key::new(clock.random());
         home.add_device(&app_key).await?;
+        if unplug == Some(Unplug::HomeJs) {
+            home.stop().await?;
+            home.start(&air, clock, Facet::NoJs).await?;
+        }
+        let mut visited = Hotspot::new(VISITED, &folder);
+        visited.start(&air, clock, Facet::roaming(roaming)).await?;
         Ok(Federation {
             folder,
             port,
             air,
             zone,
+            root,
             home,
             visited,
             app_key,
@@ -198,12 +223,15 @@ impl Federation {
         Device::new(&self.air, self.clock.clone(), DEVICE, HOME.join_eui, &self.app_key, seed)
     }
 
-    /// Turn roaming at the visited hotspot on or off: it is stopped and started again, so it has
-    /// forgotten what it learnt.
+    /// Turn roaming at the visited hotspot on or off. If that changes anything, the hotspot is stopped
+    /// and started again, and has forgotten what it held in memory.
     pub async fn set_roaming(&mut self, roaming: bool) -> anyhow::Result<()> {
+        let facet = Facet::roaming(roaming);
+        if self.visited.facet == facet {
+            return Ok(());
+        }
         self.visited.stop().await?;
-        self.visited.set_roaming(&self.folder, roaming);
-        self.visited.start(&self.air, &self.clock).await
+        self.visited.start(&self.air, &self.clock, facet).await
     }
 
     /// Open the control sockets, so that the command line reaches both hotspots; closed when dropped.
@@ -217,7 +245,7 @@ impl Federation {
         Ok(serving)
     }
 
-    /// Stop both hotspots and remove the folder, unless it is kept.
+    /// Stop both hotspots and remove the folder.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.visited.stop().await?;
         self.home.stop().await
@@ -225,13 +253,24 @@ impl Federation {
 }
 
 impl Hotspot {
-    fn set_roaming(&mut self, folder: &Folder, roaming: bool) {
-        let name = if roaming { self.site.name.to_string() } else { format!("{}-alone", self.site.name) };
-        self.config = folder.path.join(format!("{name}.toml"));
+    fn new(site: Site, folder: &Folder) -> Hotspot {
+        Hotspot { site, folder: folder.path.clone(), facet: Facet::Whole, node: None }
     }
 
-    async fn start(&mut self, air: &Air, clock: &Clock) -> anyhow::Result<()> {
-        let config = config::load(Some(&self.config), std::iter::empty())?.checked()?.config;
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join(self.facet.file(&self.site))
+    }
+
+    /// Stop the hotspot if it runs, and start it as its configuration file says now.
+    pub async fn restart(&mut self, air: &Air, clock: &Clock) -> anyhow::Result<()> {
+        self.stop().await?;
+        self.start(air, clock, self.facet).await
+    }
+
+    async fn start(&mut self, air: &Air, clock: &Clock, facet: Facet) -> anyhow::Result<()> {
+        self.facet = facet;
+        let config = config::load(Some(&self.config()), std::iter::empty())?.checked()?.config;
         let radio = air.head_at(self.site.gateway, self.site.name, Some(self.site.location));
         let node = Node::start(config, clock.clone(), vec![radio]).await;
         self.node = Some(node.with_context(|| format!("start the {} hotspot", self.site.name))?);
@@ -246,7 +285,8 @@ impl Hotspot {
         }
     }
 
-    fn node(&self) -> anyhow::Result<&Node> {
+    /// The running node.
+    pub fn node(&self) -> anyhow::Result<&Node> {
         self.node.as_ref().with_context(|| format!("the {} hotspot is not running", self.site.name))
     }
 
@@ -278,7 +318,8 @@ impl Hotspot {
     }
 }
 
-fn suffixes() -> anyhow::Result<(Suffix, Suffix)> {
+/// The zone's subtrees for JoinEUIs and for NetIDs.
+pub fn suffixes() -> anyhow::Result<(Suffix, Suffix)> {
     Ok((format!("joineuis.{ZONE}").parse()?, format!("netids.{ZONE}").parse()?))
 }
 
@@ -315,15 +356,8 @@ async fn zone(
 }
 
 /// A hotspot's configuration as a person would write it.
-fn config_text(
-    folder: &Folder,
-    site: &Site,
-    port: u16,
-    roots: &Path,
-    anchor: &Path,
-    roams: bool,
-    js: bool,
-) -> String {
+fn config_text(folder: &Folder, site: &Site, port: u16, roots: &Path, anchor: &Path, facet: Facet) -> String {
+    let (roams, js) = (facet != Facet::Alone, facet != Facet::NoJs);
     let Site { name, net_id, join_eui, address, .. } = site;
     let at = |file: String| format!("{:?}", folder.path.join(file).display().to_string());
     let roles = if js { r#""fns", "sns", "hns", "js", "as""# } else { r#""fns", "sns", "hns", "as""# };

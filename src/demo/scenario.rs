@@ -11,7 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::device::{JoinReport, RxWindow, SendReport};
 use super::federation::{DEVICE, Federation, HOME, VISITED};
-use super::timeline::{Bar, Milestone, Mood, Paper, bars, milestones, millis, offset, told};
+use super::timeline::{Bar, Milestone, Mood, Paper, bars, is_proven, milestones, millis, offset, told};
 use crate::clock::{Clock, Instant};
 use crate::jit;
 use crate::lorawan::crypto::Direction;
@@ -49,6 +49,11 @@ impl Scenario {
             Scenario::AwayOff => 2,
             Scenario::AwayOn => 3,
         }
+    }
+
+    /// Whether the visited hotspot roams in it.
+    pub fn roams(self) -> bool {
+        self != Scenario::AwayOff
     }
 
     fn title(self) -> &'static str {
@@ -197,7 +202,7 @@ pub async fn play(
     clock: &Clock,
     warm: bool,
 ) -> anyhow::Result<Story> {
-    federation.set_roaming(scenario != Scenario::AwayOff).await?;
+    federation.set_roaming(scenario.roams()).await?;
     let hotspot = if scenario == Scenario::Home { &federation.home } else { &federation.visited };
     let gateway = hotspot.site.gateway;
     let mut device = federation.device();
@@ -389,6 +394,7 @@ fn tell(
         Scenario::AwayOn => {
             checks.joined(join, handed, HOME.net_id);
             checks.road(records);
+            checks.both_proven(records);
             checks.talked(data.as_ref());
         }
     }
@@ -511,7 +517,7 @@ impl Checks {
             match step {
                 None => broken = Some(format!("{name} is missing")),
                 Some(step) if step.target == "roamgate::door" && code(step) != "Success" => {
-                    broken = Some(format!("{name} was {}", code(step)));
+                    broken = Some(format!("{name}: {}", code(step)));
                 }
                 Some(step) if last.is_some_and(|last| step.at < last) => {
                     broken = Some(format!("{name} came too early"));
@@ -530,10 +536,7 @@ impl Checks {
             .filter(|record| record.milestone.as_deref() == Some("DNS answer"))
             .filter(|record| record.node == VISITED.net_id.to_string())
             .collect();
-        let secure = |record: &Record| {
-            record.fields.get("security").is_some_and(|security| security.eq_ignore_ascii_case("secure"))
-        };
-        let all = !answers.is_empty() && answers.iter().all(|record| secure(record));
+        let all = !answers.is_empty() && answers.iter().all(|record| is_proven(record));
         self.add(
             all,
             match (answers.len(), all) {
@@ -542,6 +545,28 @@ impl Checks {
                 (n, false) => format!("not all of {n} DNS answers were proven by DNSSEC"),
             },
         );
+    }
+
+    /// Both proved who they are before a word was said.
+    fn both_proven(&mut self, records: &[Arc<Record>]) {
+        let met = |node: NetId, side: &str, peer: NetId| {
+            records.iter().find(|record| {
+                let field = |name: &str| record.fields.get(name).map_or("", String::as_str);
+                record.milestone.as_deref() == Some("TLS handshake")
+                    && record.node == node.to_string()
+                    && field("side") == side
+                    && field("peer").contains(&format!("{peer}.netids"))
+            })
+        };
+        let client = met(VISITED.net_id, "client", HOME.net_id);
+        let server = met(HOME.net_id, "server", VISITED.net_id);
+        match (client, server) {
+            (Some(_), Some(server)) => {
+                let version = server.fields.get("version").map_or("TLS", String::as_str);
+                self.add(true, format!("{version} both ways: each proved its NetID to the other"));
+            }
+            _ => self.add(false, "the two did not prove who they are".into()),
+        }
     }
 
     fn talked(&mut self, data: Option<&Data>) {
@@ -606,11 +631,11 @@ impl Story {
             ));
         }
         for check in &self.checks {
-            let mark = if check.right { paper.green("✓") } else { paper.red("✗") };
-            page.push_str(&format!("  {mark} {}\n", check.seen));
+            page.push_str(&paper.check(check.right, &check.seen));
         }
-        if let (Some(why), false) = (&self.why, self.right) {
-            page.push_str(&format!("  {} {why}\n", paper.red("why:")));
+        let told = |why: &String| self.checks.iter().any(|check| check.seen.contains(why.as_str()));
+        if let Some(why) = self.why.as_ref().filter(|why| !self.right && !told(why)) {
+            page.push_str(&paper.why(why));
         }
         page
     }

@@ -70,14 +70,15 @@ impl Bar {
 
 /// Milliseconds from `zero` to `at`, negative before it.
 pub fn offset(at: Instant, zero: Instant) -> f64 {
-    let ahead = at.saturating_duration_since(zero);
-    let behind = zero.saturating_duration_since(at);
-    millis(ahead) - millis(behind)
+    match at >= zero {
+        true => millis(at.saturating_duration_since(zero)),
+        false => -millis(zero.saturating_duration_since(at)),
+    }
 }
 
-/// A duration in milliseconds.
+/// A duration in milliseconds, to the microsecond.
 pub fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Milliseconds for a person: `0.4`, `27.9`, `4,972.1`.
@@ -136,8 +137,22 @@ pub fn milestones(records: &[Arc<Record>], zero: Instant) -> Vec<Milestone> {
     let mut milestones: Vec<Milestone> =
         records.iter().filter_map(|record| milestone(record, zero)).collect();
     milestones.sort_by(|a, b| a.offset_ms.total_cmp(&b.offset_ms));
+    // a reason that a door has told already is not told twice
+    for i in 0..milestones.len() {
+        let (before, rest) = milestones.split_at_mut(i);
+        let Some(milestone) = rest.first_mut() else { break };
+        if let Some((words, why)) = milestone.text.split_once(": ")
+            && words == NO_ANSWER
+            && before.iter().any(|earlier| earlier.text.contains(why))
+        {
+            milestone.text = words.to_string();
+        }
+    }
     milestones
 }
+
+/// The milestone of a device that got nothing.
+const NO_ANSWER: &str = "no answer to the device";
 
 fn milestone(record: &Record, zero: Instant) -> Option<Milestone> {
     let (words, mood) = match (record.kind, record.target.as_str()) {
@@ -198,8 +213,8 @@ fn event(record: &Record) -> Option<(String, Mood)> {
             format!("payload delivered to the application: {payload:?} on FPort {}", get("FPort"))
         }
         // told by the milestone before it
-        "no answer to the device" if get("why").contains("roaming is off") => return None,
-        "downlink not sent" | "no answer to the device" => {
+        NO_ANSWER if get("why").contains("roaming is off") => return None,
+        "downlink not sent" | NO_ANSWER => {
             mood = Mood::Bad;
             let why = field(record, &["why", "message"]);
             format!("{milestone}: {}", why.unwrap_or("nobody said why"))
@@ -221,8 +236,11 @@ fn dns(record: &Record, mood: &mut Mood) -> String {
     let name = field(record, &["name", "query"]).unwrap_or("?");
     let mut words = match field(record, &["error"]) {
         Some(error) => {
-            *mood = Mood::Bad;
-            format!("DNS {name}: {error}")
+            // a device's own name is there only for devices that were moved
+            if !is_proven(record) {
+                *mood = Mood::Bad;
+            }
+            format!("DNS {}", error.replace(name, &shorten(name, 40)))
         }
         None => format!("DNS {name} is {}", text(record, "addresses").trim_matches(['[', ']'])),
     };
@@ -238,6 +256,12 @@ fn dns(record: &Record, mood: &mut Mood) -> String {
         None => (),
     }
     words
+}
+
+/// Whether DNSSEC has proven what a DNS answer says, be it an address or that there is none.
+pub fn is_proven(record: &Record) -> bool {
+    field(record, &["security"]).is_some_and(|security| security.eq_ignore_ascii_case("secure"))
+        || field(record, &["error"]).is_some_and(|error| error.contains("proven by DNSSEC"))
 }
 
 /// A handshake, as each of the two sees the other.
@@ -279,20 +303,19 @@ fn asked(record: &Record) -> Option<(String, Mood)> {
 fn answered(record: &Record) -> Option<(String, Mood)> {
     let code = field(record, &["ResultCode"]).unwrap_or("no answer");
     let message = text(record, "MessageType");
-    let refused = code != "Success";
     // our own network is asked first for every frame, and its refusal is told in other words
     if !is_asking(record) || is_inside(record) {
         return None;
     }
-    let answer = match message.strip_suffix("Req") {
-        Some(name) => format!("{name}Ans"),
-        None => message.to_string(),
-    };
-    let mut words = format!("{answer} {code} from {}", party(text(record, "ReceiverID")));
-    if let Some(ms) = took(record) {
-        let _ = write!(words, " ({} ms)", told(ms));
-    }
-    Some((words, if refused { Mood::Bad } else { Mood::Plain }))
+    let to = party(text(record, "ReceiverID"));
+    let time = took(record).map(|ms| format!(" ({} ms)", told(ms))).unwrap_or_default();
+    // a Result code is one word and begins with a capital; what else went wrong is a sentence
+    let is_code = code.split(' ').next().is_some_and(|word| word.starts_with(char::is_uppercase));
+    Some(match message.strip_suffix("Req") {
+        Some(name) if code == "Success" => (format!("{name}Ans Success from {to}{time}"), Mood::Plain),
+        Some(name) if is_code => (format!("{name}Ans {code} from {to}{time}"), Mood::Bad),
+        _ => (format!("{message} to {to} failed{time}: {code}"), Mood::Bad),
+    })
 }
 
 /// What took time between `zero` and `until`: doors as their askers saw them, DNS and TLS.
@@ -405,6 +428,17 @@ impl Paper {
             }
         }
         page
+    }
+
+    /// What was checked, and what was seen.
+    pub fn check(self, right: bool, seen: &str) -> String {
+        let mark = if right { self.green("✓") } else { self.red("✗") };
+        format!("  {mark} {}\n", wrap(seen, WIDTH - 4).join("\n    "))
+    }
+
+    /// Why something went wrong.
+    pub fn why(self, why: &str) -> String {
+        format!("  {}\n", self.red(&wrap(&format!("because {why}"), WIDTH - 4).join("\n  ")))
     }
 
     /// The bars from `zero` to the last one's end.

@@ -52,7 +52,12 @@ impl Hns {
             let why = format!("device {} was removed while it joined", req.dev_eui);
             return Err(Refusal::new(ResultCode::UnknownDevEui, why));
         }
-        Ok(HrStartAns { phy_payload: answer.phy_payload, lifetime: answer.lifetime, keys: answer.keys })
+        Ok(HrStartAns {
+            phy_payload: answer.phy_payload,
+            lifetime: answer.lifetime,
+            keys: answer.keys,
+            roaming: device.roaming,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::backend::door::{self, Caller, Commit, PeerError};
 use crate::backend::message::{DlMeta, Refusal, ResultCode, XmitAns, XmitAppDown, XmitAppUp};
-use crate::lorawan::DevAddr;
+use crate::lorawan::{DevAddr, DevEui, NetId};
 
 use super::{Activation, Device, Hns, QueueItem, Uplink};
 
@@ -24,7 +24,9 @@ impl Hns {
             let up = Uplink { frm_payload: req.frm_payload.clone(), ul: req.ul.clone() };
             self.application.uplink(device, activation.clone(), up).await?;
         }
-        let next = self.noted(&req, dev_addr, fcnt_up).await?;
+        // Whoever replays an uplink must not draw the queue into the void: a repetition brings what the
+        // first one brought, once more, and nothing new.
+        let next = self.noted(&req, dev_addr, fcnt_up).await?.filter(|item| first || item.sent_as.is_some());
         if let (Some(item), Some(fcnt_down)) = (next, req.ul.fcnt_down) {
             self.send_down(&from, &req, &activation, item, fcnt_down).await;
         }
@@ -39,10 +41,10 @@ impl Hns {
         fcnt_up: u32,
     ) -> Result<Option<QueueItem>, Refusal> {
         let Some(dev_eui) = req.ul.dev_eui else { return Ok(None) };
-        let (seen, ack) = (self.clock.unix(), req.ack);
+        let seen = Seen { at: self.clock.unix(), via: req.via, ack: req.ack };
         let (decide, slot) = door::decided(move |device: &mut Option<Device>| match device {
             Some(device) => {
-                let settled = note_uplink(device, dev_addr, fcnt_up, ack, seen);
+                let settled = note_uplink(device, dev_addr, fcnt_up, &seen);
                 // a lost note costs a second delivery or a second transmission, never a message
                 let commit = if settled.is_some() { Commit::Durable } else { Commit::Lazy };
                 ((settled, device.queue.first().cloned()), commit)
@@ -118,7 +120,7 @@ impl Hns {
 }
 
 /// Who the uplink is of; all three are mandatory between sNS and hNS (TS002 8.1).
-fn addressed(req: &XmitAppUp) -> Result<(crate::lorawan::DevEui, DevAddr, u32), Refusal> {
+fn addressed(req: &XmitAppUp) -> Result<(DevEui, DevAddr, u32), Refusal> {
     let missing = |what| Refusal::new(ResultCode::MalformedRequest, format!("{what} is missing"));
     let ul = &req.ul;
     Ok((
@@ -149,20 +151,25 @@ impl Settled {
     }
 }
 
-/// Record an uplink; an ACK settles the confirmed item that was sent last.
-fn note_uplink(
-    device: &mut Device,
-    dev_addr: DevAddr,
-    fcnt_up: u32,
+/// When and how an uplink was seen.
+struct Seen {
+    /// Seconds since 1970.
+    at: u64,
+    /// Through whom, where that is not us.
+    via: Option<NetId>,
+    /// It acknowledges our last confirmed downlink.
     ack: bool,
-    seen: u64,
-) -> Option<Settled> {
-    device.last_seen = Some(seen);
+}
+
+/// Record an uplink; an ACK settles the confirmed item that was sent last.
+fn note_uplink(device: &mut Device, dev_addr: DevAddr, fcnt_up: u32, seen: &Seen) -> Option<Settled> {
+    device.last_seen = Some(seen.at);
+    device.last_via = seen.via;
     let activation = device.activations.iter_mut().find(|activation| activation.dev_addr == dev_addr)?;
     let repeated = activation.fcnt_up.is_some_and(|last| fcnt_up <= last);
     activation.fcnt_up = activation.fcnt_up.max(Some(fcnt_up));
     let waiting = device.queue.iter().position(|item| item.sent_as.is_some())?;
-    if ack {
+    if seen.ack {
         return Some(Settled::Acknowledged(device.queue.remove(waiting).id));
     }
     if !repeated && device.queue[waiting].attempts >= ATTEMPTS {
@@ -186,7 +193,7 @@ fn note_sent(device: &mut Device, id: &str, fcnt_down: u32) {
 mod tests {
     use super::*;
     use crate::backend::message::MacVersion;
-    use crate::lorawan::{DevEui, JoinEui};
+    use crate::lorawan::JoinEui;
 
     const ADDR: DevAddr = DevAddr::new(0x0200_0001);
 
@@ -211,6 +218,10 @@ mod tests {
         QueueItem { id: id.into(), f_port: 2, payload: vec![1], confirmed, sent_as: None, attempts: 0 }
     }
 
+    fn seen(ack: bool) -> Seen {
+        Seen { at: 10, via: None, ack }
+    }
+
     #[test]
     fn an_unconfirmed_item_leaves_the_queue_when_the_sns_took_it() {
         let mut device = device(vec![item("a", false), item("b", false)]);
@@ -222,9 +233,9 @@ mod tests {
     fn a_confirmed_item_stays_until_the_device_acknowledges_it() {
         let mut device = device(vec![item("a", true)]);
         note_sent(&mut device, "a", 4);
-        assert_eq!(note_uplink(&mut device, ADDR, 1, false, 10), None);
+        assert_eq!(note_uplink(&mut device, ADDR, 1, &seen(false)), None);
         assert_eq!(device.queue[0].sent_as, Some(4));
-        assert_eq!(note_uplink(&mut device, ADDR, 2, true, 11), Some(Settled::Acknowledged("a".into())));
+        assert_eq!(note_uplink(&mut device, ADDR, 2, &seen(true)), Some(Settled::Acknowledged("a".into())));
         assert!(device.queue.is_empty());
     }
 
@@ -232,10 +243,13 @@ mod tests {
     fn a_confirmed_item_is_given_up_after_its_attempts_but_not_by_a_repetition() {
         let mut device = device(vec![item("a", true)]);
         for attempt in 0..ATTEMPTS {
-            assert_eq!(note_uplink(&mut device, ADDR, attempt, false, 10), None);
+            assert_eq!(note_uplink(&mut device, ADDR, attempt, &seen(false)), None);
             note_sent(&mut device, "a", attempt);
         }
-        assert_eq!(note_uplink(&mut device, ADDR, ATTEMPTS - 1, false, 10), None);
-        assert_eq!(note_uplink(&mut device, ADDR, ATTEMPTS, false, 10), Some(Settled::GivenUp("a".into())));
+        assert_eq!(note_uplink(&mut device, ADDR, ATTEMPTS - 1, &seen(false)), None);
+        assert_eq!(
+            note_uplink(&mut device, ADDR, ATTEMPTS, &seen(false)),
+            Some(Settled::GivenUp("a".into()))
+        );
     }
 }

@@ -23,7 +23,7 @@ impl Sns {
         join: JoinRequest<'_>,
     ) -> Result<PrStartAns, Refusal> {
         // the same frame by two paths at once makes one JoinReq (TS002 A32)
-        let _busy = self.busy.enter(join.as_bytes()).ok_or_else(|| Refusal {
+        let _busy = self.busy.enter(join.as_bytes().to_vec()).ok_or_else(|| Refusal {
             lifetime: Some(0),
             ..Refusal::new(ResultCode::Deferred, "this Join-request is being answered on another path")
         })?;
@@ -55,6 +55,7 @@ impl Sns {
             rx1_dr_offset: 0,
             rx2_frequency,
             rx2_data_rate,
+            roaming: true,
             created: self.clock.unix(),
             expires: None,
         };
@@ -67,6 +68,7 @@ impl Sns {
                 return Err(Refusal::new(ResultCode::Other, "LoRaWAN 1.1 sessions are not supported"));
             }
         };
+        session.roaming = answer.roaming;
         session.expires = (answer.lifetime > 0).then(|| session.created + u64::from(answer.lifetime));
         let dl = DlMeta { dev_eui: Some(session.dev_eui), ..join_windows(req, &region) };
         let (dev_eui, dev_addr) = (session.dev_eui, session.dev_addr);

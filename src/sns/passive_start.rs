@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 
-use crate::backend::door::{self, Caller, Deadline};
-use crate::backend::message::{Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta};
+use crate::backend::door::{self, Caller, Deadline, PeerError};
+use crate::backend::message::{Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta, XmitAppUp};
+use crate::clock::Instant;
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::mac::{self, UplinkCommand};
 use crate::lorawan::{NetId, Region};
@@ -31,7 +32,7 @@ impl Sns {
         }
         match frame {
             Uplink::Join(join) => self.activate(&from, visited, &req, join).await,
-            Uplink::Data(data) => self.data(from, &req, data).await,
+            Uplink::Data(data) => self.data(from, visited, &req, data).await,
             Uplink::Rejoin(_) => {
                 Err(Refusal::new(ResultCode::UnknownDevEui, "no LoRaWAN 1.1 session is served here"))
             }
@@ -64,11 +65,12 @@ impl Sns {
     async fn data(
         self: &Arc<Self>,
         from: Caller,
+        visited: Option<NetId>,
         req: &PrStartReq,
         frame: DataFrame<'_>,
     ) -> Result<PrStartAns, Refusal> {
         // 3: session, MIC, counter: decided and committed in one transaction
-        let accepted = self.accept(frame, &req.ul).await?;
+        let accepted = self.accept(frame, &req.ul, visited).await?;
         let answer = PrStartAns { lifetime: Some(0), ..PrStartAns::default() };
         if accepted.repeated && self.came_by_another_path(&accepted, &from) {
             return Ok(answer);
@@ -108,11 +110,16 @@ impl Sns {
         Ok(PrStartAns { phy_payload, dl, ..answer })
     }
 
-    async fn accept(&self, frame: DataFrame<'_>, ul: &UlMeta) -> Result<Accepted, Refusal> {
+    async fn accept(
+        &self,
+        frame: DataFrame<'_>,
+        ul: &UlMeta,
+        visited: Option<NetId>,
+    ) -> Result<Accepted, Refusal> {
         let (bytes, ul, now) = (frame.as_bytes().to_vec(), ul.clone(), self.clock.unix());
         let (decide, slot) = door::decided(move |sessions: &mut Vec<super::Session>| {
             match Uplink::parse(&bytes) {
-                Ok(Uplink::Data(frame)) => accept(sessions, frame, &ul, now),
+                Ok(Uplink::Data(frame)) => accept(sessions, frame, &ul, visited, now),
                 // it parsed a moment ago
                 _ => (
                     Err(Refusal::new(ResultCode::MalformedRequest, "no data frame")),
@@ -139,17 +146,16 @@ impl Sns {
         let _ = tokio::time::timeout_at(due, asking).await;
     }
 
-    /// Bring one uplink to the hNS.
-    pub(super) async fn forward(
-        &self,
-        key: ForwardKey,
-        up: crate::backend::message::XmitAppUp,
-        until: crate::clock::Instant,
-    ) {
-        let by = Deadline(until);
-        match self.peers.ask(Party::Ns(self.net_id), up, by).await {
-            // a refusal is an answer too: asking again would bring the same
-            Ok(_) | Err(crate::backend::door::PeerError::Refused { .. }) => {
+    /// Bring one uplink to the hNS, unless that is being done right now.
+    pub(super) async fn forward(&self, key: ForwardKey, up: XmitAppUp, until: Instant) {
+        let Some(_busy) = self.forwarding.enter(key) else { return };
+        match self.peers.ask(Party::Ns(self.net_id), up, Deadline(until)).await {
+            // the hNS's store failed: it may do better at the next try
+            Err(error) if error.is(ResultCode::Other) => {
+                tracing::warn!("an uplink waits for its home: {error}");
+            }
+            // any other refusal is an answer too: asking again would bring the same
+            Ok(_) | Err(PeerError::Refused { .. }) => {
                 if let Err(error) = self.sessions.forwarded(key).await {
                     tracing::warn!("an uplink may be delivered twice: {error}");
                 }

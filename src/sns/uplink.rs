@@ -2,6 +2,7 @@
 
 use crate::backend::door::Commit;
 use crate::backend::message::{Refusal, ResultCode, UlMeta, XmitAppUp};
+use crate::lorawan::NetId;
 use crate::lorawan::crypto::{self, Direction};
 use crate::lorawan::frame::DataFrame;
 use crate::lorawan::mac::{self, UplinkCommand};
@@ -30,11 +31,13 @@ pub struct Accepted {
 }
 
 /// TS002 12.5 step 5.3 and TS001 4.3.1.5: find the session whose key makes the MIC right with a
-/// counter that is new, or that is the last one again. `now`: seconds since 1970.
+/// counter that is new, or that is the last one again. `visited`: through whom it was heard, where that
+/// is not us; `now`: seconds since 1970.
 pub fn accept(
     sessions: &mut [Session],
     frame: DataFrame<'_>,
     ul: &UlMeta,
+    visited: Option<NetId>,
     now: u64,
 ) -> (Result<Accepted, Refusal>, Write) {
     let nothing = Write { commit: Commit::Nothing, forward: None };
@@ -43,11 +46,17 @@ pub fn accept(
             continue;
         }
         let Some(fcnt_up) = matching_counter(session, frame) else { continue };
+        // the MIC was right, so the device's own policy may be told (TS002 12.5 step 5.4)
+        if visited.is_some() && !session.roaming {
+            let why = format!("device {} may not roam", session.dev_eui);
+            return (Err(Refusal::new(ResultCode::DevRoamingDisallowed, why)), nothing);
+        }
         let repeated = session.fcnt_up == Some(fcnt_up);
         let activated = session.pending;
         session.fcnt_up = Some(fcnt_up);
         session.pending = false;
-        let accepted = describe(session.clone(), frame, ul, fcnt_up, repeated, activated);
+        let mut accepted = describe(session.clone(), frame, ul, fcnt_up, repeated, activated);
+        accepted.up.via = visited;
         if repeated {
             return (Ok(accepted), nothing);
         }
@@ -110,7 +119,7 @@ fn describe(
         confirmed: frame.is_confirmed(),
         adr_ack_req: frame.fctrl().adr_ack_req(),
         commands,
-        up: XmitAppUp { frm_payload, ul, ack: frame.fctrl().ack() },
+        up: XmitAppUp { frm_payload, ul, ack: frame.fctrl().ack(), via: None },
         session,
     }
 }
@@ -119,7 +128,7 @@ fn describe(
 pub(super) mod tests {
     use super::*;
     use crate::lorawan::frame::Uplink;
-    use crate::lorawan::{DevAddr, DevEui, Key, NetId};
+    use crate::lorawan::{DevAddr, DevEui, Key};
 
     pub fn session(fcnt_up: Option<u32>) -> Session {
         Session {
@@ -135,6 +144,7 @@ pub(super) mod tests {
             rx1_dr_offset: 0,
             rx2_frequency: 869_525_000,
             rx2_data_rate: 0,
+            roaming: true,
             created: 0,
             expires: None,
         }
@@ -153,7 +163,7 @@ pub(super) mod tests {
 
     fn run(session: &mut Session, phy: &[u8]) -> (Result<Accepted, Refusal>, Write) {
         let Ok(Uplink::Data(frame)) = Uplink::parse(phy) else { panic!("a data frame") };
-        accept(std::slice::from_mut(session), frame, &UlMeta::at(jiff::Timestamp::UNIX_EPOCH), 1000)
+        accept(std::slice::from_mut(session), frame, &UlMeta::at(jiff::Timestamp::UNIX_EPOCH), None, 1000)
     }
 
     fn counter(session: &mut Session, phy: &[u8]) -> Option<u32> {
@@ -217,6 +227,20 @@ pub(super) mod tests {
         let accepted = on_port_0.0.unwrap();
         assert_eq!(accepted.commands, [UplinkCommand::DeviceTimeReq]);
         assert_eq!((accepted.up.ul.f_port, on_port_0.1.forward), (None, None));
+    }
+
+    #[test]
+    fn a_device_that_may_not_roam_is_refused_abroad_only() {
+        let (mut session, key) = (session(Some(0)), Key::new([7; 16]));
+        session.roaming = false;
+        let phy = up(&key, 0x40, 0, 1, &[]);
+        let Ok(Uplink::Data(frame)) = Uplink::parse(&phy) else { panic!("a data frame") };
+        let ul = UlMeta::at(jiff::Timestamp::UNIX_EPOCH);
+        let visited = Some(NetId::from_msb([0, 0, 2]));
+        let (refused, write) = accept(std::slice::from_mut(&mut session), frame, &ul, visited, 0);
+        assert_eq!(refused.unwrap_err().code, ResultCode::DevRoamingDisallowed);
+        assert_eq!((session.fcnt_up, write.commit), (Some(0), Commit::Nothing));
+        assert_eq!(counter(&mut session, &phy), Some(1));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::rows::{Bits, Seconds};
 use super::writer::{Db, Done, Fault};
 use crate::backend::door::Commit;
 use crate::backend::message::{GwInfo, UlMeta, XmitAppUp};
-use crate::lorawan::{DevAddr, DevEui};
+use crate::lorawan::{DevAddr, DevEui, NetId};
 use crate::sns::ForwardKey;
 
 /// Rows that may wait; beyond, the oldest are dropped and counted.
@@ -88,6 +88,8 @@ enum Kept {
 struct Up {
     frm: Hex,
     ack: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    via: Option<NetId>,
     dev_eui: Option<DevEui>,
     dev_addr: Option<DevAddr>,
     f_port: Option<u8>,
@@ -148,6 +150,7 @@ pub(super) fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
     let kept = Kept::V1(Up {
         frm: Hex(message.frm_payload.clone()),
         ack: message.ack,
+        via: message.via,
         dev_eui: ul.dev_eui,
         dev_addr: ul.dev_addr,
         f_port: ul.f_port,
@@ -184,6 +187,7 @@ pub(super) fn from_text(text: &str) -> Result<XmitAppUp, Fault> {
     Ok(XmitAppUp {
         frm_payload: up.frm.0,
         ack: up.ack,
+        via: up.via,
         ul: UlMeta {
             dev_eui: up.dev_eui,
             dev_addr: up.dev_addr,

@@ -92,6 +92,7 @@ fn session(db: &Db<'_>, row: &Row<'_>) -> Result<Session, Fault> {
         rx1_dr_offset: row.get("rx1_dr_offset")?,
         rx2_frequency: row.get("rx2_frequency")?,
         rx2_data_rate: row.get("rx2_data_rate")?,
+        roaming: row.get("roaming")?,
         created: row.get::<_, Seconds>("created")?.0,
         expires: row.get::<_, Option<Seconds>>("expires")?.map(|seconds| seconds.0),
     })
@@ -126,8 +127,8 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
     // An id that is taken fails here: it must never be used for two sessions.
     db.run(
         "INSERT INTO sessions (id, dev_eui, dev_addr, net_id, nwk_s_key, fcnt_up, fcnt_down, pending, rx_delay,
-            rx1_dr_offset, rx2_frequency, rx2_data_rate, created, expires)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+            rx1_dr_offset, rx2_frequency, rx2_data_rate, created, expires, roaming)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         (
             Bits(new.id),
             Text(new.dev_eui),
@@ -143,6 +144,7 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
             new.rx2_data_rate,
             Seconds(new.created),
             new.expires.map(Seconds),
+            new.roaming,
         ),
     )?;
     Ok(())
@@ -159,7 +161,7 @@ fn update(db: &Db<'_>, old: &Session, new: &Session) -> Result<(), Fault> {
     db.run(
         "UPDATE sessions SET dev_eui = ?2, dev_addr = ?3, net_id = ?4, fcnt_up = ?5, fcnt_down = ?6,
             pending = ?7, rx_delay = ?8, rx1_dr_offset = ?9, rx2_frequency = ?10, rx2_data_rate = ?11,
-            created = ?12, expires = ?13
+            created = ?12, expires = ?13, roaming = ?14
          WHERE id = ?1",
         (
             Bits(new.id),
@@ -175,6 +177,7 @@ fn update(db: &Db<'_>, old: &Session, new: &Session) -> Result<(), Fault> {
             new.rx2_data_rate,
             Seconds(new.created),
             new.expires.map(Seconds),
+            new.roaming,
         ),
     )?;
     if (old.dev_eui, &old.nwk_s_key) != (new.dev_eui, &new.nwk_s_key) {

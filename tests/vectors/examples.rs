@@ -802,7 +802,7 @@ proptest! {
         let Request::XmitUp(XmitUp { phy_payload, .. }) = data else { panic!() };
         round_trip(PrStartReq { phy_payload: phy_payload.clone(), ul: ul.clone(), downlink_in_answer: ride }.into());
         round_trip(XmitUp { phy_payload, ul: ul.clone(), downlink_in_answer: ride }.into());
-        round_trip(XmitAppUp { frm_payload: payload, ul, ack: false }.into());
+        round_trip(XmitAppUp { frm_payload: payload, ul, ack: false, via: None }.into());
     }
 
     #[test]

@@ -347,6 +347,8 @@ pub struct XmitAppUp {
     /// The device acknowledged our last confirmed downlink. TS002 has no object for it: inside the
     /// house only.
     pub ack: bool,
+    /// Through whom it was heard, where that is not us. Inside the house only.
+    pub via: Option<NetId>,
 }
 
 /// XmitDataReq with FRMPayload and DLMetaData: hNS to sNS.
@@ -435,6 +437,9 @@ pub struct HrStartAns {
     pub lifetime: u32,
     /// For the sNS.
     pub keys: NwkKeys,
+    /// The device may talk through other networks. Inside the house only: a foreign sNS has the
+    /// Device Profile.
+    pub roaming: bool,
 }
 
 /// A request that knows its answer.

@@ -63,6 +63,7 @@ fn session(id: u64) -> Session {
         rx2_frequency: 869_525_000,
         rx2_data_rate: 0,
         created: 1_700_000_000 + (id & 0xFF),
+        roaming: true,
         expires: Some(1_700_003_600),
     }
 }
@@ -84,7 +85,7 @@ fn up(fcnt_up: u32) -> XmitAppUp {
     let mut ul = UlMeta::at("2026-11-20T10:00:00.123456Z".parse().unwrap());
     ul.dev_eui = Some(EUI);
     ul.fcnt_up = Some(fcnt_up);
-    XmitAppUp { frm_payload: vec![1, 2, 3], ul, ack: false }
+    XmitAppUp { frm_payload: vec![1, 2, 3], ul, ack: false, via: None }
 }
 
 fn forward_key(fcnt_up: u32) -> ForwardKey {

@@ -17,6 +17,7 @@ async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
     let rewrite = |sessions: &mut Vec<Session>| {
         sessions[0].pending = false;
         sessions[0].nwk_s_key = Key::new([9; 16]);
+        sessions[0].roaming = false;
         sessions[0].expires = None;
         write(Commit::Lazy)
     };
@@ -26,6 +27,7 @@ async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
         fcnt_down: 7,
         pending: false,
         nwk_s_key: Key::new([9; 16]),
+        roaming: false,
         expires: None,
         ..session(u64::MAX)
     };
@@ -260,7 +262,7 @@ proptest! {
                 ..GwInfo::default()
             }).collect(),
         };
-        let message = XmitAppUp { frm_payload, ul, ack: counters.3 };
+        let message = XmitAppUp { frm_payload, ul, ack: counters.3, via: None };
         prop_assert_eq!(forward::from_text(&forward::to_text(&message).unwrap()).unwrap(), message);
     }
 

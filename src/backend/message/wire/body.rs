@@ -85,7 +85,7 @@ fn xmit_data_req(fields: &Fields) -> Decoded<Request> {
             let ul = ul_meta(&meta)?;
             meta.need("DevEUI", ul.dev_eui)?;
             meta.need("FCntUp", ul.fcnt_up)?;
-            Ok(XmitAppUp { frm_payload: frm_payload(fields)?, ul, ack: false }.into())
+            Ok(XmitAppUp { frm_payload: frm_payload(fields)?, ul, ack: false, via: None }.into())
         }
         (false, None, Some(meta)) => {
             // beyond one byte too: there is a code for it, which is more use than "malformed"
@@ -268,6 +268,8 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
             phy_payload: phy_payload(fields)?,
             lifetime: fields.u32("Lifetime")?.unwrap_or(0),
             keys: nwk_keys(fields, keks)?,
+            // the word for it is the Device Profile's
+            roaming: true,
         }),
     })
 }
