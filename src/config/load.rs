@@ -275,10 +275,13 @@ fn wrong(
     error: &toml::de::Error,
 ) -> ConfigError {
     let span = error.span();
-    let path = span.as_ref().map(|span| path_at(read, span)).unwrap_or_default();
+    let around = span.as_ref().map(|span| path_at(read, span)).unwrap_or_default();
+    let inside = culprit(read, &around, error.message());
+    let exact = inside.is_none();
+    let path = inside.unwrap_or(around);
     let place = match (variable_for(variables, &path), file, &span) {
         (Some(name), ..) => Place::Variable(name),
-        (None, Some(file), Some(span)) if variables.is_empty() => {
+        (None, Some(file), Some(span)) if variables.is_empty() && exact => {
             let (line, column) = line_and_column(text, span.start);
             Place::File { path: file.into(), line, column }
         }
@@ -292,6 +295,47 @@ fn wrong(
         remedy: remedy_for(&reason, &path).into(),
         reason,
     }])
+}
+
+/// The key or item at or below `around` without which the error is gone, as near to it as can be. An entry of
+/// a list that is told apart by one of its keys is read twice, and the second reading knows no places.
+fn culprit(read: &str, around: &[String], message: &str) -> Option<Vec<String>> {
+    let whole = toml::Value::Table(toml::from_str(read).ok()?);
+    let is_index = |key: &String| key.parse::<usize>().is_ok();
+    let list = around.split_last().filter(|(last, _)| is_index(last)).map_or(around, |(_, list)| list);
+    let mut path = list.to_vec();
+    loop {
+        let children: Vec<String> = match at(&mut whole.clone(), &path) {
+            Some(toml::Value::Table(table)) => table.keys().cloned().collect(),
+            Some(toml::Value::Array(items)) => (0..items.len()).map(|index| index.to_string()).collect(),
+            _ => break,
+        };
+        let guilty = children.into_iter().find(|key| {
+            let mut without = whole.clone();
+            match (at(&mut without, &path), key.parse::<usize>()) {
+                (Some(toml::Value::Array(items)), Ok(index)) => drop(items.remove(index)),
+                (Some(toml::Value::Table(table)), _) => drop(table.remove(key)),
+                _ => return false,
+            }
+            let Ok(text) = toml::to_string(&without) else { return false };
+            // taking away what must be there is another error, and not the way out of this one
+            let missing = format!("missing field `{key}`");
+            toml::from_str::<Config>(&text)
+                .err()
+                .is_none_or(|other| other.message() != message && !other.message().starts_with(&missing))
+        });
+        let Some(key) = guilty else { break };
+        path.push(key);
+    }
+    (path.len() > list.len()).then_some(path)
+}
+
+fn at<'a>(value: &'a mut toml::Value, path: &[String]) -> Option<&'a mut toml::Value> {
+    path.iter().try_fold(value, |value, key| match value {
+        toml::Value::Array(items) => items.get_mut(key.parse::<usize>().ok()?),
+        toml::Value::Table(table) => table.get_mut(key),
+        _ => None,
+    })
 }
 
 fn remedy_for(reason: &str, path: &[String]) -> &'static str {

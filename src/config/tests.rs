@@ -28,7 +28,7 @@ fn a_wrong_file_is_refused_with_line_column_key_and_reason() {
         ("[network]\n\nnet_id = [\"C00ABC\"]\n", "r.toml:3:1: network.net_id: ", "unknown field `net_id`"),
         (
             "[network]\nnet_ids = [\"C00ABC\", \"C00AB\"]\n",
-            "r.toml:2:11: network.net_ids: ",
+            "r.toml:2:22: network.net_ids[1]: ",
             "6 hexadecimal digits",
         ),
         ("[network]\nnet_ids = []\n", "r.toml:2:11: network.net_ids: ", "at least one NetID"),
@@ -42,7 +42,7 @@ fn a_wrong_file_is_refused_with_line_column_key_and_reason() {
         ("[join_server]\nauthorise = \"all\"\n", "r.toml:2:13: join_server.authorise: ", "not \"all\""),
         (
             "[join_server]\njoin_euis = [\"70B3D57ED0000001/40\"]\n",
-            "r.toml:2:13: join_server.join_euis: ",
+            "r.toml:2:14: join_server.join_euis[0]: ",
             "digits behind its first 40 bits",
         ),
         (
@@ -50,6 +50,17 @@ fn a_wrong_file_is_refused_with_line_column_key_and_reason() {
             "r.toml:3:12: backend.identity: ",
             "missing field `key`",
         ),
+        (
+            "[[radio]]\nkind = \"semtech-udp\"\n[[radio]]\nkind = \"semtech-udp\"\nlissten = \"[::]:1701\"\n",
+            "r.toml:5:11: radio[1].lissten: ",
+            "unknown field `lissten`",
+        ),
+        (
+            "[[radio]]\nkind = \"semtech-udp\"\nlisten = \"[::]\"\n",
+            "r.toml:3:10: radio[0].listen: ",
+            "address",
+        ),
+        ("[[radio]]\nlisten = \"[::]:1700\"\n", "r.toml:1:1: radio[0]: ", "missing field `kind`"),
     ];
     for (text, place, reason) in table {
         let error = error(text, &[]);

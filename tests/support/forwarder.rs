@@ -134,14 +134,18 @@ impl Forwarder {
         acked.await.is_ok()
     }
 
-    /// Send PUSH_DATA with this body; whether it was acknowledged.
-    pub async fn push(&self, body: &Value) -> bool {
+    /// Send PUSH_DATA with this body and wait for nothing; its token.
+    pub async fn send(&self, body: &Value) -> io::Result<[u8; 2]> {
         let token = self.next_token();
         let mut bytes = header(PUSH_DATA, token, self.eui);
         bytes.extend(body.to_string().into_bytes());
-        if self.up.send_to(&bytes, self.server).await.is_err() {
-            return false;
-        }
+        self.up.send_to(&bytes, self.server).await?;
+        Ok(token)
+    }
+
+    /// Send PUSH_DATA with this body; whether it was acknowledged.
+    pub async fn push(&self, body: &Value) -> bool {
+        let Ok(token) = self.send(body).await else { return false };
         let ack = [2, token[0], token[1], PUSH_ACK];
         timeout(ACK_WAIT, async { while receive(&self.up).await != ack {} }).await.is_ok()
     }
