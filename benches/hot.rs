@@ -49,6 +49,7 @@ fn session(nwk_s_key: Key) -> Session {
         fcnt_up: Some(FCNT - 1),
         fcnt_down: 3,
         pending: false,
+        roaming: true,
         rx_delay: 1,
         rx1_dr_offset: 0,
         rx2_frequency: 869_525_000,
@@ -87,7 +88,7 @@ fn frames(c: &mut Criterion) {
         c.bench_function(&format!("uplink accepted, {} sessions of the address", others + 1), |b| {
             b.iter_batched(
                 || sessions.clone(),
-                |mut sessions| uplink::accept(&mut sessions, frame(&phy), &ul, 1000).0.is_ok(),
+                |mut sessions| uplink::accept(&mut sessions, frame(&phy), &ul, None, 1000).0.is_ok(),
                 BatchSize::SmallInput,
             );
         });

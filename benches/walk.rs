@@ -145,7 +145,7 @@ struct Device {
 
 /// So many devices, at home at the home hotspot.
 async fn devices(federation: &Federation, count: usize, clock: &Clock) -> anyhow::Result<Vec<Device>> {
-    let config = config::load(Some(&federation.home.config), std::iter::empty())?.checked()?.config;
+    let config = config::load(Some(&federation.home.config()), std::iter::empty())?.checked()?.config;
     let store = Store::open(&config.store, clock.clone())?;
     let operator = Operator::alone(&config, store.clone());
     let mut devices = Vec::new();
@@ -174,9 +174,9 @@ type Config = (Site, PathBuf, SocketAddr);
 fn with_heads(hotspot: &Hotspot) -> anyhow::Result<Config> {
     let site = hotspot.site;
     let listen = UdpSocket::bind((site.address, 0))?.local_addr()?;
-    let text = std::fs::read_to_string(&hotspot.config)?;
+    let text = std::fs::read_to_string(hotspot.config())?;
     let radio = format!("radio = [{{ kind = \"semtech-udp\", listen = \"{listen}\" }}]");
-    let path = hotspot.config.with_file_name(format!("{}-heads.toml", site.name));
+    let path = hotspot.config().with_file_name(format!("{}-heads.toml", site.name));
     std::fs::write(&path, text.replacen("radio = []", &radio, 1))?;
     Ok((site, path, listen))
 }
