@@ -108,6 +108,7 @@ fn a_device_lives_through_a_daemon_and_without_one() {
 
     let daemon = Daemon::start(at);
     assert!(daemon.greeting.contains("1 device is at home here"), "{}", daemon.greeting);
+    assert!(!daemon.greeting.contains("127.0.0.1:0"), "the port that the system chose: {}", daemon.greeting);
     assert!(good(at, &["device", "list", "-c", "r.toml"]).contains("cow 7"));
     let sent = good(at, &["device", "send", "-c", "r.toml", DEVICE, "--port", "10", "--text", "hi"]);
     assert!(sent.starts_with("Queued 2 bytes on FPort 10"), "{sent}");

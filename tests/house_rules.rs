@@ -3,6 +3,8 @@
 
 mod source;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use source::{File, Word, files, paths, test_files, without_tests, words};
 
 /// Longer than this, a file is two rooms.
@@ -197,6 +199,31 @@ fn every_direct_dependency_has_its_line() {
         assert!(
             direct.iter().any(|direct| *direct == name),
             "docs/dependencies.md lists {name}: nobody uses it"
+        );
+    }
+}
+
+/// What is fuzzed is what is shipped: the fuzz targets are no member of the workspace and have a lock file of their own.
+#[test]
+fn the_fuzz_targets_are_built_on_the_same_versions() {
+    let versions = |path: &str| {
+        let lock = std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let lock: toml::Table = lock.parse().unwrap();
+        let mut versions = BTreeMap::<String, BTreeSet<String>>::new();
+        for package in lock["package"].as_array().unwrap() {
+            let text = |key: &str| package[key].as_str().unwrap().to_owned();
+            versions.entry(text("name")).or_default().insert(text("version"));
+        }
+        versions
+    };
+    let (shipped, fuzzed) = (versions("Cargo.lock"), versions("fuzz/Cargo.lock"));
+    assert!(fuzzed.contains_key("roamgate"), "the lock file was not read");
+    for (name, fuzzed) in fuzzed {
+        let Some(shipped) = shipped.get(&name) else { continue };
+        assert!(
+            fuzzed.is_subset(shipped),
+            "{name} is {shipped:?} in Cargo.lock and {fuzzed:?} in fuzz/Cargo.lock: \
+             copy Cargo.lock there and run `cargo metadata` in fuzz"
         );
     }
 }

@@ -1,18 +1,51 @@
 //! Whatever a partner sends as JSON: attributed and answered, or dropped, never a panic. What is understood can be
-//! answered.
+//! answered, and what is understood of a request survives being sent on. The same bytes as an answer to each request
+//! of ours.
 
 #![no_main]
 
+use std::sync::LazyLock;
+
 use libfuzzer_sys::fuzz_target;
-use roamgate::backend::keywrap::Keks;
-use roamgate::backend::message::wire;
+use roamgate::backend::keywrap::{Kek, Keks};
+use roamgate::backend::message::wire::{self, Header, Incoming};
+use roamgate::backend::message::{Request, ResultCode};
+
+/// What we may have asked when the bytes come as an answer.
+static ASKED: LazyLock<Vec<(Header, Request)>> = LazyLock::new(|| {
+    let requests: [&[u8]; 4] = [
+        include_bytes!("../../tests/fixtures/examples/homens-req.json"),
+        include_bytes!("../../tests/fixtures/examples/prstart-req.json"),
+        include_bytes!("../../tests/fixtures/examples/xmitdata-req-dl-passive.json"),
+        include_bytes!("../../tests/fixtures/examples/join-req.json"),
+    ];
+    let read = |body| match wire::open(body) {
+        Ok(Incoming::Request(request)) => (request.header().unwrap(), request.body().unwrap()),
+        other => panic!("{other:?}"),
+    };
+    requests.into_iter().map(read).collect()
+});
+
+static KEKS: LazyLock<Keks> = LazyLock::new(|| {
+    let kek = Kek::new("ns1-js", [5; 16]).unwrap();
+    Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: true }
+});
 
 fuzz_target!(|body: &[u8]| {
-    if let Ok(wire::Incoming::Request(request)) = wire::open(body) {
-        let _ = (request.as_sent(), request.header());
-        if let Err(refusal) = request.body() {
-            let answer = request.answer(&Err(refusal), &Keks::default());
-            assert!(answer.starts_with(b"{"));
+    if let Ok(Incoming::Request(request)) = wire::open(body) {
+        let _ = request.as_sent();
+        let header = request.header();
+        let understood = request.body();
+        if let (Ok(header), Ok(understood)) = (&header, &understood) {
+            let again = wire::encode_request(header, understood);
+            let Ok(Incoming::Request(again)) = wire::open(&again) else { panic!("what we send is no request") };
+            // the version is ours to choose, and so is what stands in it
+            assert_eq!(again.body().as_ref(), Ok(understood), "{}", String::from_utf8_lossy(body));
         }
+        let refusal = understood.err().unwrap_or_else(|| roamgate::backend::message::Refusal::new(ResultCode::Other, ""));
+        assert!(request.answer(&Err(refusal), &KEKS).starts_with(b"{"));
+    }
+    for (header, request) in ASKED.iter() {
+        let _ = wire::decode_answer(body, header, request, &KEKS);
     }
 });

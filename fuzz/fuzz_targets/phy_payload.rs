@@ -1,4 +1,5 @@
-//! Whatever a radio hears: parsing it, and asking everything that can be asked of it, never panics.
+//! Whatever a radio hears: parsing it, and asking everything that can be asked of it, never panics. A frame that is
+//! understood is the frame that was heard.
 
 #![no_main]
 
@@ -11,14 +12,18 @@ fuzz_target!(|phy: &[u8]| {
     let key = Key::new([7; 16]);
     match Uplink::parse(phy) {
         Ok(Uplink::Join(join)) => {
+            assert_eq!(join.as_bytes(), phy);
             let _ = (join.dev_eui(), join.join_eui(), join.dev_nonce(), join.verify(&key).is_some());
         }
         Ok(Uplink::Data(data)) => {
-            assert!(data.fopts().len() <= 15);
-            let _ = mac::uplink_commands(data.fopts());
+            assert_eq!(data.as_bytes(), phy);
+            let port = data.payload().map_or(0, |(_, payload)| 1 + payload.len());
+            assert_eq!(12 + data.fopts().len() + port, phy.len());
+            assert!(mac::uplink_commands(data.fopts()).len() <= 15);
             let _ = data.payload().map(|(_, payload)| mac::uplink_commands(payload));
             let _ = data.up_mic_matches(&key, data.fcnt().into());
         }
-        Ok(Uplink::Rejoin(_)) | Err(_) => {}
+        Ok(Uplink::Rejoin(bytes)) => assert_eq!(bytes, phy),
+        Err(_) => {}
     }
 });

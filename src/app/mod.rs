@@ -33,9 +33,13 @@ use operator::Operator;
 use way::Way;
 
 /// Frames dealt with at the same time. A flood beyond it waits in the radios' queues, which drop.
-const FRAMES_AT_ONCE: usize = 256;
+const FRAMES_AT_ONCE: u32 = 256;
 /// What waits for its home is tried again so often.
 const RESEND: Duration = Duration::from_secs(60);
+/// Frames under way may finish for so long when the node stops: the longest of their windows that
+/// is worth waiting for.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 /// A running hotspot.
 pub struct Node {
     house: Arc<House>,
@@ -43,6 +47,8 @@ pub struct Node {
     operator: Arc<Operator>,
     server: Option<Server>,
     tasks: JoinSet<()>,
+    /// A place for every frame that is being dealt with.
+    places: Arc<Semaphore>,
 }
 
 impl Node {
@@ -66,11 +72,12 @@ impl Node {
         let server = way.listen(&ours, house.clone()).await?;
         let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air));
         let mut tasks = JoinSet::new();
+        let places = Arc::new(Semaphore::new(FRAMES_AT_ONCE as usize));
         for radio in heard {
-            tasks.spawn(listen(radio, house.fns.clone()).in_current_span());
+            tasks.spawn(listen(radio, house.fns.clone(), places.clone()).in_current_span());
         }
         tasks.spawn(resend(house.sns.clone(), clock).in_current_span());
-        Ok(Node { house, store, operator, server, tasks })
+        Ok(Node { house, store, operator, server, tasks, places })
     }
 
     /// What an operator may do with this node.
@@ -96,6 +103,8 @@ impl Node {
     /// Stop: hear nothing more, finish what is under way, close the store.
     pub async fn shutdown(mut self) -> anyhow::Result<()> {
         self.tasks.shutdown().await;
+        // frames that were heard are answered, and what they began is finished
+        let _ = tokio::time::timeout(FAREWELL, self.places.acquire_many(FRAMES_AT_ONCE)).await;
         if let Some(server) = self.server.take() {
             server.stop().await;
         }
@@ -104,8 +113,7 @@ impl Node {
 }
 
 /// Every frame in a task of its own, so that a slow home of one device delays no other.
-async fn listen(mut radio: mpsc::Receiver<Heard>, fns: Arc<Fns>) {
-    let places = Arc::new(Semaphore::new(FRAMES_AT_ONCE));
+async fn listen(mut radio: mpsc::Receiver<Heard>, fns: Arc<Fns>, places: Arc<Semaphore>) {
     while let Some(heard) = radio.recv().await {
         // never closed, so there is always a place some time
         let Ok(place) = places.clone().acquire_owned().await else { return };

@@ -41,7 +41,15 @@ impl Application for App {
         up: Uplink,
     ) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            let key = self.app_s_key(&activation)?;
+            let key = match self.app_s_key(&activation) {
+                Ok(key) => key,
+                // another try would bring the same, so the uplink is told and not kept
+                Err(why) => {
+                    tracing::warn!(target: "roamgate::frame", milestone = "payload not delivered",
+                        DevEUI = %device.dev_eui, FCntUp = up.ul.fcnt_up, why = %why);
+                    return Ok(());
+                }
+            };
             let fcnt_up = up.ul.fcnt_up.unwrap_or_default();
             let payload = crypt(&key, Direction::Up, activation.dev_addr, fcnt_up, &up.frm_payload);
             tracing::info!(target: "roamgate::frame", milestone = "payload delivered", DevEUI = %device.dev_eui,

@@ -183,6 +183,8 @@ impl Keks {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn kek(label: &str, byte: u8) -> Kek {
@@ -218,5 +220,18 @@ mod tests {
     fn a_kek_shows_its_label_only() {
         assert_eq!(format!("{:?}", kek("pair", 1)), "Kek(\"pair\")");
         assert_eq!(Kek::new("short", [0; 15]).unwrap_err(), KekError::KekLength(15));
+    }
+
+    proptest! {
+        #[test]
+        fn no_forged_envelope_opens(
+            label in proptest::option::of(prop_oneof![Just("partner".to_string()), ".{0,40}"]),
+            key in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let kek = Kek::new("partner", [1; 16]).unwrap();
+            let bytes = kek.unwrap_bytes(&key).is_err();
+            let envelope = kek.unwrap(&KeyEnvelope { label, key }).is_err();
+            prop_assert!(bytes && envelope);
+        }
     }
 }

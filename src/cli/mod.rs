@@ -25,6 +25,7 @@ use crate::demo;
 use crate::radio::RadioError;
 use crate::store::{OpenError, Store};
 use crate::telemetry;
+use crate::tls::TlsError;
 
 /// EX_CONFIG of sysexits.
 const BAD_CONFIGURATION: u8 = 78;
@@ -150,7 +151,9 @@ impl From<anyhow::Error> for Fail {
                 line = if line.is_empty() { cause } else { format!("{line}: {cause}") };
             }
         }
-        Fail::of(1, line, remedy)
+        // a certificate that is there and is not right is a fault of the configuration too
+        let is_tls = error.chain().any(|cause| cause.is::<TlsError>());
+        Fail::of(if is_tls { BAD_CONFIGURATION } else { 1 }, line, remedy)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::app::Node;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Client, Socket};
+use crate::radio;
 use crate::systemd as manager;
 use crate::telemetry::Tap;
 
@@ -30,11 +31,19 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
             "stop it first, or give this one a configuration with a [store] of its own",
         ));
     }
+    // What it came to: port 0 lets the system choose.
+    let mut real = config.clone();
     let mut radios = Vec::new();
-    for radio in &config.radio {
-        radios.push(crate::radio::open(radio, &clock).await.map_err(anyhow::Error::new)?);
+    for entry in &mut real.radio {
+        let opened = radio::open(entry, &clock).await.map_err(anyhow::Error::new)?;
+        let radio::Config::SemtechUdp(entry) = entry;
+        entry.listen = opened.heads.listening().unwrap_or(entry.listen);
+        radios.push(opened);
     }
     let node = Node::start(config.clone(), clock.clone(), radios).await?;
+    if let Some(backend) = &mut real.backend {
+        backend.listen = node.listening();
+    }
     let socket = Socket::bind(&path).await.map_err(anyhow::Error::new)?;
     let router = control::router(node.operator(), Some(tap), clock.clone());
     let control = tokio::spawn(socket.serve(router, clock.clone()));
@@ -44,9 +53,8 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
         None => "no configuration file: a standalone hotspot".into(),
     };
     let devices = control::Operator::status(&*node.operator()).await.map_or(0, |status| status.devices);
-    show(&greeting(&config, &source, devices));
-    let ready = format!("NetID {}, {devices} devices", config.network.net_ids.first());
-    manager::ready(&ready);
+    show(&greeting(&real, &source, devices));
+    manager::ready(&format!("NetID {}, devices: {devices}", config.network.net_ids.first()));
     let watchdog = tokio::spawn(watch(clock.clone()));
 
     loop {

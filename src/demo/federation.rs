@@ -1,7 +1,7 @@
 //! A whole federation on loopback addresses: a CA, a signed zone, two hotspots and an air between them.
 //!
 //! Owns the temporary folder with keys, configurations and databases; it goes when the federation
-//! goes, unless it is kept. The two hotspots are what `roamgate run` starts, from files that
+//! goes. The two hotspots are what `roamgate run` starts, from files that
 //! `roamgate run -c` would read; only their radios are simulated.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -87,6 +87,8 @@ pub struct Federation {
     pub air: Air,
     /// The signed zone.
     pub zone: Zone,
+    /// The federation's authority: whoever shall belong to it is signed by it.
+    pub root: Authority,
     /// The device's home.
     pub home: Hotspot,
     /// The place it is carried to.
@@ -133,21 +135,17 @@ impl Facet {
     }
 }
 
-/// A temporary folder, private to the user. Removed when dropped, unless kept.
+/// A temporary folder, private to the user. Removed when dropped.
 #[derive(Debug)]
 pub struct Folder {
     /// Where.
     pub path: PathBuf,
-    /// Leave it there.
-    pub keep: bool,
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if !self.keep {
-            // nothing is left to tell it to
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
+        // nobody is left to tell it to
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -158,7 +156,7 @@ impl Folder {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&path).with_context(|| format!("make the folder {}", path.display()))?;
-        Ok(Folder { path, keep: false })
+        Ok(Folder { path })
     }
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
@@ -210,6 +208,7 @@ impl Federation {
             port,
             air,
             zone,
+            root,
             home,
             visited,
             app_key,
@@ -246,7 +245,7 @@ impl Federation {
         Ok(serving)
     }
 
-    /// Stop both hotspots and remove the folder, unless it is kept.
+    /// Stop both hotspots and remove the folder.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.visited.stop().await?;
         self.home.stop().await
@@ -261,6 +260,12 @@ impl Hotspot {
     /// Its configuration file.
     pub fn config(&self) -> PathBuf {
         self.folder.join(self.facet.file(&self.site))
+    }
+
+    /// Stop the hotspot if it runs, and start it as its configuration file says now.
+    pub async fn restart(&mut self, air: &Air, clock: &Clock) -> anyhow::Result<()> {
+        self.stop().await?;
+        self.start(air, clock, self.facet).await
     }
 
     async fn start(&mut self, air: &Air, clock: &Clock, facet: Facet) -> anyhow::Result<()> {
@@ -280,7 +285,8 @@ impl Hotspot {
         }
     }
 
-    fn node(&self) -> anyhow::Result<&Node> {
+    /// The running node.
+    pub fn node(&self) -> anyhow::Result<&Node> {
         self.node.as_ref().with_context(|| format!("the {} hotspot is not running", self.site.name))
     }
 
@@ -312,7 +318,8 @@ impl Hotspot {
     }
 }
 
-fn suffixes() -> anyhow::Result<(Suffix, Suffix)> {
+/// The zone's subtrees for JoinEUIs and for NetIDs.
+pub fn suffixes() -> anyhow::Result<(Suffix, Suffix)> {
     Ok((format!("joineuis.{ZONE}").parse()?, format!("netids.{ZONE}").parse()?))
 }
 

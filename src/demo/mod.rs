@@ -5,13 +5,14 @@
 //! are played over real frames and real sockets and told as a timeline.
 
 pub mod device;
-mod federation;
+pub mod federation;
 mod scenario;
 mod timeline;
 pub mod zone;
 
 use std::future::Future;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -74,7 +75,6 @@ pub async fn run(args: DemoArgs, clock: Clock) -> anyhow::Result<bool> {
     let roams = scenarios.first().is_some_and(|scenario| scenario.roams());
     let starting = Federation::start(&clock, roams, args.unplug);
     let mut federation = page.while_waiting(&clock, "making keys, signing the zone", starting).await?;
-    federation.folder.keep = args.keep;
     page.say(&setting(&federation))?;
 
     let recorder = Recorder::start(&tap);
@@ -109,7 +109,6 @@ pub async fn run(args: DemoArgs, clock: Clock) -> anyhow::Result<bool> {
     if args.keep {
         keep(&mut federation, &clock, &tap, &page).await?;
     }
-    federation.folder.keep = false;
     federation.stop().await?;
     Ok(right)
 }
@@ -179,20 +178,21 @@ fn setting(federation: &Federation) -> String {
 }
 
 fn how_to_look(federation: &Federation) -> String {
-    let (home, visited) = (federation.home.config(), federation.visited.config());
-    let (home, visited) = (home.display(), visited.display());
-    let anchor = federation.folder.path.join("trust-anchor.key");
+    let file = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let home = file(&federation.home.config()).unwrap_or_default();
+    let visited = file(&federation.visited.config()).unwrap_or_default();
     let (dns, port) = (federation.zone.addr.ip(), federation.port);
     format!(
         "\nIt goes on running, with a device at the visited hotspot. End it here with Ctrl-C, and look at\n\
          it from another terminal:\n\
+         \n  cd {}\
          \n  roamgate tail -c {visited}\
          \n  roamgate device show {DEVICE} -c {home}\
          \n  roamgate device send {DEVICE} -c {home} --port 3 --text hello\
          \n  roamgate dns resolve --join-eui {} -c {visited}\
-         \n  delv @{dns} -p {port} -a {} 000001.netids.{ZONE}\n\n",
+         \n  delv @{dns} -p {port} -a trust-anchor.key 000001.netids.{ZONE}\n\n",
+        federation.folder.path.display(),
         HOME.join_eui,
-        anchor.display(),
     )
 }
 
@@ -222,6 +222,7 @@ impl Page {
     ) -> anyhow::Result<T> {
         let began = clock.now();
         let mut work = std::pin::pin!(work);
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
             tokio::select! {
                 biased;
@@ -231,6 +232,8 @@ impl Page {
                     }
                     return done;
                 }
+                // ended here and not by the signal itself, so that the folder goes
+                _ = &mut interrupt => anyhow::bail!("interrupted"),
                 () = clock.sleep(Duration::from_millis(100)) => {
                     if self.live {
                         let gone = clock.now().saturating_duration_since(began).as_secs_f64();

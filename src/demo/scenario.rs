@@ -633,7 +633,8 @@ impl Story {
         for check in &self.checks {
             page.push_str(&paper.check(check.right, &check.seen));
         }
-        if let (Some(why), false) = (&self.why, self.right) {
+        let told = |why: &String| self.checks.iter().any(|check| check.seen.contains(why.as_str()));
+        if let Some(why) = self.why.as_ref().filter(|why| !self.right && !told(why)) {
             page.push_str(&paper.why(why));
         }
         page

@@ -72,7 +72,11 @@ impl Fns {
         {
             self.homes().refuse(dev_eui, error.to_string(), self.clock.now());
         }
-        Ok(answer?)
+        let answer = answer?;
+        if let Some(addr) = answer.0.dev_addr {
+            self.hold_offs().note_served(h_net_id, addr, self.clock.now());
+        }
+        Ok(answer)
     }
 
     /// HomeNSReq, or what is remembered of the last one.

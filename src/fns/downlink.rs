@@ -31,10 +31,6 @@ impl Fns {
             return Err(Refusal::new(ResultCode::XmitFailed, "class C has no context here"));
         }
         let hearing = self.hearing(&from, dl)?;
-        let addr = downlink_addr(&req.phy_payload)?;
-        if hearing.dev_addr != addr {
-            return Err(Refusal::new(ResultCode::XmitFailed, "the token is of another device's uplink"));
-        }
         self.transmit(&hearing, req.phy_payload, dl).await
     }
 
@@ -57,6 +53,10 @@ impl Fns {
         phy: Vec<u8>,
         dl: &DlMeta,
     ) -> Result<XmitAns, Refusal> {
+        // the answer is for the device that was heard, whoever made it
+        if hearing.dev_addr != downlink_addr(&phy)? {
+            return Err(Refusal::new(ResultCode::XmitFailed, "this uplink was another device's"));
+        }
         // one transmission for one hearing; given back if nothing went out
         if !self.spend(hearing) {
             return Err(Refusal::new(ResultCode::XmitFailed, "this uplink was answered already"));

@@ -15,14 +15,20 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Entries at most.
 const ENTRIES: usize = 10_000;
 
+/// A device that a network has served is its device for so long, whatever else comes under its address.
+const SERVED: Duration = Duration::from_secs(24 * 3600);
+
 /// Hold-offs by network and device.
 #[derive(Debug, Default)]
-pub(super) struct HoldOffs(BTreeMap<(NetId, DevAddr), Instant>);
+pub(super) struct HoldOffs {
+    until: BTreeMap<(NetId, DevAddr), Instant>,
+    served: BTreeMap<(NetId, DevAddr), Instant>,
+}
 
 impl HoldOffs {
     /// Whether this network is not to be asked about this device now.
     pub(super) fn contains(&self, net_id: NetId, addr: DevAddr, now: Instant) -> bool {
-        self.0.get(&(net_id, addr)).is_some_and(|until| now < *until)
+        self.until.get(&(net_id, addr)).is_some_and(|until| now < *until)
     }
 
     /// A network said no. A lost message is no refusal.
@@ -30,14 +36,67 @@ impl HoldOffs {
         let PeerError::Refused { refusal, .. } = error else { return };
         let time = match (refusal.code, refusal.lifetime) {
             (ResultCode::Deferred, Some(0)) => return,
+            // anybody can send a frame that fails under a visitor's address, and it shall not silence the visitor
+            (ResultCode::MicFailed, None) if self.is_served(net_id, addr, now) => return,
             (_, Some(lifetime)) => Duration::from_secs(lifetime.into()).min(LONGEST),
             (_, None) => DEFAULT,
         };
-        if self.0.len() >= ENTRIES {
-            self.0.retain(|_, until| now < *until);
-        }
-        if self.0.len() < ENTRIES {
-            self.0.insert((net_id, addr), now + time);
-        }
+        insert(&mut self.until, net_id, addr, now, now + time);
+    }
+
+    /// A network said that the device is its own.
+    pub(super) fn note_served(&mut self, net_id: NetId, addr: DevAddr, now: Instant) {
+        self.until.remove(&(net_id, addr));
+        insert(&mut self.served, net_id, addr, now, now + SERVED);
+    }
+
+    fn is_served(&self, net_id: NetId, addr: DevAddr, now: Instant) -> bool {
+        self.served.get(&(net_id, addr)).is_some_and(|until| now < *until)
+    }
+}
+
+fn insert(
+    entries: &mut BTreeMap<(NetId, DevAddr), Instant>,
+    net_id: NetId,
+    addr: DevAddr,
+    now: Instant,
+    until: Instant,
+) {
+    if entries.len() >= ENTRIES {
+        entries.retain(|_, until| now < *until);
+    }
+    if entries.len() < ENTRIES {
+        entries.insert((net_id, addr), until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::message::{Party, Refusal};
+
+    const HOME: NetId = NetId::from_msb([0, 0, 1]);
+    const ADDR: DevAddr = DevAddr::new(0x0200_0001);
+
+    fn refused(code: ResultCode, lifetime: Option<u32>) -> PeerError {
+        let refusal = Refusal { lifetime, ..Refusal::new(code, "no") };
+        PeerError::Refused { to: Party::Ns(HOME), refusal }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_is_held_off_and_a_visitor_is_not_silenced_by_frames_that_fail() {
+        let (mut hold_offs, now) = (HoldOffs::default(), Instant::now());
+        let failed = refused(ResultCode::MicFailed, None);
+        hold_offs.note(HOME, ADDR, &failed, now);
+        assert!(hold_offs.contains(HOME, ADDR, now) && !hold_offs.contains(HOME, ADDR, now + DEFAULT));
+        hold_offs.note_served(HOME, ADDR, now);
+        assert!(!hold_offs.contains(HOME, ADDR, now));
+        hold_offs.note(HOME, ADDR, &failed, now);
+        assert!(!hold_offs.contains(HOME, ADDR, now));
+        // what its home itself wants goes for visitors too
+        hold_offs.note(HOME, ADDR, &refused(ResultCode::Deferred, Some(60)), now);
+        assert!(hold_offs.contains(HOME, ADDR, now + Duration::from_secs(59)));
+        hold_offs.note(HOME, ADDR, &failed, now + SERVED);
+        assert!(hold_offs.contains(HOME, ADDR, now + SERVED));
     }
 }

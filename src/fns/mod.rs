@@ -4,7 +4,7 @@
 //! database; the radio is behind [`Air`].
 
 mod activate;
-mod dedup;
+pub mod dedup;
 mod downlink;
 mod hold_off;
 mod homes;

@@ -65,7 +65,10 @@ impl Fns {
         }
         while let Some((net_id, answer)) = asked.next().await {
             match answer {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.hold_offs().note_served(net_id, addr, now);
+                    return Ok(answer);
+                }
                 Err(error) => {
                     self.hold_offs().note(net_id, addr, &error, now);
                     last = error.into();

@@ -24,7 +24,9 @@ impl Hns {
             let up = Uplink { frm_payload: req.frm_payload.clone(), ul: req.ul.clone() };
             self.application.uplink(device, activation.clone(), up).await?;
         }
-        let next = self.noted(&req, dev_addr, fcnt_up).await?;
+        // Whoever replays an uplink must not draw the queue into the void: a repetition brings what the
+        // first one brought, once more, and nothing new.
+        let next = self.noted(&req, dev_addr, fcnt_up).await?.filter(|item| first || item.sent_as.is_some());
         if let (Some(item), Some(fcnt_down)) = (next, req.ul.fcnt_down) {
             self.send_down(&from, &req, &activation, item, fcnt_down).await;
         }

@@ -247,3 +247,57 @@ impl JoinAccept {
         phy
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_of_an_impossible_length_is_no_frame() {
+        for (phy, error) in [
+            (vec![], FrameError::Size(0)),
+            (vec![0; 22], FrameError::Size(22)),
+            (vec![0; 24], FrameError::Size(24)),
+            (vec![0x40; 11], FrameError::Size(11)),
+            // FOpts of 15 bytes, and room for 14
+            ([&[0x40, 1, 2, 3, 4, 0x0F][..], &[0; 20]].concat(), FrameError::Size(26)),
+            ([&[0x40, 1, 2, 3, 4, 0][..], &[0; 250]].concat(), FrameError::Size(256)),
+            (vec![0xC0; 19], FrameError::Size(19)),
+            (vec![0x20; 17], FrameError::Type(0x20)),
+            (vec![0x01; 23], FrameError::Type(0x01)),
+        ] {
+            assert_eq!(Uplink::parse(&phy), Err(error), "{phy:02X?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_frame_or_none_and_whole_if_one(
+            mhdr in prop_oneof![any::<u8>(), Just(0x00), Just(0x40), Just(0x80), Just(0xC0)],
+            rest in prop_oneof![Just(22..23), Just(18..24), Just(0..300)]
+                .prop_flat_map(|length: std::ops::Range<usize>| proptest::collection::vec(any::<u8>(), length)),
+        ) {
+            let phy = [&[mhdr][..], &rest].concat();
+            let key = Key::new([7; 16]);
+            match Uplink::parse(&phy) {
+                Ok(Uplink::Join(join)) => {
+                    prop_assert_eq!(join.as_bytes(), &phy[..]);
+                    let (join_eui, dev_eui) = (join.join_eui().to_msb(), join.dev_eui().to_msb());
+                    prop_assert_eq!((join_eui[7], dev_eui[7]), (phy[1], phy[9]));
+                    let _ = (join.dev_nonce(), join.verify(&key).is_some());
+                }
+                Ok(Uplink::Data(data)) => {
+                    let port = data.payload().map_or(0, |(_, payload)| 1 + payload.len());
+                    prop_assert_eq!(12 + data.fopts().len() + port, phy.len());
+                    let _ = (data.fctrl().adr(), data.is_confirmed(), data.up_mic_matches(&key, data.fcnt().into()));
+                }
+                Ok(Uplink::Rejoin(bytes)) => prop_assert_eq!(bytes, &phy[..]),
+                Err(FrameError::Size(size)) => prop_assert_eq!(size, phy.len()),
+                Err(FrameError::Type(kind)) => prop_assert_eq!(kind, mhdr),
+            }
+            let _ = JoinRequest::parse(&phy);
+        }
+    }
+}

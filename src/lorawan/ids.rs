@@ -300,6 +300,8 @@ text_form!(JoinEuiRange);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -322,6 +324,24 @@ mod tests {
             ["70B3D57ED0000001/40", "70B3D57ED0000000/41", "70B3D57ED0000000/68", "70B3D57E/32", "/40"]
         {
             assert!(text.parse::<JoinEuiRange>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_identifier_or_none_and_means_one_thing(text in "[0-9A-Fa-fxé/ ]{0,20}|\\PC{0,20}") {
+            let plain = text.to_ascii_uppercase();
+            let same = [
+                text.parse::<DevEui>().map(|id| id.to_string()),
+                text.parse::<NetId>().map(|id| id.to_string()),
+                text.parse::<DevAddr>().map(|id| id.to_string()),
+            ];
+            for id in same.into_iter().flatten() {
+                prop_assert_eq!(&id, &plain);
+            }
+            if let Ok(range) = text.parse::<JoinEuiRange>() {
+                prop_assert_eq!(range.to_string().parse::<JoinEuiRange>().unwrap(), range);
+            }
         }
     }
 }

@@ -68,6 +68,8 @@ pub fn gps_time(utc: jiff::Timestamp) -> (u32, u8) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -89,5 +91,18 @@ mod tests {
     #[test]
     fn a_cut_command_is_dropped() {
         assert_eq!(uplink_commands(&[0x02, 0x06, 0x01]), [UplinkCommand::LinkCheckReq]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_walked_to_their_end_or_to_the_first_unknown(bytes in proptest::collection::vec(any::<u8>(), 0..250)) {
+            let walked = uplink_commands(&bytes);
+            prop_assert!(walked.len() <= bytes.len());
+            for command in walked {
+                if let UplinkCommand::DevStatusAns { margin, .. } = command {
+                    prop_assert!((-32..=31).contains(&margin));
+                }
+            }
+        }
     }
 }

@@ -137,6 +137,8 @@ struct Head {
     rx_ok: u64,
     rx_bad: u64,
     handovers: Vec<Handover>,
+    /// What it says to the next frames, whatever they are.
+    refusals: VecDeque<AirError>,
 }
 
 /// Who radiates a frame. Uplinks and downlinks differ in the polarity of their chirps, so a device
@@ -214,6 +216,7 @@ impl Air {
             rx_bad: 0,
             // what was noted belongs to the place, not to the program that listens there
             handovers: state.heads.remove(&gateway).map(|before| before.handovers).unwrap_or_default(),
+            refusals: VecDeque::new(),
         };
         state.heads.insert(gateway, head);
         Radio { name: name.to_string(), heard, heads: Arc::new(OneHead { air: self.clone(), gateway }) }
@@ -234,6 +237,13 @@ impl Air {
     pub fn set_online(&self, gateway: GatewayEui, online: bool) {
         if let Some(head) = self.state().heads.get_mut(&gateway) {
             head.online = online;
+        }
+    }
+
+    /// Let a head refuse the next frame that is handed to it; said twice, the next two.
+    pub fn refuse_next(&self, gateway: GatewayEui, why: AirError) {
+        if let Some(head) = self.state().heads.get_mut(&gateway) {
+            head.refusals.push_back(why);
         }
     }
 
@@ -325,15 +335,16 @@ impl State {
         let gone = AirError::Gone(tx.gateway);
         let Some(head) = self.heads.get_mut(&tx.gateway) else { return Err(gone) };
         let start = head.instant(tx.at, now);
+        let refusal = head.refusals.pop_front();
         let end = start.unwrap_or(now) + jit::airtime(tx.modulation, tx.phy.len(), Direction::Down);
-        let outcome = match start {
+        let outcome = match (refusal, start) {
             _ if !head.is_online() || head.session != tx.session => Err(gone),
-            None => Err(AirError::TooLate),
-            Some(start) if start - now <= TOO_LATE => Err(AirError::TooLate),
-            Some(start) if start - now > TOO_EARLY => Err(AirError::TooEarly),
+            (Some(why), _) => Err(why),
+            (None, None) => Err(AirError::TooLate),
+            (None, Some(start)) if start - now <= TOO_LATE => Err(AirError::TooLate),
+            (None, Some(start)) if start - now > TOO_EARLY => Err(AirError::TooEarly),
             _ if !BAND.contains(&tx.frequency) => Err(AirError::Frequency),
-            _ if tx.power > MAX_EIRP => Err(AirError::Power),
-            Some(start) => {
+            (None, Some(start)) => {
                 let busy = self.frames.iter().any(|queued| {
                     queued.voice == Voice::Head(tx.gateway)
                         && queued.overlaps(start - TURNAROUND, end + TURNAROUND)
@@ -435,8 +446,9 @@ impl fns::Air for OneHead {
     fn transmit(&self, tx: Tx, _before: Deadline) -> Boxed<'_, Result<Sent, AirError>> {
         Box::pin(async move {
             let now = self.air.0.clock.now();
-            let power = tx.power;
-            self.air.state().hand_over(&tx, now).map(|()| Sent { power: Some(power) })
+            // a packet forwarder warns, and sends with the most it has
+            let power = Some(tx.power.min(MAX_EIRP));
+            self.air.state().hand_over(&tx, now).map(|()| Sent { power })
         })
     }
 
@@ -708,12 +720,38 @@ mod tests {
             transmit(&radio, Tx { frequency: 915_000_000, ..tx(ms(3000)) }).await,
             Err(AirError::Frequency)
         );
-        assert_eq!(transmit(&radio, Tx { power: 30, ..tx(ms(3000)) }).await, Err(AirError::Power));
+        let loudest = transmit(&radio, Tx { power: 29, ..tx(ms(3000)) }).await;
+        assert_eq!(loudest, Ok(Sent { power: Some(MAX_EIRP) }), "taken with the most it has");
+        air.refuse_next(GATEWAY, AirError::GpsUnlocked);
+        assert_eq!(transmit(&radio, tx(ms(4000))).await, Err(AirError::GpsUnlocked));
+        transmit(&radio, tx(ms(4000))).await.unwrap();
         air.restart(GATEWAY);
         assert_eq!(transmit(&radio, tx(ms(3000))).await, Err(AirError::Gone(GATEWAY)));
         assert_eq!(radio.heads.heads(), 1);
         air.set_online(GATEWAY, false);
         assert_eq!(radio.heads.heads(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_starts_again_finds_its_head_in_another_session() {
+        let air = air();
+        let (mut radio, device) = (air.head(GATEWAY, "attic"), air.device());
+        device.move_to(&[(GATEWAY, Link::NEAR)]);
+        device.transmit(&[0; 12], CHANNEL, SF7).await;
+        let before = radio.heard.recv().await.unwrap();
+        let Radio { heard, heads, .. } = radio;
+        drop(heard);
+        assert_eq!(heads.heads(), 0);
+        let mut radio = air.head(GATEWAY, "attic");
+        assert_eq!(radio.heads.heads(), 1);
+        device.transmit(&[0; 12], CHANNEL, SF7).await;
+        let after = radio.heard.recv().await.unwrap();
+        assert_ne!(before.session, after.session);
+        let late = downlink(&before, ms(1000), &[1; 12]);
+        assert_eq!(transmit(&radio, late).await, Err(AirError::Gone(GATEWAY)));
+        transmit(&radio, downlink(&after, ms(1000), &[1; 12])).await.unwrap();
+        assert_eq!(air.handovers(GATEWAY).len(), 2);
+        assert_eq!(radio.heads.status()[0].tx_failed, 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ impl Sns {
         join: JoinRequest<'_>,
     ) -> Result<PrStartAns, Refusal> {
         // the same frame by two paths at once makes one JoinReq (TS002 A32)
-        let _busy = self.busy.enter(join.as_bytes()).ok_or_else(|| Refusal {
+        let _busy = self.busy.enter(join.as_bytes().to_vec()).ok_or_else(|| Refusal {
             lifetime: Some(0),
             ..Refusal::new(ResultCode::Deferred, "this Join-request is being answered on another path")
         })?;

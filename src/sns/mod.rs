@@ -108,7 +108,10 @@ pub struct Sns {
     riding: Mutex<BTreeMap<DevEui, (Vec<u8>, DlMeta)>>,
     /// Who brought the last uplink of a session, and when.
     heard: Mutex<BTreeMap<u64, (u32, Party, Instant)>>,
-    busy: Busy,
+    /// Join-requests that are being answered.
+    busy: Busy<Vec<u8>>,
+    /// Uplinks that are on their way to the hNS.
+    forwarding: Busy<ForwardKey>,
 }
 
 impl Sns {
@@ -134,6 +137,7 @@ impl Sns {
             riding: Mutex::default(),
             heard: Mutex::default(),
             busy: Busy::default(),
+            forwarding: Busy::default(),
         }
     }
 
@@ -174,26 +178,31 @@ impl Sns {
     }
 }
 
-/// Join-requests that are being answered right now.
-#[derive(Default)]
-struct Busy(Mutex<BTreeSet<Vec<u8>>>);
+/// What is being done right now, so that nobody begins it a second time.
+struct Busy<T: Ord>(Mutex<BTreeSet<T>>);
 
-impl Busy {
-    /// `None`: the same frame is inside already.
-    fn enter(&self, frame: &[u8]) -> Option<Entered<'_>> {
-        let mut inside = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inside.insert(frame.to_vec()).then(|| Entered { busy: self, frame: frame.to_vec() })
+impl<T: Ord> Default for Busy<T> {
+    fn default() -> Busy<T> {
+        Busy(Mutex::default())
     }
 }
 
-/// Leaves when dropped.
-struct Entered<'a> {
-    busy: &'a Busy,
-    frame: Vec<u8>,
+impl<T: Ord + Clone> Busy<T> {
+    /// `None`: it is being done already.
+    fn enter(&self, what: T) -> Option<Entered<'_, T>> {
+        let mut inside = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.insert(what.clone()).then(|| Entered { busy: self, what })
+    }
 }
 
-impl Drop for Entered<'_> {
+/// Done when dropped.
+struct Entered<'a, T: Ord> {
+    busy: &'a Busy<T>,
+    what: T,
+}
+
+impl<T: Ord> Drop for Entered<'_, T> {
     fn drop(&mut self) {
-        self.busy.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.frame);
+        self.busy.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.what);
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 
-use crate::backend::door::{self, Caller, Deadline};
-use crate::backend::message::{Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta};
+use crate::backend::door::{self, Caller, Deadline, PeerError};
+use crate::backend::message::{Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta, XmitAppUp};
+use crate::clock::Instant;
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::mac::{self, UplinkCommand};
 use crate::lorawan::{NetId, Region};
@@ -145,17 +146,16 @@ impl Sns {
         let _ = tokio::time::timeout_at(due, asking).await;
     }
 
-    /// Bring one uplink to the hNS.
-    pub(super) async fn forward(
-        &self,
-        key: ForwardKey,
-        up: crate::backend::message::XmitAppUp,
-        until: crate::clock::Instant,
-    ) {
-        let by = Deadline(until);
-        match self.peers.ask(Party::Ns(self.net_id), up, by).await {
-            // a refusal is an answer too: asking again would bring the same
-            Ok(_) | Err(crate::backend::door::PeerError::Refused { .. }) => {
+    /// Bring one uplink to the hNS, unless that is being done right now.
+    pub(super) async fn forward(&self, key: ForwardKey, up: XmitAppUp, until: Instant) {
+        let Some(_busy) = self.forwarding.enter(key) else { return };
+        match self.peers.ask(Party::Ns(self.net_id), up, Deadline(until)).await {
+            // the hNS's store failed: it may do better at the next try
+            Err(error) if error.is(ResultCode::Other) => {
+                tracing::warn!("an uplink waits for its home: {error}");
+            }
+            // any other refusal is an answer too: asking again would bring the same
+            Ok(_) | Err(PeerError::Refused { .. }) => {
                 if let Err(error) = self.sessions.forwarded(key).await {
                     tracing::warn!("an uplink may be delivered twice: {error}");
                 }

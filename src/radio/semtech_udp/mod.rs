@@ -4,9 +4,9 @@
 //! `allow_from` only the local network is served. Times that matter are in `protocol` and
 //! `timeline`, bytes in `codec`; here are the socket and the task that reads it.
 
-mod allow;
+pub mod allow;
 pub mod codec;
-mod protocol;
+pub mod protocol;
 mod timeline;
 
 use std::io;

@@ -1,0 +1,163 @@
+//! The whole program through its public surfaces: two hotspots of a federation, a device that nobody here
+//! wrote, real frames' airtimes, real sockets, TLS, DNSSEC and SQLite.
+//!
+//! A story spends nearly all its time waiting for receive windows, so this binary has a runner of its own
+//! which tells many at once, each on its own thread with its own federation.
+
+mod away;
+mod federation;
+mod home;
+mod nuisance;
+mod partner;
+mod restart;
+mod trust;
+mod windows;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use roamgate::clock::Clock;
+
+/// Stories told at once. More would wait for the processor instead of the air.
+const AT_ONCE: usize = 10;
+/// No story is longer.
+const LONGEST: Duration = Duration::from_secs(90);
+
+struct Story {
+    name: &'static str,
+    tell: fn(),
+}
+
+macro_rules! stories {
+    ($($room:ident: $($name:ident)+;)+) => {
+        const STORIES: &[Story] =
+            &[$($(Story { name: concat!(stringify!($room), "::", stringify!($name)), tell: || tell($room::$name()) },)+)+];
+    };
+}
+
+stories! {
+    home:
+        a_1_0_2_device_joins_twice_and_talks
+        a_1_0_3_device_joins_twice_and_talks
+        a_1_0_4_device_joins_twice_and_talks
+        downlinks_come_in_order_and_a_confirmed_one_waits_for_its_acknowledgement;
+    away:
+        a_device_joins_and_downlinks_ride_in_the_answers
+        a_device_joins_and_downlinks_come_by_xmitdatareq
+        a_visited_node_that_nobody_can_reach_serves_a_visitor
+        a_device_that_joined_at_home_talks_away_at_once
+        a_device_that_both_hotspots_hear_is_one_device
+        without_the_homes_join_server_nobody_joins_and_the_visited_node_says_why;
+    nuisance:
+        replayed_and_forged_frames_at_home_change_nothing
+        replayed_and_forged_frames_away_change_nothing;
+    restart:
+        the_home_restarts_between_join_and_data
+        the_visited_node_restarts_between_join_and_data;
+    windows:
+        what_rx1_cannot_carry_goes_in_rx2
+        a_downlink_that_no_window_took_waits_for_the_next_uplink
+        two_devices_at_once_get_one_window_each;
+    trust:
+        a_certificate_of_another_root_ends_the_join
+        a_home_with_a_certificate_of_another_root_is_not_asked
+        an_expired_certificate_ends_the_join
+        a_forged_zone_ends_the_join;
+    partner:
+        a_downlink_that_overtakes_its_answer_is_sent_in_rx1;
+}
+
+fn tell(story: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        assert!(tokio::time::timeout(LONGEST, story).await.is_ok(), "not at its end after {LONGEST:?}");
+    });
+}
+
+/// What of the usual test arguments means something here.
+struct Arguments {
+    filters: Vec<String>,
+    skip: Vec<String>,
+    exact: bool,
+    list: bool,
+    /// Nothing here is ignored or a benchmark.
+    nothing: bool,
+    at_once: usize,
+}
+
+impl Arguments {
+    fn read(mut given: impl Iterator<Item = String>) -> Arguments {
+        let mut read = Arguments {
+            filters: Vec::new(),
+            skip: Vec::new(),
+            exact: false,
+            list: false,
+            nothing: false,
+            at_once: AT_ONCE,
+        };
+        while let Some(argument) = given.next() {
+            let (name, value) = match argument.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (argument.as_str(), None),
+            };
+            let mut value = || value.clone().or_else(|| given.next()).unwrap_or_default();
+            match name {
+                "--exact" => read.exact = true,
+                "--list" => read.list = true,
+                "--ignored" | "--bench" => read.nothing = true,
+                "--skip" => read.skip.push(value()),
+                "--test-threads" => read.at_once = value().parse().unwrap_or(AT_ONCE).max(1),
+                "--format" | "--color" | "--logfile" | "-Z" => drop(value()),
+                _ if name.starts_with('-') => (),
+                _ => read.filters.push(argument),
+            }
+        }
+        read
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
+        !self.nothing
+            && (self.filters.is_empty() || self.filters.iter().any(fits))
+            && !self.skip.iter().any(fits)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::read(std::env::args().skip(1));
+    let wanted: VecDeque<&Story> = STORIES.iter().filter(|story| arguments.wants(story.name)).collect();
+    if arguments.list {
+        wanted.iter().for_each(|story| println!("{}: test", story.name));
+        return ExitCode::SUCCESS;
+    }
+    roamgate::tls::install_provider();
+    println!("\nrunning {} tests", wanted.len());
+    let (clock, all) = (Clock::system(), wanted.len());
+    let (waiting, failed) = (Mutex::new(wanted), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.at_once.min(all) {
+            scope.spawn(|| {
+                loop {
+                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let Some(story) = next else { break };
+                    let began = clock.now();
+                    let told = std::thread::Builder::new().name(story.name.into()).spawn(story.tell);
+                    let right = told.expect("a thread").join().is_ok();
+                    let took = clock.now().duration_since(began).as_secs_f64();
+                    println!("test {} ... {} ({took:.1} s)", story.name, if right { "ok" } else { "FAILED" });
+                    if !right {
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).push(story.name);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (verdict, right) = if failed.is_empty() { ("ok", true) } else { ("FAILED", false) };
+    println!("\ntest result: {verdict}. {} passed; {} failed\n", all - failed.len(), failed.len());
+    failed.iter().for_each(|name| println!("    {name}"));
+    if right { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}

@@ -1,0 +1,68 @@
+//! Nodes that stop and start again on the same files, with a device that notices nothing.
+
+use roamgate::backend::message::MacVersion;
+use roamgate::demo::federation::{HOME, VISITED};
+
+use crate::federation::Street;
+
+pub async fn the_home_restarts_between_join_and_data() {
+    let mut street = Street::open().await;
+    let mut walker = street.device(MacVersion::V1_0_4, HOME).await;
+    walker.device.set_dev_nonce(5);
+    street.join(&mut walker, HOME).await;
+    let request = walker.last_uplink();
+    street.queue(&walker, b"waits for two uplinks", true).await;
+    street.restart(HOME, |_| ()).await;
+
+    let first = walker.send(b"one", true).await;
+    assert_eq!((first.acked, first.downlinks), (true, vec![(7, b"waits for two uplinks".to_vec())]));
+    let one = walker.last_uplink();
+    street.settle().await;
+    street.restart(HOME, |_| ()).await;
+    assert_eq!(street.waiting(&walker).await, 1, "sent, but not acknowledged yet");
+    // the device takes no FCntDown twice: that it accepts the answer says that none was repeated
+    let second = walker.send(b"two", true).await;
+    assert!(second.acked);
+    street.settle().await;
+    assert_eq!(street.waiting(&walker).await, 0, "the uplink acknowledged what was sent before the restart");
+    street.restart(HOME, |_| ()).await;
+    // an uplink and a Join-request from before are known after it
+    street.radiate_in_vain(&mut walker, &one, HOME).await;
+    let why = street.radiate_in_vain(&mut walker, &request, HOME).await;
+    assert!(why.contains("DevNonce"), "{why}");
+    let third = walker.send(b"three", true).await;
+    assert!(third.acked);
+    street.settle().await;
+    let expected = [
+        (first.fcnt_up, b"one".to_vec()),
+        (second.fcnt_up, b"two".to_vec()),
+        (third.fcnt_up, b"three".to_vec()),
+    ];
+    assert_eq!(street.delivered(&walker), expected);
+    street.close().await;
+}
+
+pub async fn the_visited_node_restarts_between_join_and_data() {
+    let mut street = Street::open().await;
+    let mut walker = street.device(MacVersion::V1_0_3, VISITED).await;
+    street.join(&mut walker, VISITED).await;
+    street.restart(VISITED, |_| ()).await;
+    assert!(walker.send(b"one", true).await.acked, "{:?}", street.whys(VISITED));
+    // the home goes down and comes back at the same address, under the visited node's warm connections
+    street.restart(HOME, |_| ()).await;
+    street.queue(&walker, b"two", false).await;
+    let sent = walker.send(b"two", true).await;
+    assert_eq!(
+        (sent.acked, sent.downlinks),
+        (true, vec![(7, b"two".to_vec())]),
+        "{:?}",
+        street.whys(VISITED)
+    );
+    // and the device goes home
+    walker.carry(HOME);
+    assert!(walker.send(b"three", true).await.acked);
+    street.settle().await;
+    let told: Vec<Vec<u8>> = street.delivered(&walker).into_iter().map(|(_, payload)| payload).collect();
+    assert_eq!(told, [&b"one"[..], b"two", b"three"]);
+    street.close().await;
+}

@@ -1,0 +1,56 @@
+//! Certificates and signatures that must not be believed: every failure ends closed, and says what it is.
+
+use roamgate::backend::message::MacVersion;
+use roamgate::demo::federation::{HOME, VISITED};
+use roamgate::demo::zone::Signing;
+use roamgate::pki::make::{Authority, RootSpec};
+
+use crate::federation::Street;
+
+pub async fn a_certificate_of_another_root_ends_the_join() {
+    let mut street = Street::open().await;
+    let other = Authority::root(&RootSpec::new("Another federation"), &street.clock).unwrap();
+    street.certify(VISITED, &other, |_| ()).await;
+    let mut walker = street.device(MacVersion::V1_0_3, VISITED).await;
+    let why = street.join_in_vain(&mut walker, VISITED).await;
+    assert!(why.contains("cannot reach") && why.contains("certificate"), "{why}");
+    street.close().await;
+}
+
+pub async fn a_home_with_a_certificate_of_another_root_is_not_asked() {
+    let mut street = Street::open().await;
+    let other = Authority::root(&RootSpec::new("Another federation"), &street.clock).unwrap();
+    street.certify(HOME, &other, |_| ()).await;
+    let mut walker = street.device(MacVersion::V1_0_3, VISITED).await;
+    let why = street.join_in_vain(&mut walker, VISITED).await;
+    assert!(why.contains("cannot reach") && why.contains("certificate"), "{why}");
+    // at home nobody's certificate matters
+    walker.carry(HOME);
+    street.join(&mut walker, HOME).await;
+    street.close().await;
+}
+
+pub async fn an_expired_certificate_ends_the_join() {
+    let mut street = Street::open().await;
+    let root = street.federation.root.clone();
+    let begin = street.days_ago(3);
+    street.certify(VISITED, &root, |leaf| (leaf.not_before, leaf.days) = (Some(begin), 1)).await;
+    let mut walker = street.device(MacVersion::V1_0_3, VISITED).await;
+    let why = street.join_in_vain(&mut walker, VISITED).await;
+    assert!(why.contains("cannot reach") && why.contains("expired"), "{why}");
+    // a new one, and all is well
+    street.certify(VISITED, &root, |_| ()).await;
+    street.join(&mut walker, VISITED).await;
+    street.close().await;
+}
+
+pub async fn a_forged_zone_ends_the_join() {
+    let mut street = Street::open().await;
+    let mut walker = street.device(MacVersion::V1_0_3, VISITED).await;
+    for signing in [Signing::Forged, Signing::Absent] {
+        street.federation.zone.set_signing(signing).unwrap();
+        let why = street.join_in_vain(&mut walker, VISITED).await;
+        assert!(why.contains("no way to") && why.contains("bogus"), "{signing:?}: {why}");
+    }
+    street.close().await;
+}
