@@ -1,7 +1,7 @@
 //! `kill -9` while two hundred devices' joins are under way, again and again, on one store: what the air
 //! has heard stays true.
 //!
-//! Seventy devices of crate `lorawan-device` join three times each and talk in between, through fourteen heads,
+//! A hundred devices of crate `lorawan-device` join twice each and talk in between, through twenty heads,
 //! so that their frames rarely meet. The daemon is killed at random moments and started again at
 //! once. Nearly every join spans a kill: five seconds lie between the Join-accept's way to the radio and
 //! its way to the device. Everything is judged from outside, by what the heads were given and by what
@@ -30,10 +30,11 @@ use crate::forwarder::{Forwarder, rxpk};
 use crate::program::{Lines, Place, Running, free_port, request};
 
 const JOIN_EUI: &str = "70B3D57ED0000001";
-const NET_ID: NetId = NetId::from_msb([0xC0, 0x0A, 0xBC]);
-const HEADS: u8 = 14;
-const DEVICES: u16 = 70;
-const JOINS: u16 = 3;
+/// 25 bits of its DevAddrs are free: no two sessions share one.
+const NET_ID: NetId = NetId::from_msb([0, 0, 0x13]);
+const HEADS: u8 = 20;
+const DEVICES: u16 = 100;
+const JOINS: u16 = 2;
 const KILLS: usize = 9;
 /// A device that is not answered so often in a row will never be.
 const TRIES: u32 = 12;
@@ -231,7 +232,7 @@ impl Killed<'_> {
         rng: &mut StdRng,
     ) -> Running {
         for kill in 0..KILLS {
-            sleep(Duration::from_millis(rng.random_range(1200..4200))).await;
+            sleep(Duration::from_millis(rng.random_range(800..3300))).await;
             self.logs.push(daemon.log.clone());
             daemon.dies().await;
             let now = self.clock.now();
