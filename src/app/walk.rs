@@ -507,6 +507,20 @@ async fn rx2_carries_what_rx1_could_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_without_the_power_sends_with_less_and_a_silent_one_is_not_asked_twice() {
+    let (_street, mut home, _away, mut device) = street("", true).await;
+    home.ether.refuse.lock().unwrap().push(AirError::Power);
+    home.hears(&device.join_request()).await;
+    let (tx, _) = home.transmitted().expect("a Join-accept in RX1");
+    assert_eq!((tx.frequency, tx.power), (868_300_000, 14), "16 dBm were refused");
+    device.joined(&tx.phy);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    home.ether.refuse.lock().unwrap().push(AirError::Silent);
+    home.hears(&device.up(true, false, &[], b"1")).await;
+    assert!(home.transmitted().is_none(), "it may have been sent: RX2 stays empty");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_repetition_of_a_confirmed_uplink_gets_its_own_acknowledgement() {
     let (_street, mut home, _away, mut device) = street("", true).await;
     join(&mut home, &mut device).await;

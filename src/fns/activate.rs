@@ -32,7 +32,11 @@ impl Fns {
             Err(error) if error.is(ResultCode::UnknownDevEui) => self.abroad(heard, join, by).await?,
             answer => answer?,
         };
-        self.carry(heard, Party::Ns(home.1), home.0).await
+        let (answer, net_id) = home;
+        if let Some(dev_addr) = answer.dev_addr {
+            self.hold_offs().note_served(net_id, dev_addr, self.clock.now());
+        }
+        self.carry(heard, Party::Ns(net_id), answer).await
     }
 
     /// Not ours: find its home by its join server, and ask there.

@@ -61,7 +61,7 @@ impl Fns {
         if !self.spend(hearing) {
             return Err(Refusal::new(ResultCode::XmitFailed, "this uplink was answered already"));
         }
-        let mut said = Vec::new();
+        let (mut said, mut maybe_sent) = (Vec::new(), false);
         for slot in slots(hearing, dl)? {
             match self.try_slot(hearing, &phy, &slot).await {
                 Ok(sent) => {
@@ -72,15 +72,22 @@ impl Fns {
                         _ => XmitAns { dl_freq2: used, ..XmitAns::default() },
                     });
                 }
-                Err(Missed { why, other_window }) => {
+                Err(Missed { why, then }) => {
                     said.push(format!("{}: {why}", slot.name));
-                    if !other_window {
-                        break;
+                    match then {
+                        Then::OtherWindow => {}
+                        Then::GiveUp => break,
+                        Then::MayBeSent => {
+                            maybe_sent = true;
+                            break;
+                        }
                     }
                 }
             }
         }
-        self.give_back(hearing);
+        if !maybe_sent {
+            self.give_back(hearing);
+        }
         let why = said.join("; ");
         tracing::warn!(target: "roamgate::frame", milestone = "downlink not sent", gateway = %hearing.gateway, why);
         Err(Refusal::new(ResultCode::XmitFailed, why))
@@ -98,7 +105,7 @@ impl Fns {
             .jit()
             .reserve(hearing.gateway, slot.start, airtime, slot.frequency, power, now)
             .map_err(|refused| Missed::next(refused.to_string()))?;
-        let tx = Tx {
+        let mut tx = Tx {
             gateway: hearing.gateway,
             session: hearing.session,
             phy: phy.to_vec(),
@@ -108,18 +115,29 @@ impl Fns {
             at: hearing.tmst.plus(slot.delay),
             start: slot.start,
         };
-        match self.air.transmit(tx, Deadline(slot.start)).await {
-            Ok(sent) => Ok(sent),
-            Err(error) => {
-                // A head that says nothing may have sent it all the same: its airtime stays spent,
-                // and a second frame could be a second transmission.
-                if error != AirError::Silent {
-                    self.jit().release(ticket);
-                }
-                let other_window = !matches!(error, AirError::Gone(_) | AirError::Silent);
-                Err(Missed { why: error.to_string(), other_window })
+        let mut weaker = WEAKER.into_iter().filter(|weaker| *weaker < power);
+        let error = loop {
+            match self.air.transmit(tx.clone(), Deadline(slot.start)).await {
+                Ok(sent) => return Ok(sent),
+                // older packet forwarders refuse a power that is not in their table
+                Err(AirError::Power) => match weaker.next() {
+                    Some(power) => tx.power = power,
+                    None => break AirError::Power,
+                },
+                Err(error) => break error,
             }
+        };
+        // A head that says nothing may have sent it all the same: its airtime stays spent, and a
+        // second frame could be a second transmission.
+        if error != AirError::Silent {
+            self.jit().release(ticket);
         }
+        let then = match error {
+            AirError::Silent => Then::MayBeSent,
+            AirError::Gone(_) => Then::GiveUp,
+            _ => Then::OtherWindow,
+        };
+        Err(Missed { why: error.to_string(), then })
     }
 
     fn report(&self, hearing: &Hearing, phy: &[u8], slot: &Slot, sent: &Sent) {
@@ -135,15 +153,29 @@ impl Fns {
     }
 }
 
-/// Why a window was missed, and whether the next one may do.
+/// Powers to fall back to where a head cannot send with the region's maximum, EIRP in dBm: all are
+/// in the table of every packet forwarder known to us.
+const WEAKER: [i8; 3] = [27, 16, 14];
+
+/// Why a window was missed.
 struct Missed {
     why: String,
-    other_window: bool,
+    then: Then,
+}
+
+/// What a missed window leaves to do.
+enum Then {
+    /// The next window may do.
+    OtherWindow,
+    /// The head is gone, and all its windows with it.
+    GiveUp,
+    /// Nobody knows whether the frame went out: nothing else may.
+    MayBeSent,
 }
 
 impl Missed {
     fn next(why: String) -> Missed {
-        Missed { why, other_window: true }
+        Missed { why, then: Then::OtherWindow }
     }
 }
 
