@@ -16,10 +16,18 @@ pub const JOIN_ACCEPT_DELAY1: u8 = 5;
 /// How a frame is modulated on the air.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Modulation {
-    /// Spreading factor 5 to 12 and bandwidth in hertz.
-    Lora { sf: u8, bandwidth: u32 },
-    /// Bits per second.
-    Fsk { bitrate: u32 },
+    /// LoRa.
+    Lora {
+        /// Spreading factor, 5 to 12.
+        sf: u8,
+        /// Hertz.
+        bandwidth: u32,
+    },
+    /// FSK.
+    Fsk {
+        /// Bits per second.
+        bitrate: u32,
+    },
 }
 
 impl fmt::Display for Modulation {
