@@ -172,6 +172,20 @@ pub struct Counters {
     pub unknown: Counter,
 }
 
+impl Counters {
+    /// Every one by its name.
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        [
+            ("heard", self.heard.get()),
+            ("copies", self.copies.get()),
+            ("malformed", self.malformed.get()),
+            ("clock", self.clock.get()),
+            ("throttled", self.throttled.get()),
+            ("unknown", self.unknown.get()),
+        ]
+    }
+}
+
 /// A number that grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
