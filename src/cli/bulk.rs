@@ -23,7 +23,7 @@ const CHUNK: usize = 500;
 pub(super) struct ImportArgs {
     /// The file; - reads standard input
     #[arg(value_name = "FILE|-")]
-    file: PathBuf,
+    from: PathBuf,
     /// What it is [default: as the file's name and beginning tell]
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -51,7 +51,7 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) async fn import(args: ImportArgs, clock: Clock) -> Result<ExitCode, Fail> {
-    let path = args.file.clone();
+    let path = args.from.clone();
     let name = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
     let text = tokio::task::spawn_blocking(move || read(&path)).await.map_err(std::io::Error::other);
     let text = text.and_then(|text| text).map_err(|error| {
