@@ -2,6 +2,7 @@
 
 pub mod house;
 pub mod operator;
+pub mod partners;
 #[cfg(test)]
 mod walk;
 mod way;
@@ -70,7 +71,8 @@ impl Node {
         let outside = way.out()?;
         let house = build(&config, &ours, &clock, &store, air.clone(), outside).await?;
         let server = way.listen(&ours, house.clone()).await?;
-        let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air));
+        let operator =
+            Arc::new(Operator::running(&config, store.clone(), clock.clone(), air, house.fns.clone()));
         let mut tasks = JoinSet::new();
         let places = Arc::new(Semaphore::new(FRAMES_AT_ONCE as usize));
         for radio in heard {
