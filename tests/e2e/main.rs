@@ -65,9 +65,11 @@ stories! {
         a_certificate_of_another_root_ends_the_join
         a_home_with_a_certificate_of_another_root_is_not_asked
         an_expired_certificate_ends_the_join
-        a_forged_zone_ends_the_join;
+        a_forged_zone_ends_the_join
+        a_zone_that_fails_keeps_silent_or_denies_ends_the_join;
     partner:
-        a_downlink_that_overtakes_its_answer_is_sent_in_rx1;
+        a_downlink_that_overtakes_its_answer_is_sent_in_rx1
+        a_home_that_hangs_up_or_answers_something_else_ends_the_join_and_no_other;
 }
 
 fn tell(story: impl Future<Output = ()>) {

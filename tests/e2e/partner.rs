@@ -171,6 +171,11 @@ async fn answer(
 async fn let_in(partner: &mut Partner, app_key: &Key, dev_addr: DevAddr) -> SessionKeys {
     let home = json!({ "HNetID": partner.net_id.to_string() });
     partner.next("HomeNSReq").await.agree(home);
+    let_in_again(partner, app_key, dev_addr).await
+}
+
+/// The same where the join server was asked before.
+async fn let_in_again(partner: &mut Partner, app_key: &Key, dev_addr: DevAddr) -> SessionKeys {
     let start = partner.next("PRStartReq").await;
     let phy = start.phy();
     let join = JoinRequest::parse(&phy).unwrap().verify(app_key).expect("the device's own MIC");
@@ -279,5 +284,50 @@ pub async fn a_downlink_that_overtakes_its_answer_is_sent_in_rx1() {
     let (sent, ()) = tokio::join!(device.send(b"3", 2, true), script);
     assert_eq!(sent.unwrap().window, None);
     assert_eq!(street.handed(VISITED).len(), before + 2);
+    street.close().await;
+}
+
+/// A home that hangs up in mid-procedure, answers for another transaction, or answers what was not asked: the device
+/// hears nothing, the log says why, and the next join is as if nothing had been.
+pub async fn a_home_that_hangs_up_or_answers_something_else_ends_the_join_and_no_other() {
+    let mut street = Street::open().await;
+    let (net_id, join_eui) = (NetId::from_msb([0, 0, 2]), JoinEui::from_msb([0, 0, 0, 0, 0, 0, 0, 2]));
+    let mut partner = Partner::enter(&street, net_id, join_eui).await;
+    let app_key = Key::new(street.clock.random());
+    let mut device = Device::new(&street.federation.air, street.clock.clone(), DEVICE, join_eui, &app_key, 3);
+    device.move_to(&[(VISITED.gateway, Link::NEAR)]);
+    let home = json!({ "HNetID": net_id.to_string() });
+    let before = street.handed(VISITED).len();
+
+    let script = async {
+        partner.next("HomeNSReq").await.agree(home);
+        drop(partner.next("PRStartReq").await);
+    };
+    let (join, ()) = tokio::join!(device.join(), script);
+    assert!(!join.ok);
+    let script = async {
+        let start = partner.next("PRStartReq").await;
+        let mut body = start.body.clone();
+        body["TransactionID"] = json!(body["TransactionID"].as_u64().unwrap() ^ 1);
+        Asked { body, answer: start.answer }.agree(json!({ "Lifetime": 0 }));
+    };
+    let (join, ()) = tokio::join!(device.join(), script);
+    assert!(!join.ok);
+    // a success that brings no Join-accept
+    let script = async { partner.next("PRStartReq").await.agree(json!({ "Lifetime": 0 })) };
+    let (join, ()) = tokio::join!(device.join(), script);
+    assert!(!join.ok);
+    street.settle().await;
+    let whys = street.whys(VISITED);
+    let words = ["an empty answer", "TransactionID", "PHYPayload"];
+    assert_eq!(whys.len(), words.len(), "{whys:?}");
+    for (why, words) in whys.iter().zip(words) {
+        assert!(why.contains(words), "{words}: {why}");
+    }
+    assert_eq!(street.handed(VISITED).len(), before, "something was sent");
+
+    let dev_addr = net_id.dev_addr(0x17);
+    let (join, _keys) = tokio::join!(device.join(), let_in_again(&mut partner, &app_key, dev_addr));
+    assert_eq!((join.ok, join.dev_addr), (true, Some(dev_addr)), "{:?}", street.whys(VISITED));
     street.close().await;
 }

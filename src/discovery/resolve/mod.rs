@@ -494,6 +494,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_missing_join_server_beside_another_is_proven_missing() {
+        let bench = Bench::new().await;
+        let resolver = bench.resolver(Dnssec::Require);
+        let missing = "0000000000000002".parse().unwrap();
+        let err = resolver.join_server(missing, None, bench.soon()).await.unwrap_err();
+        assert!(matches!(err, DiscoveryError::NotFound { proven: true, .. }), "{err}");
+    }
+
+    #[tokio::test]
     async fn a_device_that_moved_has_its_own_server_and_others_fall_back_with_a_proof() {
         let bench = Bench::new().await;
         let resolver = bench.resolver(Dnssec::Require);
