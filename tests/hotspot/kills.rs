@@ -128,7 +128,7 @@ async fn two_hundred_joins_survive_kill_9_at_random_moments() {
     let mut rng = StdRng::seed_from_u64(seed);
 
     let listen = free_port();
-    let place = Place::with_config(&format!(
+    let mut place = Place::with_config(&format!(
         "[network]\nnet_ids = [\"{NET_ID}\"]\n[store]\nurl = \"sqlite:@/data/roamgate.db\"\n\
          [[radio]]\nkind = \"semtech-udp\"\nlisten = \"{listen}\"\n"
     ));
@@ -138,6 +138,8 @@ async fn two_hundred_joins_survive_kill_9_at_random_moments() {
     for n in 0..HEADS {
         bridges.push(Bridge::start(&air, &clock, head(n), listen).await.unwrap());
     }
+    // the log tells a cause once a minute; whoever follows frames gets every one
+    place.set("RUST_LOG", "info,roamgate::frame=debug".into());
     let daemon = place.runs().await;
     let owned: Vec<Delivered> = (0..DEVICES).map(|n| Delivered::new(n, JOIN_EUI)).collect();
     let counts = |n: usize| n % 2 == 1;
