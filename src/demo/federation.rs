@@ -19,7 +19,7 @@ use crate::control::{NewDevice, Operator, Socket, router};
 use crate::discovery::name::{Suffix, join_eui_name, net_id_name};
 use crate::hns::QueueItem;
 use crate::lorawan::{DevEui, GatewayEui, JoinEui, Key, NetId};
-use crate::pki::make::{Authority, Identity, IntermediateSpec, LeafSpec, RootSpec};
+use crate::pki::make::{self, Authority, Identity, IntermediateSpec, LeafSpec, NewFile, RootSpec};
 use crate::radio::simulated::{Air, Link};
 use crate::telemetry::Tap;
 
@@ -160,9 +160,10 @@ impl Folder {
     }
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
-        let path = self.path.join(name);
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        Ok(path)
+        // among them are keys: nobody else reads any of it
+        let file = NewFile { name, text, secret: true };
+        let written = make::write_files(&self.path, &[file], true)?;
+        written.into_iter().next().context("the file was written")
     }
 }
 
