@@ -128,10 +128,12 @@ async fn two_hundred_joins_survive_kill_9_at_random_moments() {
     let mut rng = StdRng::seed_from_u64(seed);
 
     let listen = free_port();
-    let place = Place::with_config(&format!(
+    let mut place = Place::with_config(&format!(
         "[network]\nnet_ids = [\"{NET_ID}\"]\n[store]\nurl = \"sqlite:@/data/roamgate.db\"\n\
          [[radio]]\nkind = \"semtech-udp\"\nlisten = \"{listen}\"\n"
     ));
+    // refusals of one cause are told once a minute; here each one counts
+    place.set("RUST_LOG", "info,roamgate::frame=debug".into());
     let air = Air::new(clock.clone(), seed);
     let head = |n: u8| GatewayEui::from_msb([0xAA, 0x55, 0x5A, 0, 0, 0, 0, n]);
     let mut bridges = Vec::new();
