@@ -132,14 +132,14 @@ async fn two_hundred_joins_survive_kill_9_at_random_moments() {
         "[network]\nnet_ids = [\"{NET_ID}\"]\n[store]\nurl = \"sqlite:@/data/roamgate.db\"\n\
          [[radio]]\nkind = \"semtech-udp\"\nlisten = \"{listen}\"\n"
     ));
-    // refusals of one cause are told once a minute; here each one counts
-    place.set("RUST_LOG", "info,roamgate::frame=debug".into());
     let air = Air::new(clock.clone(), seed);
     let head = |n: u8| GatewayEui::from_msb([0xAA, 0x55, 0x5A, 0, 0, 0, 0, n]);
     let mut bridges = Vec::new();
     for n in 0..HEADS {
         bridges.push(Bridge::start(&air, &clock, head(n), listen).await.unwrap());
     }
+    // the log tells a cause once a minute; whoever follows frames gets every one
+    place.set("RUST_LOG", "info,roamgate::frame=debug".into());
     let daemon = place.runs().await;
     let owned: Vec<Delivered> = (0..DEVICES).map(|n| Delivered::new(n, JOIN_EUI)).collect();
     let counts = |n: usize| n % 2 == 1;
