@@ -25,6 +25,8 @@ pub struct Stats {
     pub uplinks: u64,
     /// Messages for the next room that were dropped, oldest first, because too many waited.
     pub forward_dropped: u64,
+    /// Events for applications that were dropped, oldest first, because too many waited.
+    pub outbox_dropped: u64,
 }
 
 impl Stats {
@@ -58,6 +60,7 @@ pub(super) struct Counters {
     pub checkpoints: Counter,
     pub uplinks: Counter,
     pub forward_dropped: Counter,
+    pub outbox_dropped: Counter,
 }
 
 impl Counters {
@@ -73,6 +76,7 @@ impl Counters {
             checkpoints: self.checkpoints.get(),
             uplinks: self.uplinks.get(),
             forward_dropped: self.forward_dropped.get(),
+            outbox_dropped: self.outbox_dropped.get(),
         }
     }
 }
