@@ -135,7 +135,8 @@ struct Flow {
 
 impl Flow {
     async fn at(broker: SocketAddr, number: u8) -> Flow {
-        let options = MqttOptions::new(format!("flow-{number}"), broker.ip().to_string(), broker.port());
+        let mut options = MqttOptions::new(format!("flow-{number}"), broker.ip().to_string(), broker.port());
+        options.set_max_packet_size(100_000, 200_000);
         let (client, mut line) = AsyncClient::new(options, 16);
         let (tells, heard) = mpsc::unbounded_channel();
         let (ready, is_ready) = tokio::sync::oneshot::channel();
@@ -207,14 +208,21 @@ async fn a_flow_hears_the_device_and_speaks_to_it_over_mqtt() {
     assert_eq!((topic, &log["level"]), (home.topic("event/log"), &json!("WARNING")));
     assert!(log["description"].as_str().unwrap().contains("fPort 0"), "{log}");
 
+    // one that is too long to be read is not waited for for ever
+    let long = json!({ "devEui": eui, "fPort": 7, "data": "A".repeat(100_000) });
+    flow.says(home.topic("command/down"), long).await;
+
     // one that can be goes to the device, and comes back as txack and ack
     let id = "d1f5a5c0-0b0e-4c9a-8a74-0123456789ab";
     let command =
         json!({ "devEui": eui, "confirmed": true, "fPort": 7, "data": BASE64.encode("down"), "id": id });
-    flow.says(home.topic("command/down"), command).await;
     let operator = home.node().operator();
     until("the downlink in the queue", async || {
+        // once more: a command that comes twice is queued once
+        flow.says(home.topic("command/down"), command.clone()).await;
+        sleep(Duration::from_millis(200)).await;
         let device = operator.device(home.dev_eui).await.ok()?;
+        assert!(device.queue.len() <= 1);
         device.queue.first().map(|item| assert_eq!(item.id, id))
     })
     .await;

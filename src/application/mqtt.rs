@@ -4,15 +4,17 @@
 //! acknowledged is in the outbox and nowhere else. Events go with QoS 1, a few at a time and in order; a broken connection
 //! may bring those few once more.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use reqwest::Url;
 use rumqttc::{
     AsyncClient, ClientError, ConnectionError, Event as Happening, EventLoop, MqttOptions, Packet, Publish,
-    QoS, SubscribeReasonCode,
+    QoS, StateError, SubscribeReasonCode,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -124,6 +126,17 @@ enum Broken {
     /// The connection's other half has ended.
     #[error("the connection has ended")]
     Ended,
+    /// Bytes that the library was not made for.
+    #[error("the MQTT library failed")]
+    Failed,
+}
+
+impl Broken {
+    /// The broker sent what cannot be read. Were it kept for us there, it would come again with every connection.
+    fn is_unreadable(&self) -> bool {
+        let Broken::Connection(error) = self else { return matches!(self, Broken::Failed) };
+        matches!(**error, ConnectionError::MqttState(StateError::Deserialization(_)))
+    }
 }
 
 /// Events that the broker has, or is about to get.
@@ -158,13 +171,20 @@ pub(super) struct Speaker {
 impl Speaker {
     /// Deliver for ever.
     pub async fn run(self) {
-        let [mut patience, longest] = PATIENCE;
+        let ([mut patience, longest], mut anew) = (PATIENCE, false);
         loop {
             let (mut flight, mut connected) = (Flight::default(), false);
-            let why = match self.connection(&mut flight, &mut connected).await {
-                Ok(never) => match never {},
-                Err(why) => why,
+            let connection = self.connection(anew, &mut flight, &mut connected);
+            // strangers' bytes end a connection, not the delivery
+            let why = match AssertUnwindSafe(connection).catch_unwind().await {
+                Ok(Ok(never)) => match never {},
+                Ok(Err(why)) => why,
+                Err(_panicked) => Broken::Failed,
             };
+            anew = why.is_unreadable();
+            if anew {
+                tracing::warn!("a message of the broker cannot be read: what it keeps for us is given up");
+            }
             if let Some(up_to) = flight.taken()
                 && let Err(error) = self.delivery.outbox.taken(Sink::Mqtt, up_to).await
             {
@@ -182,10 +202,11 @@ impl Speaker {
 
     async fn connection(
         &self,
+        anew: bool,
         flight: &mut Flight,
         connected: &mut bool,
     ) -> Result<std::convert::Infallible, Broken> {
-        let (client, mut line) = AsyncClient::new(self.options()?, 2 * BATCH as usize + 16);
+        let (client, mut line) = AsyncClient::new(self.options(anew)?, 2 * BATCH as usize + 16);
         let (tells, heard) = mpsc::channel(64);
         // Polling must not be interrupted, or it would begin to connect anew: it is a loop of its own.
         let pump = pin!(pump(&mut line, tells));
@@ -196,14 +217,14 @@ impl Speaker {
         }
     }
 
-    fn options(&self) -> Result<MqttOptions, Broken> {
+    fn options(&self, anew: bool) -> Result<MqttOptions, Broken> {
         let id = self.config.client_id.clone().unwrap_or_else(|| self.client_id.clone());
         let mut options = MqttOptions::new(id, self.config.server.host.clone(), self.config.server.port);
         let [command, event] = PACKETS;
         options
             .set_keep_alive(KEEP_ALIVE)
             // commands that come while we are away wait at the broker
-            .set_clean_session(false)
+            .set_clean_session(anew)
             // a command is acknowledged when it is in the queue
             .set_manual_acks(true)
             .set_max_packet_size(command, event);
