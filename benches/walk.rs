@@ -34,6 +34,10 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_roamgate");
 const HEADS: usize = 40;
 /// Restarts of both hotspots, each followed by one join.
 const COLD: usize = 20;
+/// Between two frames: a head is free again before its turn comes.
+const PACE: Duration = Duration::from_millis(10);
+/// Until everything that was handed to the heads has been sent.
+const SENT: Duration = Duration::from_secs(6);
 /// Before memory is looked at.
 const JOINS: usize = 1000;
 /// Between two joins of devices that the visited hotspot has never heard of: it lets no more of them in.
@@ -97,6 +101,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn joins(at: &mut Running, devices: &mut [Device], clock: &Clock) -> anyhow::Result<Vec<Duration>> {
+    clock.sleep(SENT).await;
     let mut times = Vec::new();
     for device in devices {
         times.push(at.join(device, clock).await?);
@@ -105,6 +110,7 @@ async fn joins(at: &mut Running, devices: &mut [Device], clock: &Clock) -> anyho
 }
 
 async fn uplinks(at: &mut Running, devices: &mut [Device], clock: &Clock) -> anyhow::Result<Vec<Duration>> {
+    clock.sleep(SENT).await;
     let mut times = Vec::new();
     for device in devices {
         let frame = device.confirmed_frame()?;
@@ -223,12 +229,16 @@ impl Running {
 
     /// A frame ends now at one of the heads: the downlink, and how long it took.
     async fn answer(&mut self, phy: &[u8], clock: &Clock) -> anyhow::Result<(Downlink, Duration)> {
+        clock.sleep(PACE).await;
         let count = self.heads.len();
         let head = self.heads.get_mut(self.turn % count).context("a head")?;
         self.turn += 1;
         let begun = clock.now();
         head.uplink(phy, FREQUENCY, RATE).await.context("no PUSH_ACK")?;
-        let downlink = head.downlink(WAIT).await.context("no downlink")?;
+        let downlink = head
+            .downlink(WAIT)
+            .await
+            .with_context(|| format!("no downlink at head {}", self.turn % count))?;
         let took = clock.now() - begun;
         head.tx_ack(&downlink, None).await?;
         Ok((downlink, took))

@@ -22,6 +22,7 @@ pub mod fns;
 pub mod hns;
 pub mod jit;
 pub mod js;
+pub mod limits;
 pub mod lorawan;
 pub mod partners;
 pub mod pki;

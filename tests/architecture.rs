@@ -18,7 +18,7 @@ const HOUSE: &str = "
     roles     fns  sns  hns  js
     rules     jit  partners  discovery::name  discovery::bucket  pki::check
     words     backend  backend::door > backend::message > backend::keywrap > lorawan
-    leaves    clock  systemd  telemetry
+    leaves    clock  limits  systemd  telemetry
 ";
 
 /// Arrows inside a line, and why each is there.
@@ -28,6 +28,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "discovery::cache",
         "what was resolved is kept, and what is kept is not asked again",
     ),
+    ("limits", "clock", "how often is a matter of time, which comes as an argument"),
     ("telemetry", "clock", "what is told carries the moment, and only the clock knows it"),
 ];
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use reqwest::StatusCode;
+use roamgate::backend::Limits;
 use roamgate::backend::client::{self, Client, Discover, Endpoint, NoDiscovery, PartnerNames};
 use roamgate::backend::door::{Boxed, Caller, Deadline, PeerError, Rooms};
 use roamgate::backend::message::*;
@@ -72,6 +73,7 @@ impl Federation {
             keks: BTreeMap::new(),
             trust: self.trust(),
             rooms,
+            limits: Limits::default(),
             clock: self.clock.clone(),
         };
         server::serve(listen, config, parts).await.unwrap()

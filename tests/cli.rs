@@ -1,6 +1,7 @@
 //! The command line as a person or a script sees it: the program itself, its output and its exit codes.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -131,6 +132,138 @@ fn a_device_lives_through_a_daemon_and_without_one() {
         "{said}"
     );
     assert!(good(at, &["device", "list", "-c", "r.toml"]).contains("No devices yet"));
+}
+
+/// Three devices as an export writes them, one of them switched off.
+const LIST: &str = "dev_eui,join_eui,app_key,name,mac_version,roaming,enabled\n\
+    0102030405060708,0000000000000001,2B7E151628AED2A6ABF7158809CF4F3C,\"cow 7, \"\"Berta\"\"\",1.0.3,true,true\n\
+    0102030405060709,0000000000000001,2B7E151628AED2A6ABF7158809CF4F3D,,1.0.4,false,true\n\
+    010203040506070A,0000000000000002,2B7E151628AED2A6ABF7158809CF4F3E,well,1.0.2,true,false\n";
+
+#[test]
+fn what_was_exported_is_imported_as_the_same_devices() {
+    let (one, two) = (folder(), folder());
+    let (at, other) = (one.path(), two.path());
+    std::fs::write(at.join("list.csv"), LIST).expect("a file");
+    let said = good(at, &["device", "import", "-c", "r.toml", "list.csv"]);
+    assert!(said.starts_with("Imported 3 devices."), "{said}");
+    assert_eq!(good(at, &["device", "export", "-c", "r.toml", "--keys"]), LIST);
+    let without = good(at, &["device", "export", "-c", "r.toml"]);
+    assert!(!without.contains("app_key") && !without.contains("2B7E") && without.contains("Berta"));
+
+    // through a daemon, to another one, in the other form
+    let daemon = Daemon::start(at);
+    let output = run(at, &["device", "export", "-c", "r.toml", "--keys", "-o", "all.json"]);
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("all.json holds the root keys of 3 devices"));
+    let mode = std::fs::metadata(at.join("all.json")).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let (code, said) = bad(at, &["device", "export", "-c", "r.toml", "-o", "all.json"]);
+    assert!(code == 1 && said.contains("nothing is overwritten"), "{said}");
+    assert_eq!(daemon.stop(), Some(0));
+    std::fs::copy(at.join("all.json"), other.join("all.json")).expect("a file");
+    let daemon = Daemon::start(other);
+    let said = good(other, &["device", "import", "-c", "r.toml", "all.json", "--dry-run"]);
+    assert!(said.contains("3 devices in all.json can be imported. Nothing was written."), "{said}");
+    assert!(good(other, &["device", "list", "-c", "r.toml"]).contains("No devices yet"));
+    good(other, &["device", "import", "-c", "r.toml", "all.json"]);
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(good(other, &["device", "export", "-c", "r.toml", "--keys"]), LIST);
+}
+
+#[test]
+fn an_import_with_a_fault_imports_nothing_and_names_every_line() {
+    let folder = folder();
+    let at = folder.path();
+    let wrong = LIST.replace("010203040506070A,", "0102,").replace("1.0.4", "1.9") + &LIST[58..];
+    std::fs::write(at.join("list.csv"), &wrong).expect("a file");
+    let (code, said) = bad(at, &["device", "import", "-c", "r.toml", "list.csv"]);
+    assert_eq!(code, 1);
+    for words in [
+        "error: list.csv:4: dev_eui is not 16 hexadecimal digits",
+        "error: list.csv:5: DevEUI 0102030405060708 is on line 2 already",
+        "nothing was imported\n  remedy: ",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert!(!said.contains("2B7E") && !at.join("roamgate-data").exists(), "{said}");
+
+    // what only the hotspot knows: here already, and a version that is none
+    add(at);
+    std::fs::write(at.join("list.csv"), LIST.replace("1.0.4", "1.9")).expect("a file");
+    let (code, said) = bad(at, &["device", "import", "-c", "r.toml", "list.csv"]);
+    assert!(
+        code == 1 && said.contains("list.csv:2: a device with DevEUI 0102030405060708 is here"),
+        "{said}"
+    );
+    assert!(said.contains("error: list.csv:3: ") && said.contains("2 faults in list.csv"), "{said}");
+    assert_eq!(good(at, &["device", "list", "-c", "r.toml"]).lines().count(), 2);
+    std::fs::write(at.join("list.csv"), "dev_eui,join_eui,app_key\n").expect("a file");
+    assert!(bad(at, &["device", "import", "-c", "r.toml", "list.csv"]).1.contains("no device in list.csv"));
+}
+
+#[test]
+fn a_device_is_changed_and_the_status_tells_how_the_hotspot_is() {
+    let folder = folder();
+    let at = folder.path();
+    add(at);
+    let set = |more: &[&str]| good(at, &[&["device", "set", DEVICE, "-c", "r.toml"], more].concat());
+    assert!(
+        set(&["--name", "calf"])
+            .starts_with("Changed 0102030405060708 (calf): it may join and talk, here and")
+    );
+    assert!(set(&["--roaming", "off"]).contains("nowhere else"));
+    assert!(set(&["--disable"]).contains("may not join or talk"));
+    assert!(good(at, &["device", "show", DEVICE, "-c", "r.toml"]).contains("it may not join or talk"));
+    assert!(set(&["--enable", "--roaming", "on"]).contains("here and through other networks"));
+    assert_eq!(bad(at, &["device", "set", DEVICE, "-c", "r.toml"]).0, 2);
+    assert_eq!(bad(at, &["device", "set", DEVICE, "--enable", "--disable", "-c", "r.toml"]).0, 2);
+
+    let output = run(at, &["status", "-c", "r.toml"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.code() == Some(1) && said.contains("not running"), "{said}");
+    let daemon = Daemon::start(at);
+    let said = good(at, &["status", "-c", "r.toml"]);
+    assert!(said.contains("running for") && said.contains("radio heads     0 online"), "{said}");
+    let status: Value = serde_json::from_str(&good(at, &["status", "-c", "r.toml", "--json"])).expect("JSON");
+    assert_eq!(status["counters"]["fns"]["heard"], 0);
+    assert!(status["counters"]["store"]["jobs"].as_u64().is_some_and(|jobs| jobs > 0), "{status}");
+    assert!(status["counters"]["radio"].is_object());
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn a_partner_shows_what_applies_and_which_line_decided() {
+    let folder = folder();
+    let at = folder.path();
+    let roaming = "[discovery]\nnet_id_suffix = \"netids.example\"\n[roaming.default]\npassive = { start = true }\n\
+        [[roaming.partner]]\nnet_id = \"C0002F\"\npassive = { activation = true }\nserver = \"https://ns.example\"\n";
+    std::fs::write(at.join("r.toml"), format!("{CONFIG}{roaming}")).expect("a file");
+    let said = good(at, &["partner", "list", "-c", "r.toml"]);
+    assert!(said.contains("C0002F      joins    "), "{said}");
+    assert!(said.contains("all others  data ") && said.ends_with("[roaming.default]\n"), "{said}");
+    let show = |net_id: &str| -> Value {
+        let said = good(at, &["partner", "show", net_id, "--json", "-c", "r.toml"]);
+        serde_json::from_str(&said).expect("JSON")
+    };
+    assert_eq!(show("c0002f")["decided_by"], "[[roaming.partner]] net_id = \"C0002F\"");
+    let other = show("00050A");
+    assert_eq!(
+        (&other["decided_by"], &other["passive"]["start"]),
+        (&"[roaming.default]".into(), &true.into())
+    );
+    assert_eq!(other["identity"], "00050a.netids.example");
+    assert!(good(at, &["partner", "show", "00050A", "-c", "r.toml"]).contains("there is no [backend]"));
+    assert_eq!(bad(at, &["partner", "show", "0005", "-c", "r.toml"]).0, 2);
+    assert!(!at.join("roamgate-data").exists(), "looking leaves nothing behind");
+
+    // a daemon answers with what it was started with
+    std::fs::write(at.join("r.toml"), CONFIG).expect("a file");
+    let daemon = Daemon::start(at);
+    let asked = show("C0002F");
+    assert!(asked["decided_by"].as_str().is_some_and(|line| line.starts_with("no [roaming.default]")));
+    assert_eq!(asked["learnt"], false);
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 #[test]

@@ -5,7 +5,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use roamgate::discovery::Suffix;
-use roamgate::discovery::name::{join_eui_name, join_eui_subtree, net_id_name, parse_join_eui_name, parse_net_id_name};
+use roamgate::discovery::name::{
+    join_eui_name, join_eui_subtree, net_id_name, parse_join_eui_name, parse_net_id_name,
+};
 use roamgate::lorawan::JoinEuiRange;
 use roamgate::pki::check::is_within;
 

@@ -3,6 +3,7 @@
 mod deliver;
 pub mod house;
 pub mod operator;
+pub mod partners;
 #[cfg(test)]
 mod walk;
 mod way;
@@ -72,7 +73,8 @@ impl Node {
         let delivery = deliver::delivery(&config, &store, &clock);
         let house = build(&config, &ours, &clock, &store, air.clone(), outside, delivery.clone()).await?;
         let server = way.listen(&ours, house.clone()).await?;
-        let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air));
+        let operator =
+            Arc::new(Operator::running(&config, store.clone(), clock.clone(), air, house.fns.clone()));
         let mut tasks = JoinSet::new();
         if let Some(delivery) = &delivery {
             deliver::start(delivery, &store, operator.clone(), &mut tasks).await?;

@@ -1,30 +1,43 @@
 //! What an operator may do, done on the store: by the running node, or by the command line alone
 //! while no daemon runs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::backend::door::{self, Boxed};
 use crate::backend::message::MacVersion;
 use crate::clock::{Clock, Instant};
 use crate::config::{Config, Role};
-use crate::control::{self, DeviceView, NewDevice, OperatorError, Status};
-use crate::fns::Air;
+use crate::control::{
+    self, ChangeDevice, DeviceRecord, DeviceView, Import, NewDevice, OperatorError, PartnerView,
+    PartnersView, Status, Wrong,
+};
+use crate::fns::{Air, Fns, Learned};
 use crate::hns::{Device, Devices, QueueItem};
-use crate::lorawan::{DevEui, NetId};
+use crate::lorawan::{DevEui, Key, NetId};
 use crate::radio::Radios;
-use crate::store::{self, AddError, Store};
+use crate::store::{self, Store};
 
 use super::house::Ours;
+use super::partners;
 
 /// The operator's hands.
 pub struct Operator {
     store: Store,
+    config: Config,
     ours: Ours,
     home: NetId,
     is_js: bool,
     status: Status,
     /// Of a running node.
-    running: Option<(Instant, Clock, Arc<Radios>)>,
+    running: Option<Running>,
+}
+
+struct Running {
+    since: Instant,
+    clock: Clock,
+    radios: Arc<Radios>,
+    fns: Arc<Fns>,
 }
 
 impl Operator {
@@ -40,12 +53,32 @@ impl Operator {
         };
         let home = config.network.net_ids.first();
         let is_js = config.network.roles.has(Role::Js);
-        Operator { store, ours: Ours::of(config), home, is_js, status, running: None }
+        Operator { store, config: config.clone(), ours: Ours::of(config), home, is_js, status, running: None }
     }
 
     /// On a running node.
-    pub fn running(config: &Config, store: Store, clock: Clock, radios: Arc<Radios>) -> Operator {
-        Operator { running: Some((clock.now(), clock, radios)), ..Operator::alone(config, store) }
+    pub fn running(
+        config: &Config,
+        store: Store,
+        clock: Clock,
+        radios: Arc<Radios>,
+        fns: Arc<Fns>,
+    ) -> Operator {
+        let running = Running { since: clock.now(), clock, radios, fns };
+        Operator { running: Some(running), ..Operator::alone(config, store) }
+    }
+
+    fn new_device(&self, device: NewDevice) -> store::NewDevice {
+        store::NewDevice {
+            dev_eui: device.dev_eui,
+            join_eui: device.join_eui,
+            name: device.name,
+            mac_version: device.mac_version,
+            app_key: device.app_key,
+            nwk_key: None,
+            home: self.home,
+            roaming: device.roaming,
+        }
     }
 
     fn check(&self, device: &NewDevice) -> Result<(), OperatorError> {
@@ -64,15 +97,42 @@ impl Operator {
     }
 }
 
+/// By name; what several radios count is added up.
+fn summed<'a>(counters: impl IntoIterator<Item = (&'a str, u64)>) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (name, count) in counters {
+        *sums.entry(name.to_string()).or_default() += count;
+    }
+    sums
+}
+
+fn record(device: &store::DeviceSummary) -> DeviceRecord {
+    DeviceRecord {
+        dev_eui: device.dev_eui,
+        join_eui: device.join_eui,
+        app_key: None,
+        name: device.name.clone(),
+        mac_version: device.mac_version.to_string(),
+        roaming: device.roaming,
+        enabled: device.enabled,
+    }
+}
+
 impl control::Operator for Operator {
     fn status(&self) -> Boxed<'_, Result<Status, OperatorError>> {
         Box::pin(async move {
             let mut status = self.status.clone();
             status.devices = self.store.devices().await?.len();
-            if let Some((since, clock, radios)) = &self.running {
+            if let Some(Running { since, clock, radios, fns }) = &self.running {
                 status.uptime = Some(clock.now().duration_since(*since).as_secs());
                 status.heads = radios.heads();
                 status.radios = radios.status().iter().map(ToString::to_string).collect();
+                let radio = radios.0.iter().flat_map(|radio| radio.counters());
+                status.counters = BTreeMap::from([
+                    ("radio".into(), summed(radio)),
+                    ("fns".into(), summed(fns.counters().named())),
+                    ("store".into(), summed(self.store.stats().named())),
+                ]);
             }
             Ok(status)
         })
@@ -80,24 +140,77 @@ impl control::Operator for Operator {
 
     fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
-            self.check(&device)?;
-            let dev_eui = device.dev_eui;
-            let new = store::NewDevice {
-                dev_eui,
-                join_eui: device.join_eui,
-                name: device.name,
-                mac_version: device.mac_version,
-                app_key: device.app_key,
-                nwk_key: None,
-                home: self.home,
-                roaming: device.roaming,
-            };
-            match self.store.add_device(new).await {
-                Ok(()) => Ok(()),
-                Err(AddError::Duplicate(dev_eui)) => Err(OperatorError::Exists(dev_eui)),
-                Err(AddError::Store(error)) => Err(error.into()),
+            match self.add_devices(vec![Import { device, enabled: true }], false).await?.pop() {
+                Some((_, error)) => Err(error),
+                None => Ok(()),
             }
         })
+    }
+
+    fn add_devices(&self, devices: Vec<Import>, dry_run: bool) -> Boxed<'_, Result<Wrong, OperatorError>> {
+        Box::pin(async move {
+            let mut wrong = Wrong::new();
+            for (place, new) in devices.iter().enumerate() {
+                wrong.extend(self.check(&new.device).err().map(|error| (place, error)));
+            }
+            let dry = dry_run || !wrong.is_empty();
+            let mut seen = BTreeSet::new();
+            let names: Vec<(DevEui, bool)> =
+                devices.iter().map(|new| new.device.dev_eui).map(|name| (name, !seen.insert(name))).collect();
+            let new = devices.into_iter().map(|new| (self.new_device(new.device), new.enabled)).collect();
+            for place in self.store.add_devices(new, dry).await? {
+                let error = match names.get(place) {
+                    None => continue,
+                    Some((dev_eui, true)) => {
+                        let reason = format!("DevEUI {dev_eui} stands in the list before");
+                        OperatorError::Invalid { reason, remedy: "leave one of them out".into() }
+                    }
+                    Some((dev_eui, false)) => OperatorError::Exists(*dev_eui),
+                };
+                wrong.push((place, error));
+            }
+            Ok(wrong)
+        })
+    }
+
+    fn export_devices(&self, keys: bool) -> Boxed<'_, Result<Vec<DeviceRecord>, OperatorError>> {
+        Box::pin(async move {
+            if !keys {
+                return Ok(self.store.devices().await?.iter().map(record).collect());
+            }
+            let devices = self.store.devices_with_keys().await?;
+            tracing::warn!(
+                devices = devices.len(),
+                "root keys were given out: an operator exported all devices"
+            );
+            let with_key = |(summary, key): &(store::DeviceSummary, Option<Key>)| DeviceRecord {
+                app_key: key.as_ref().map(|key| hex::encode_upper(key.expose())),
+                ..record(summary)
+            };
+            Ok(devices.iter().map(with_key).collect())
+        })
+    }
+
+    fn change_device(&self, dev_eui: DevEui, change: ChangeDevice) -> Boxed<'_, Result<(), OperatorError>> {
+        Box::pin(async move {
+            let ChangeDevice { name, roaming, enabled } = change;
+            match self.store.change_device(dev_eui, store::Change { name, roaming, enabled }).await? {
+                true => Ok(()),
+                false => Err(OperatorError::NoDevice(dev_eui)),
+            }
+        })
+    }
+
+    fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>> {
+        let learnt = self.running.is_some().then(|| self.store.net_ids());
+        let view = partners::all(&self.config, learnt.as_deref());
+        Box::pin(std::future::ready(Ok(view)))
+    }
+
+    fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>> {
+        let learnt = self.running.is_some().then(|| self.store.net_ids());
+        let view = partners::one(&self.config, net_id, learnt.as_deref());
+        Box::pin(std::future::ready(Ok(view)))
     }
 
     fn devices(&self) -> Boxed<'_, Result<Vec<DeviceView>, OperatorError>> {

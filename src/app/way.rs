@@ -82,6 +82,7 @@ impl Way {
             keks: BTreeMap::new(),
             trust: trust.clone(),
             rooms,
+            limits: self.config.backend.as_ref().map(|backend| backend.limits).unwrap_or_default(),
             clock: self.clock.clone(),
         };
         let server = server::serve(listen, tls::server_config(identity, trust)?, parts).await;

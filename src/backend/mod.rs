@@ -7,6 +7,7 @@ pub mod message;
 pub mod server;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,26 @@ pub struct Config {
     /// Tell partners that a class A downlink may ride in their answer (between Roamgates).
     #[serde(default = "yes")]
     pub downlink_in_answer: bool,
+    /// How often partners may ask.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Requests a second of one peer; those of three seconds may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Of a network that `[[roaming.partner]]` lists.
+    pub partner: NonZeroU32,
+    /// Of one that only `[roaming.default]` admits.
+    pub stranger: NonZeroU32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        let number = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+        Limits { partner: number(2000), stranger: number(500) }
+    }
 }
 
 fn yes() -> bool {
@@ -54,5 +75,10 @@ mod tests {
         assert!(parse("identity = { chain = \"c\" }\nroots = [\"r\"]").is_err());
         assert!(parse("listen = \"[::]:443\"\nroots = [\"r\"]").is_err());
         assert!(parse("identity = { chain = \"c\", key = \"k\" }\nport = 1").is_err());
+        let limits =
+            |text: &str| parse(&format!("identity = {{ chain = \"c\", key = \"k\" }}\nlimits = {text}"));
+        let limited = limits("{ stranger = 5 }").unwrap().limits;
+        assert_eq!((limited.partner.get(), limited.stranger.get()), (2000, 5));
+        assert!(limits("{ stranger = 0 }").is_err());
     }
 }

@@ -5,6 +5,8 @@
 //! Answers go back in the HTTP response. The port opens before the clock is right; until it is, every
 //! connection is closed at once.
 
+mod patience;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -26,6 +28,9 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 use tracing::{Instrument, Span};
 
+use patience::{Patience, remedy};
+
+use super::Limits;
 use super::door::{Caller, Deadline, Rooms};
 use super::keywrap::Keks;
 use super::message::wire::{self, Envelope, Header, Incoming, MessageType};
@@ -33,6 +38,7 @@ use super::message::{Answer, Party, Refusal, Request, ResultCode};
 use crate::clock::Clock;
 use crate::discovery::Suffix;
 use crate::discovery::name::net_id_name;
+use crate::limits::Wait;
 use crate::lorawan::frame::Uplink;
 use crate::lorawan::{JoinEuiRange, NetId};
 use crate::partners;
@@ -145,6 +151,8 @@ pub struct Parts {
     pub trust: Arc<Trust>,
     /// Who answers.
     pub rooms: Arc<dyn Rooms>,
+    /// How often partners may ask.
+    pub limits: Limits,
     /// Time.
     pub clock: Clock,
 }
@@ -175,6 +183,7 @@ pub async fn serve(
         keks: parts.keks,
         trust: parts.trust,
         rooms: parts.rooms,
+        patience: Patience::new(parts.limits, parts.clock.clone()),
         clock: parts.clock,
         procedures: procedures.clone(),
         running: Arc::default(),
@@ -224,7 +233,10 @@ async fn accept(
             Ok(arrived) => arrived,
             Err(error) => {
                 // out of file descriptors, or a connection that is gone already
-                tracing::warn!(%error, "cannot accept a connection");
+                if let Some(left_out) = reception.patience.tell("", &error.to_string()) {
+                    let remedy = "if it lasts: a higher LimitNOFILE, or fewer partners";
+                    tracing::warn!(%error, remedy, left_out, "cannot accept a connection");
+                }
                 reception.clock.sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -239,10 +251,21 @@ async fn accept(
         }
         refused_by_clock = false;
         // A full house closes the door at once instead of letting people queue behind it.
+        let patience = &reception.patience;
         let Ok(place) = connections.clone().try_acquire_owned() else {
-            tracing::warn!(%from, limit = CONNECTIONS, "too many connections: turned one away");
+            if let Some(left_out) = patience.tell("", "too many connections") {
+                let remedy = "none, if it is rare; else look who connects so often";
+                tracing::warn!(%from, limit = CONNECTIONS, remedy, left_out, "too many connections: turned one away");
+            }
             continue;
         };
+        if let Err(wait) = patience.handshake(from.ip()) {
+            if let Some(left_out) = patience.tell(&from.ip().to_string(), "too many handshakes") {
+                let remedy = "a firewall, if this address is nobody you know";
+                tracing::warn!(%from, %wait, remedy, left_out, "too many connections of one address: turned away");
+            }
+            continue;
+        }
         let (acceptor, reception, stopped) = (acceptor.clone(), reception.clone(), stopped.clone());
         let handshakes = handshakes.clone();
         let connection = async move {
@@ -253,8 +276,17 @@ async fn accept(
             };
             match timeout(HANDSHAKE_TIME, handshake).await {
                 Ok(Ok((stream, peer))) => talk(stream, peer, reception, stopped).await,
-                Ok(Err(why)) => tracing::info!(%from, why, "a TLS handshake failed"),
-                Err(_elapsed) => tracing::info!(%from, limit = ?HANDSHAKE_TIME, "a TLS handshake hung"),
+                Ok(Err(why)) => {
+                    if let Some(left_out) = reception.patience.tell(&from.ip().to_string(), &why) {
+                        tracing::warn!(%from, why, left_out, "a TLS handshake failed");
+                    }
+                }
+                Err(_elapsed) => {
+                    if let Some(left_out) = reception.patience.tell(&from.ip().to_string(), "hung") {
+                        let remedy = "none, if it is rare; else the way to this address loses packets, or it is hostile";
+                        tracing::warn!(%from, limit = ?HANDSHAKE_TIME, remedy, left_out, "a TLS handshake hung");
+                    }
+                }
             }
             drop(place);
         };
@@ -291,10 +323,22 @@ async fn talk(
     reception: Arc<Reception>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let peer = Arc::new(peer);
+    let guest = Arc::new(reception.guest(peer));
+    let Some(_connection) = reception.patience.connection(&guest.name) else {
+        if let Some(left_out) = reception.patience.tell(&guest.name, "too many connections of one peer") {
+            let remedy = "its operator keeps connections open instead of making new ones";
+            tracing::warn!(
+                peer = guest.name,
+                remedy,
+                left_out,
+                "too many connections of one peer: turned one away"
+            );
+        }
+        return;
+    };
     let router = Router::new().fallback(receive).with_state(reception);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(guest.clone());
         router.clone().oneshot(request.map(Body::new))
     });
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -312,6 +356,15 @@ async fn talk(
     }
 }
 
+/// Who is at the other end of a connection.
+struct Guest {
+    peer: PeerIdentity,
+    /// For logs and buckets: the names that its certificate may speak for, or its key.
+    name: String,
+    /// Whether a partner entry names it.
+    listed: bool,
+}
+
 /// Everything that a request meets on its way to the rooms.
 struct Reception {
     ours: Ours,
@@ -320,6 +373,7 @@ struct Reception {
     keks: BTreeMap<Party, Keks>,
     trust: Arc<Trust>,
     rooms: Arc<dyn Rooms>,
+    patience: Patience,
     clock: Clock,
     procedures: Arc<Semaphore>,
     /// Procedures that run, by who asked.
@@ -329,7 +383,7 @@ struct Reception {
 /// Steps 1 and 2 of section 6.1.
 async fn receive(State(reception): State<Arc<Reception>>, request: HttpRequest) -> Response<Body> {
     // the connection put it there
-    let Some(peer) = request.extensions().get::<Arc<PeerIdentity>>().cloned() else {
+    let Some(guest) = request.extensions().get::<Arc<Guest>>().cloned() else {
         return plain(StatusCode::INTERNAL_SERVER_ERROR);
     };
     if request.method() != Method::POST {
@@ -341,20 +395,35 @@ async fn receive(State(reception): State<Arc<Reception>>, request: HttpRequest) 
     let body = match timeout(BODY_TIME, read(request.into_body())).await {
         Ok(Ok(body)) => body,
         Ok(Err(status)) => {
-            tracing::warn!(peer = %peer.names.join(" "), %status, limit = BODY_LIMIT, "a body was not taken");
+            if let Some(left_out) = reception.patience.tell(&guest.name, "body") {
+                let remedy = "tell its operator: no message of TS002 is longer";
+                tracing::warn!(peer = guest.name, %status, limit = BODY_LIMIT, remedy, left_out, "a body was not taken");
+            }
             return closing(plain(status));
         }
-        Err(_elapsed) => return closing(plain(StatusCode::REQUEST_TIMEOUT)),
+        Err(_elapsed) => {
+            if let Some(left_out) = reception.patience.tell(&guest.name, "slow body") {
+                let remedy = "none, if it is rare; else its way to us loses packets";
+                tracing::warn!(peer = guest.name, limit = ?BODY_TIME, remedy, left_out, "a body came too slowly");
+            }
+            return closing(plain(StatusCode::REQUEST_TIMEOUT));
+        }
     };
+    let patient = reception.patience.request(&guest.name, guest.listed);
     match wire::open(&body) {
-        Ok(Incoming::Request(envelope)) => reception.handle(&peer, roles, envelope).await,
+        Ok(Incoming::Request(envelope)) => reception.handle(&guest, roles, envelope, patient).await,
         // Step 3. Our requests are answered in their HTTP response, so nobody waits for this one.
         Ok(Incoming::Unasked(message_type)) => {
-            tracing::info!(message_type, peer = %peer.names.join(" "), "not asked for: discarded");
+            if let Some(left_out) = reception.patience.tell(&guest.name, &message_type) {
+                tracing::info!(message_type, peer = guest.name, left_out, "not asked for: discarded");
+            }
             plain(StatusCode::OK)
         }
         Err(error) => {
-            tracing::warn!(%error, peer = %peer.names.join(" "), "a body that is no message of TS002");
+            if let Some(left_out) = reception.patience.tell(&guest.name, &error.to_string()) {
+                let remedy = "tell its operator: the message is at fault";
+                tracing::warn!(%error, peer = guest.name, remedy, left_out, "a body that is no message of TS002");
+            }
             json(StatusCode::BAD_REQUEST, error.body())
         }
     }
@@ -427,10 +496,12 @@ struct Admitted {
 impl Reception {
     async fn handle(
         self: &Arc<Self>,
-        peer: &PeerIdentity,
+        guest: &Guest,
         roles: Roles,
         envelope: Envelope,
+        patient: Result<(), (Refusal, Wait)>,
     ) -> Response<Body> {
+        let peer = &guest.peer;
         let (sender, receiver, transaction) = envelope.as_sent();
         let span = tracing::info_span!(
             target: "roamgate::door",
@@ -442,6 +513,15 @@ impl Reception {
             local = false,
             ResultCode = tracing::field::Empty,
         );
+        if let Err((refusal, wait)) = patient {
+            span.in_scope(|| self.tell_refusal(guest, &refusal));
+            span.record("ResultCode", tracing::field::display(&refusal));
+            let mut response =
+                json(StatusCode::TOO_MANY_REQUESTS, envelope.answer(&Err(refusal), &Keks::default()));
+            let seconds = HeaderValue::from(wait.0.as_secs().saturating_add(1));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            return response;
+        }
         let (result, keks, authentic) = {
             let _inside = span.enter();
             let header = envelope.header();
@@ -451,9 +531,6 @@ impl Reception {
                 authentic.clone()?;
                 self.admit(peer, roles, header, &envelope)
             });
-            if let Err(refusal) = &admitted {
-                tracing::warn!(%refusal, peer = %peer.names.join(" "), cn = peer.common_name.as_deref().unwrap_or_default(), "refused");
-            }
             (admitted, keks.unwrap_or_default(), authentic.is_ok())
         };
         let result = match result {
@@ -462,11 +539,43 @@ impl Reception {
         };
         match &result {
             Ok(_) => span.record("ResultCode", "Success"),
-            Err(refusal) => span.record("ResultCode", tracing::field::display(refusal)),
+            Err(refusal) => {
+                span.in_scope(|| self.tell_refusal(guest, refusal));
+                span.record("ResultCode", tracing::field::display(refusal))
+            }
         };
         let response = json(StatusCode::OK, envelope.answer(&result, &keks));
         // who may no longer speak loses the line
         if authentic { response } else { closing(response) }
+    }
+
+    fn guest(&self, peer: PeerIdentity) -> Guest {
+        let name = if peer.names.is_empty() { peer.pin.to_string() } else { peer.names.join(" ") };
+        let listed = self.partners.partner.iter().any(|partner| self.is_partner(&peer, partner));
+        Guest { peer, name, listed }
+    }
+
+    /// Whether a certificate is that of a listed partner.
+    fn is_partner(&self, peer: &PeerIdentity, partner: &partners::Partner) -> bool {
+        match &partner.identity {
+            Some(identity) => peer.speaks_for(identity),
+            None => peer.speaks_for(&net_id_name(partner.net_id, &self.net_id_suffix)),
+        }
+    }
+
+    /// Once per cause and minute, whoever refused.
+    fn tell_refusal(&self, guest: &Guest, refusal: &Refusal) {
+        let why = refusal.to_string();
+        let Some(left_out) = self.patience.tell(&guest.name, &why) else { return };
+        let (peer, remedy) = (&guest.name, remedy(refusal.code));
+        let cn = guest.peer.common_name.as_deref().unwrap_or_default();
+        match refusal.code {
+            // a network that asks around for a device's home hears these
+            ResultCode::MicFailed | ResultCode::UnknownDevEui | ResultCode::UnknownDevAddr => {
+                tracing::info!(refusal = why, remedy, peer, cn, left_out, "refused");
+            }
+            _ => tracing::warn!(refusal = why, remedy, peer, cn, left_out, "refused"),
+        }
     }
 
     /// Whether the certificate of the handshake still counts. Asked for every request, because
@@ -535,10 +644,8 @@ impl Reception {
         };
         let own = net_id_name(*net_id, &self.net_id_suffix);
         let spoken_for = self.partners.partner.iter().any(|partner| {
-            let its_name = net_id_name(partner.net_id, &self.net_id_suffix);
-            let identity = partner.identity.as_deref().unwrap_or(&its_name);
             let for_it = partner.net_id == *net_id || partner.speaks_for.contains(net_id);
-            for_it && peer.speaks_for(identity)
+            for_it && self.is_partner(peer, partner)
         });
         if !spoken_for && !peer.speaks_for(&own) {
             let names = if peer.names.is_empty() { "nobody".into() } else { peer.names.join(", ") };
@@ -558,7 +665,10 @@ impl Reception {
 
     /// One more procedure for this peer, if it has not too many already.
     fn place(&self, sender: &Party) -> Result<Place, Refusal> {
-        let busy = || Refusal::new(ResultCode::Other, "too many requests at once: try again later");
+        let why = format!(
+            "too many requests at once: try again when one is answered, in {ANSWER_TIME:?} at the latest"
+        );
+        let busy = || Refusal::new(ResultCode::Other, why.clone());
         let all = self.procedures.clone().try_acquire_owned().map_err(|_| busy())?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let count = running.entry(sender.clone()).or_default();

@@ -10,20 +10,33 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{ConfigArg, Fail, client, show, table};
+use super::{ConfigArg, Fail, bulk, client, show, table};
 use crate::clock::Clock;
-use crate::control::{AddDevice, AddDownlink, Client, DeviceView, DownlinkView, Method};
+use crate::control::{AddDevice, AddDownlink, ChangeDevice, Client, DeviceView, DownlinkView, Method};
 use crate::lorawan::{DevEui, JoinEui};
 
 /// `roamgate device`
 #[derive(Debug, Subcommand)]
 pub(super) enum DeviceCommand {
+    #[command(flatten)]
+    One(One),
+    /// Make all devices of a file ours, or none of them where one cannot be.
+    Import(bulk::ImportArgs),
+    /// Write all devices as a file that can be imported.
+    Export(bulk::ExportArgs),
+}
+
+/// What is done to one device, and the list of all.
+#[derive(Debug, Subcommand)]
+pub(super) enum One {
     /// Make a device ours: it can join as soon as it is here.
     Add(AddArgs),
     /// All devices.
     List(ListArgs),
     /// One device, with what waits for it.
     Show(OneArgs),
+    /// Change its name, or what it may do.
+    Set(SetArgs),
     /// Forget a device, its keys and its session.
     Remove(OneArgs),
     /// Put a downlink into a device's queue. It goes out after the device's next uplink.
@@ -81,6 +94,40 @@ pub(super) struct OneArgs {
     config: ConfigArg,
 }
 
+/// `roamgate device set`
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true).args(["name", "roaming", "enable", "disable"])))]
+pub(super) struct SetArgs {
+    /// DevEUI
+    #[arg(value_name = "DEVEUI", value_parser = eui::<DevEui>)]
+    dev_eui: DevEui,
+    /// Your word for it
+    #[arg(long)]
+    name: Option<String>,
+    /// Whether it may join and talk through other networks; a session that runs follows at once
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    roaming: Option<bool>,
+    /// It may join again
+    #[arg(long, conflicts_with = "disable")]
+    enable: bool,
+    /// It may not join or talk: its session ends, its keys stay
+    #[arg(long)]
+    disable: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+fn on_or_off(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("on or off"),
+    }
+}
+
 /// `roamgate device send`
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["payload", "text"])))]
@@ -108,18 +155,24 @@ pub(super) struct SendArgs {
 }
 
 /// As printed on a device: with or without `-` and `:` between the digits.
-fn eui<T: FromStr>(text: &str) -> Result<T, T::Err> {
+pub(super) fn eui<T: FromStr>(text: &str) -> Result<T, T::Err> {
     text.chars().filter(|c| !matches!(c, '-' | ':')).collect::<String>().parse()
 }
 
 pub(super) async fn run(command: DeviceCommand, clock: Clock) -> Result<ExitCode, Fail> {
-    let config = match &command {
-        DeviceCommand::Add(args) => &args.config,
-        DeviceCommand::List(args) => &args.config,
-        DeviceCommand::Show(args) | DeviceCommand::Remove(args) => &args.config,
-        DeviceCommand::Send(args) => &args.config,
+    let command = match command {
+        DeviceCommand::Import(args) => return bulk::import(args, clock).await,
+        DeviceCommand::Export(args) => return bulk::export(args, clock).await,
+        DeviceCommand::One(command) => command,
     };
-    let adds = matches!(command, DeviceCommand::Add(_));
+    let config = match &command {
+        One::Add(args) => &args.config,
+        One::List(args) => &args.config,
+        One::Show(args) | One::Remove(args) => &args.config,
+        One::Set(args) => &args.config,
+        One::Send(args) => &args.config,
+    };
+    let adds = matches!(command, One::Add(_));
     let (client, store) = client(config, adds, &clock).await?;
     let done = act(command, &client, &clock).await;
     if let Some(store) = store {
@@ -131,14 +184,14 @@ pub(super) async fn run(command: DeviceCommand, clock: Clock) -> Result<ExitCode
 }
 
 /// Do it; what to print.
-async fn act(command: DeviceCommand, client: &Client, clock: &Clock) -> Result<String, Fail> {
+async fn act(command: One, client: &Client, clock: &Clock) -> Result<String, Fail> {
     match command {
-        DeviceCommand::Add(args) => add(args, client).await,
-        DeviceCommand::List(args) => {
+        One::Add(args) => add(args, client).await,
+        One::List(args) => {
             let value = client.call::<()>(Method::GET, "/v1/devices", None).await?;
             Ok(if args.json { json(&value) } else { list(&view::<Vec<DeviceView>>(value)?, clock.wall()) })
         }
-        DeviceCommand::Show(args) => {
+        One::Show(args) => {
             let path = path(args.dev_eui);
             let mut device = client.call::<()>(Method::GET, &path, None).await?;
             let queue = client.call::<()>(Method::GET, &format!("{path}/queue"), None).await?;
@@ -148,7 +201,7 @@ async fn act(command: DeviceCommand, client: &Client, clock: &Clock) -> Result<S
             }
             Ok(one(&view(device)?, &view::<Vec<DownlinkView>>(queue)?, clock.wall()))
         }
-        DeviceCommand::Remove(args) => {
+        One::Remove(args) => {
             let value = client.call::<()>(Method::DELETE, &path(args.dev_eui), None).await?;
             Ok(if args.json {
                 json(&value)
@@ -156,7 +209,8 @@ async fn act(command: DeviceCommand, client: &Client, clock: &Clock) -> Result<S
                 format!("Removed {}: its keys, its session and what waited for it are gone.\n", args.dev_eui)
             })
         }
-        DeviceCommand::Send(args) => send(args, client).await,
+        One::Set(args) => set(args, client).await,
+        One::Send(args) => send(args, client).await,
     }
 }
 
@@ -165,7 +219,7 @@ async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
     let app_key = if app_key == "-" { read_key().await? } else { app_key };
     let name = name.unwrap_or_default();
     let (mac_version, roaming) = (Some(mac_version), Some(!no_roaming));
-    let body = AddDevice { dev_eui, join_eui, app_key, name, mac_version, roaming };
+    let body = AddDevice { dev_eui, join_eui, app_key, name, mac_version, roaming, enabled: None };
     let value = client.call(Method::POST, "/v1/devices", Some(&body)).await?;
     if args.json {
         return Ok(json(&value));
@@ -178,6 +232,24 @@ async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
         Client::Here(_) => "It can join when `roamgate run` runs.",
     };
     Ok(format!("Added {dev_eui}{named}: LoRaWAN {}, {roams}.\n{next}\n", device.mac_version))
+}
+
+async fn set(args: SetArgs, client: &Client) -> Result<String, Fail> {
+    let SetArgs { dev_eui, name, roaming, enable, disable, .. } = args;
+    let enabled = (enable || disable).then_some(enable);
+    let change = ChangeDevice { name, roaming, enabled };
+    let value = client.call(Method::PATCH, &path(dev_eui), Some(&change)).await?;
+    if args.json {
+        return Ok(json(&value));
+    }
+    let device: DeviceView = view(value)?;
+    let named = if device.name.is_empty() { String::new() } else { format!(" ({})", device.name) };
+    let may = match (device.enabled, device.roaming) {
+        (false, _) => "it may not join or talk; its keys stay",
+        (true, true) => "it may join and talk, here and through other networks",
+        (true, false) => "it may join and talk here, and nowhere else",
+    };
+    Ok(format!("Changed {dev_eui}{named}: {may}.\n"))
 }
 
 async fn read_key() -> Result<String, Fail> {
@@ -214,7 +286,7 @@ fn path(dev_eui: DevEui) -> String {
     format!("/v1/devices/{dev_eui}")
 }
 
-fn view<T: DeserializeOwned>(value: Value) -> Result<T, Fail> {
+pub(super) fn view<T: DeserializeOwned>(value: Value) -> Result<T, Fail> {
     serde_json::from_value(value).map_err(|error| {
         Fail::new(
             format!("the daemon's answer cannot be understood: {error}"),
@@ -288,11 +360,11 @@ fn one(device: &DeviceView, queue: &[DownlinkView], now: Timestamp) -> String {
     text
 }
 
-fn dash(text: &str) -> String {
+pub(super) fn dash(text: &str) -> String {
     if text.is_empty() { "-".into() } else { text.into() }
 }
 
-fn yes(is: bool) -> String {
+pub(super) fn yes(is: bool) -> String {
     if is { "yes".into() } else { "no".into() }
 }
 

@@ -3,11 +3,15 @@
 //! Owns arguments, what appears on the screen, and exit codes: 0 done, 1 failed, 2 wrong use, 78 bad
 //! configuration. Every error is one clear line, and what to do about it on the next.
 
+mod bulk;
 mod config;
 mod device;
+mod device_file;
 mod dns;
+mod partner;
 mod pki;
 mod run;
+mod status;
 mod tail;
 
 use std::io::Write;
@@ -56,6 +60,11 @@ enum Command {
     /// The devices whose home this is.
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Who may roam how, where each partner is, and which line of the configuration decided.
+    #[command(subcommand)]
+    Partner(partner::PartnerCommand),
+    /// How the running hotspot is, and what it counted. Fails where none runs.
+    Status(status::StatusArgs),
     /// From an identifier to its name in the DNS, and from there to addresses.
     #[command(subcommand)]
     Dns(dns::DnsCommand),
@@ -216,6 +225,8 @@ impl Cli {
             Command::Demo(args) => done(demo::run(args, clock).await?),
             Command::Config(command) => config::run(command),
             Command::Device(command) => device::run(command, clock).await,
+            Command::Partner(command) => partner::run(command).await,
+            Command::Status(args) => status::run(args, clock).await,
             Command::Dns(command) => {
                 let config = ConfigArg { file: command.config_path().map(PathBuf::from) }.load()?.config;
                 done(dns::run(command, config.discovery, clock).await?)

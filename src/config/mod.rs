@@ -222,14 +222,16 @@ impl Config {
     /// Everything with its defaults, as a file that would be read the same.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         let mut all = toml::Table::try_from(self.whole())?;
+        let sections = SECTIONS.iter().filter_map(|name| Some((name.to_string(), all.remove(*name)?)));
+        // `radio = []` has no header of its own: below another section it would be read as one of its keys
+        let (keys, sections): (Vec<_>, Vec<_>) =
+            sections.partition(|(_, section)| section.as_array().is_some_and(Vec::is_empty));
         let mut text = String::new();
-        for name in SECTIONS {
-            if let Some(section) = all.remove(name) {
-                if !text.is_empty() {
-                    text.push('\n');
-                }
-                text.push_str(&toml::to_string(&toml::Table::from_iter([(name.to_string(), section)]))?);
+        for section in keys.into_iter().chain(sections) {
+            if !text.is_empty() {
+                text.push('\n');
             }
+            text.push_str(&toml::to_string(&toml::Table::from_iter([section]))?);
         }
         Ok(text)
     }

@@ -215,6 +215,14 @@ fn files_that_are_not_there_are_named_with_their_line() {
     assert!(error.contains("r.toml:4:10: backend.roots[0]: cannot read r.pem"), "{error}");
 }
 
+#[test]
+fn what_show_prints_of_a_hotspot_without_a_radio_is_read_the_same() {
+    let text =
+        read("radio = []\n[network]\nnet_ids = [\"000001\"]\n", &[]).unwrap().config.to_toml().unwrap();
+    assert!(text.starts_with("radio = []\n"), "{text}");
+    assert_eq!(read(&text, &[]).unwrap().config.to_toml().unwrap(), text);
+}
+
 proptest! {
     #[test]
     fn what_show_prints_is_read_the_same(

@@ -5,10 +5,14 @@
 //! runs) it does not know.
 
 mod client;
+mod devices;
+mod partners;
 mod router;
 mod socket;
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,6 +25,8 @@ use crate::hns;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 
 pub use client::{Client, ClientError, Method};
+pub use devices::{ChangeDevice, DeviceRecord, ImportDevices, ImportReport, RowTrouble};
+pub use partners::{Everybody, PartnerView, PartnersView, Whereabouts};
 pub use router::router;
 pub use socket::{Socket, SocketError};
 
@@ -42,9 +48,23 @@ pub trait Operator: Send + Sync {
     fn device(&self, dev_eui: DevEui) -> Boxed<'_, Result<hns::Device, OperatorError>>;
     /// Forget a device, its keys and its sessions.
     fn remove_device(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>>;
+    /// Make many devices ours, all or none. Answers which of them (by place) cannot be and why; none was
+    /// written then. `dry_run`: none is written anyway.
+    fn add_devices(&self, devices: Vec<Import>, dry_run: bool) -> Boxed<'_, Result<Wrong, OperatorError>>;
+    /// All devices, by DevEUI, as [`Operator::add_devices`] takes them; root keys only where they are asked for.
+    fn export_devices(&self, keys: bool) -> Boxed<'_, Result<Vec<DeviceRecord>, OperatorError>>;
+    /// Change what an operator decides about a device. Running sessions follow.
+    fn change_device(&self, dev_eui: DevEui, change: ChangeDevice) -> Boxed<'_, Result<(), OperatorError>>;
+    /// Who may roam how.
+    fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>>;
+    /// What applies to one network, listed or not.
+    fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>>;
     /// Put a downlink into a device's queue (see [`enqueue`] for the decision).
     fn enqueue(&self, dev_eui: DevEui, item: hns::QueueItem) -> Boxed<'_, Result<(), OperatorError>>;
 }
+
+/// Devices that cannot be added, by their place in the list.
+pub type Wrong = Vec<(usize, OperatorError)>;
 
 /// Why an operator did not get it. Each says whose move it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +131,15 @@ pub struct NewDevice {
     pub roaming: bool,
 }
 
+/// A device to be added as it was elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// What it is.
+    pub device: NewDevice,
+    /// May activate and talk at all.
+    pub enabled: bool,
+}
+
 /// How a node is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -132,6 +161,9 @@ pub struct Status {
     pub heads: usize,
     /// Devices whose home we are.
     pub devices: usize,
+    /// What was counted since the start, by room: `radio`, `fns` and `store`; empty where no daemon runs.
+    #[serde(default)]
+    pub counters: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 /// May this downlink wait for the device? The decision for [`Operator::enqueue`]; may run twice.
@@ -249,6 +281,9 @@ pub struct AddDevice {
     pub mac_version: Option<String>,
     /// `true` where nothing is said.
     pub roaming: Option<bool>,
+    /// `true` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
 }
 
 /// Body of `POST /v1/devices/{dev_eui}/queue`.
@@ -271,10 +306,13 @@ pub struct Trouble {
     pub error: String,
     /// What to do.
     pub remedy: String,
+    /// Of an import: every row that is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<RowTrouble>,
 }
 
 impl AddDevice {
-    fn check(self) -> Result<NewDevice, OperatorError> {
+    fn check(self) -> Result<Import, OperatorError> {
         let text = Zeroizing::new(self.app_key);
         let app_key = text.trim().parse().map_err(|e: crate::lorawan::key::KeyError| {
             invalid(format!("AppKey: {e}"), "the maker of the device gives it along with the DevEUI")
@@ -288,13 +326,19 @@ impl AddDevice {
         let mac_version = mac_version.map_err(|reason| {
             invalid(reason, "one of 1.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4; the data sheet tells")
         })?;
-        if self.name.chars().count() > 100 || self.name.chars().any(char::is_control) {
-            return Err(invalid("the name is too long or has control characters", "100 characters at most"));
-        }
-        let roaming = self.roaming.unwrap_or(true);
-        let (dev_eui, join_eui, name) = (self.dev_eui, self.join_eui, self.name);
-        Ok(NewDevice { dev_eui, join_eui, app_key, name, mac_version, roaming })
+        let name = check_name(self.name)?;
+        let (enabled, roaming) = (self.enabled.unwrap_or(true), self.roaming.unwrap_or(true));
+        let (dev_eui, join_eui) = (self.dev_eui, self.join_eui);
+        let device = NewDevice { dev_eui, join_eui, app_key, name, mac_version, roaming };
+        Ok(Import { device, enabled })
     }
+}
+
+fn check_name(name: String) -> Result<String, OperatorError> {
+    if name.chars().count() > 100 || name.chars().any(char::is_control) {
+        return Err(invalid("the name is too long or has control characters", "100 characters at most"));
+    }
+    Ok(name)
 }
 
 impl AddDownlink {

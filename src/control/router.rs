@@ -8,20 +8,24 @@ use axum::body::{Body, Bytes};
 use axum::extract::{self, DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use futures_util::stream;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{
-    AddDevice, AddDownlink, DeviceView, DownlinkView, Operator, OperatorError, Status, Trouble, invalid,
+    AddDevice, AddDownlink, ChangeDevice, DeviceRecord, DeviceView, DownlinkView, ImportDevices,
+    ImportReport, Operator, OperatorError, PartnerView, PartnersView, RowTrouble, Status, Trouble, invalid,
 };
 use crate::clock::Clock;
-use crate::lorawan::DevEui;
+use crate::lorawan::{DevEui, NetId};
 use crate::telemetry::Tap;
 
 /// Bodies longer than this are no request of ours, in bytes.
 const BODY_LIMIT: usize = 64 * 1024;
+
+/// The same for lists of devices: some 70,000 of them.
+const IMPORT_LIMIT: usize = 16 * 1024 * 1024;
 
 impl IntoResponse for OperatorError {
     fn into_response(self) -> Response {
@@ -36,7 +40,7 @@ impl IntoResponse for OperatorError {
 }
 
 pub(super) fn trouble(status: StatusCode, error: String, remedy: &str) -> Response {
-    (status, axum::Json(Trouble { error, remedy: remedy.into() })).into_response()
+    (status, axum::Json(Trouble { error, remedy: remedy.into(), rows: Vec::new() })).into_response()
 }
 
 /// What the handlers share.
@@ -52,8 +56,13 @@ pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Ro
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/devices", get(devices).post(add_device))
-        .route("/v1/devices/{dev_eui}", get(device).delete(remove_device))
+        .route("/v1/devices/import", post(import).layer(DefaultBodyLimit::max(IMPORT_LIMIT)))
+        .route("/v1/devices/export", get(export))
+        .route("/v1/devices/export-with-keys", get(export_with_keys))
+        .route("/v1/devices/{dev_eui}", get(device).patch(change_device).delete(remove_device))
         .route("/v1/devices/{dev_eui}/queue", get(queue).post(enqueue_downlink))
+        .route("/v1/partners", get(partners))
+        .route("/v1/partners/{net_id}", get(partner))
         .route("/v1/tail", get(tail))
         .fallback(|| async {
             let error = "there is nothing at this address".to_string();
@@ -61,7 +70,11 @@ pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Ro
         })
         .method_not_allowed_fallback(|| async {
             let error = "this address does not take that method".to_string();
-            trouble(StatusCode::METHOD_NOT_ALLOWED, error, "GET reads, POST adds, DELETE removes")
+            trouble(
+                StatusCode::METHOD_NOT_ALLOWED,
+                error,
+                "GET reads, POST adds, PATCH changes, DELETE removes",
+            )
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(Desk { operator, tap, clock })
@@ -79,9 +92,11 @@ async fn devices(State(desk): State<Desk>) -> Answer<axum::Json<Vec<DeviceView>>
 }
 
 async fn add_device(State(desk): State<Desk>, body: Bytes) -> Answer<Response> {
-    let device = read::<AddDevice>(&body)?.check()?;
-    let dev_eui = device.dev_eui;
-    desk.operator.add_device(device).await?;
+    let new = read::<AddDevice>(&body)?.check()?;
+    let dev_eui = new.device.dev_eui;
+    if let Some((_, error)) = desk.operator.add_devices(vec![new], false).await?.pop() {
+        return Err(error);
+    }
     let device = desk.operator.device(dev_eui).await?;
     Ok((StatusCode::CREATED, axum::Json(DeviceView::from(&device))).into_response())
 }
@@ -89,6 +104,65 @@ async fn add_device(State(desk): State<Desk>, body: Bytes) -> Answer<Response> {
 async fn device(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<axum::Json<DeviceView>> {
     let device = desk.operator.device(dev_eui(&path)?).await?;
     Ok(axum::Json(DeviceView::from(&device)))
+}
+
+async fn change_device(
+    State(desk): State<Desk>,
+    path: extract::Path<String>,
+    body: Bytes,
+) -> Answer<axum::Json<DeviceView>> {
+    let dev_eui = dev_eui(&path)?;
+    let change = read::<ChangeDevice>(&body)?.check()?;
+    desk.operator.change_device(dev_eui, change).await?;
+    let device = desk.operator.device(dev_eui).await?;
+    Ok(axum::Json(DeviceView::from(&device)))
+}
+
+/// All devices of a list or none.
+async fn import(State(desk): State<Desk>, body: Bytes) -> Answer<Response> {
+    let ImportDevices { devices, dry_run } = read(&body)?;
+    let count = devices.len();
+    let (mut good, mut places, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+    for (row, device) in devices.into_iter().enumerate() {
+        match device.check() {
+            Ok(device) => {
+                good.push(device);
+                places.push(row);
+            }
+            Err(error) => rows.push(RowTrouble::new(row, &error)),
+        }
+    }
+    // one that cannot be keeps all others out, but they are looked at: a person wants to know of every fault
+    let dry = dry_run || !rows.is_empty();
+    for (index, error) in desk.operator.add_devices(good, dry).await? {
+        rows.extend(places.get(index).map(|row| RowTrouble::new(*row, &error)));
+    }
+    if rows.is_empty() {
+        return Ok(axum::Json(ImportReport { devices: count, written: !dry_run }).into_response());
+    }
+    rows.sort_by_key(|wrong| wrong.row);
+    let error = format!("{} of {count} devices cannot be added, so none was", rows.len());
+    let remedy = "correct them, or leave them out".to_string();
+    Ok((StatusCode::UNPROCESSABLE_ENTITY, axum::Json(Trouble { error, remedy, rows })).into_response())
+}
+
+async fn export(State(desk): State<Desk>) -> Answer<axum::Json<Vec<DeviceRecord>>> {
+    Ok(axum::Json(desk.operator.export_devices(false).await?))
+}
+
+async fn export_with_keys(State(desk): State<Desk>) -> Answer<axum::Json<Vec<DeviceRecord>>> {
+    Ok(axum::Json(desk.operator.export_devices(true).await?))
+}
+
+async fn partners(State(desk): State<Desk>) -> Answer<axum::Json<PartnersView>> {
+    Ok(axum::Json(desk.operator.partners().await?))
+}
+
+async fn partner(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<axum::Json<PartnerView>> {
+    let net_id: NetId = path.parse().map_err(|error: crate::lorawan::ids::IdError| {
+        invalid(error.to_string(), "6 hexadecimal digits, such as C0002F")
+    })?;
+    Ok(axum::Json(desk.operator.partner(net_id).await?))
 }
 
 async fn remove_device(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<StatusCode> {

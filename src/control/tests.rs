@@ -12,6 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use super::socket::admitted;
 use super::*;
 use crate::clock::Clock;
+use crate::partners::Passive;
 use crate::telemetry::Tap;
 
 /// Devices in memory.
@@ -23,26 +24,84 @@ impl Operator for Fake {
         let devices = self.0.lock().unwrap().len();
         Box::pin(async move { Ok(Status { devices, ..Status::default() }) })
     }
-    fn add_device(&self, new: NewDevice) -> Boxed<'_, Result<(), OperatorError>> {
-        assert_eq!(new.app_key.expose(), &[0x2B; 16]);
-        let NewDevice { dev_eui, join_eui, name, mac_version, roaming, .. } = new;
-        let (activations, queue, last_seen, last_via) = (vec![], vec![], Some(1_795_000_000), None);
-        let enabled = true;
-        let device = hns::Device {
-            dev_eui,
-            join_eui,
-            name,
-            mac_version,
-            enabled,
-            roaming,
-            activations,
-            queue,
-            last_seen,
-            last_via,
+    fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<(), OperatorError>> {
+        Box::pin(async move {
+            let wrong = self.add_devices(vec![Import { device, enabled: true }], false).await?;
+            wrong.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+        })
+    }
+    fn add_devices(&self, devices: Vec<Import>, dry_run: bool) -> Boxed<'_, Result<Wrong, OperatorError>> {
+        let mut here = self.0.lock().unwrap();
+        let taken = |new: &Import| here.contains_key(&new.device.dev_eui);
+        let wrong: Wrong = devices
+            .iter()
+            .enumerate()
+            .filter(|(_, new)| taken(new))
+            .map(|(place, new)| (place, OperatorError::Exists(new.device.dev_eui)))
+            .collect();
+        for Import { device, enabled } in devices.into_iter().filter(|_| !dry_run && wrong.is_empty()) {
+            assert_eq!(device.app_key.expose(), &[0x2B; 16]);
+            let NewDevice { dev_eui, join_eui, name, mac_version, roaming, .. } = device;
+            let (activations, queue, last_seen, last_via) = (vec![], vec![], Some(1_795_000_000), None);
+            let device = hns::Device {
+                dev_eui,
+                join_eui,
+                name,
+                mac_version,
+                enabled,
+                roaming,
+                activations,
+                queue,
+                last_seen,
+                last_via,
+            };
+            here.insert(dev_eui, device);
+        }
+        Box::pin(async { Ok(wrong) })
+    }
+    fn export_devices(&self, keys: bool) -> Boxed<'_, Result<Vec<DeviceRecord>, OperatorError>> {
+        let record = |device: &hns::Device| DeviceRecord {
+            dev_eui: device.dev_eui,
+            join_eui: device.join_eui,
+            app_key: keys.then(|| "2B".repeat(16)),
+            name: device.name.clone(),
+            mac_version: device.mac_version.to_string(),
+            roaming: device.roaming,
+            enabled: device.enabled,
         };
-        let taken = self.0.lock().unwrap().insert(dev_eui, device).is_some();
-        let result = if taken { Err(OperatorError::Exists(dev_eui)) } else { Ok(()) };
-        Box::pin(async { result })
+        let records = self.0.lock().unwrap().values().map(record).collect();
+        Box::pin(async { Ok(records) })
+    }
+    fn change_device(&self, dev_eui: DevEui, change: ChangeDevice) -> Boxed<'_, Result<(), OperatorError>> {
+        let mut devices = self.0.lock().unwrap();
+        let Some(device) = devices.get_mut(&dev_eui) else {
+            return Box::pin(async move { Err(OperatorError::NoDevice(dev_eui)) });
+        };
+        device.name = change.name.unwrap_or(device.name.clone());
+        device.roaming = change.roaming.unwrap_or(device.roaming);
+        device.enabled = change.enabled.unwrap_or(device.enabled);
+        Box::pin(async { Ok(()) })
+    }
+    fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>> {
+        let everybody_else = Everybody { passive: Passive::default(), decided_by: "nothing".into() };
+        Box::pin(async { Ok(PartnersView { partners: vec![], everybody_else }) })
+    }
+    fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>> {
+        Box::pin(async move {
+            Ok(PartnerView {
+                net_id,
+                ours: false,
+                listed: false,
+                passive: Passive::default(),
+                decided_by: "nothing".into(),
+                server: Whereabouts::Nowhere { why: "a test".into() },
+                identity: "c0002f.example".into(),
+                pin: None,
+                speaks_for: vec![],
+                spoken_for_by: vec![],
+                learnt: None,
+            })
+        })
     }
     fn devices(&self) -> Boxed<'_, Result<Vec<DeviceView>, OperatorError>> {
         let devices = self.0.lock().unwrap().values().map(DeviceView::from).collect();
@@ -150,6 +209,92 @@ async fn what_is_wrong_is_said_with_a_remedy() {
         let error = said(client, Method::POST, path, body).await;
         assert!(error.contains(reason), "{path}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_list_is_imported_whole_or_not_at_all_and_every_fault_is_told() {
+    let daemon = daemon().await;
+    let client = &daemon.client;
+    let with = |key: &str, value: Value| {
+        let mut device = adding();
+        device[key] = value;
+        device
+    };
+    let other = with("dev_eui", json!("0102030405060709"));
+    client.call(Method::POST, "/v1/devices", Some(&adding())).await.unwrap();
+    let mixed = json!({ "devices": [other, with("app_key", json!("2B2B")), adding()] });
+    let Err(ClientError::Said(trouble)) = client.call(Method::POST, "/v1/devices/import", Some(&mixed)).await
+    else {
+        panic!("two of them cannot be");
+    };
+    assert_eq!(trouble.error, "2 of 3 devices cannot be added, so none was");
+    let rows: Vec<_> = trouble.rows.iter().map(|row| (row.row, &*row.error)).collect();
+    assert_eq!(rows[0], (1, "AppKey: a key is 32 hexadecimal digits"));
+    assert_eq!(rows[1], (2, "a device with DevEUI 0102030405060708 is here already"));
+    assert!(trouble.rows.iter().all(|row| !row.remedy.is_empty()));
+
+    let list = |dry_run: bool| json!({ "devices": [other], "dry_run": dry_run });
+    let import = |body: Value| async move {
+        client.call(Method::POST, "/v1/devices/import", Some(&body)).await.unwrap()
+    };
+    assert_eq!(import(list(true)).await, json!({ "devices": 1, "written": false }));
+    assert_eq!(
+        client.call::<()>(Method::GET, "/v1/devices", None).await.unwrap().as_array().unwrap().len(),
+        1
+    );
+    assert_eq!(import(list(false)).await, json!({ "devices": 1, "written": true }));
+    let exported = client.call::<()>(Method::GET, "/v1/devices/export", None).await.unwrap();
+    assert_eq!((exported.as_array().unwrap().len(), exported[1].get("app_key")), (2, None));
+    let with_keys = client.call::<()>(Method::GET, "/v1/devices/export-with-keys", None).await.unwrap();
+    assert_eq!(with_keys[1]["app_key"], "2B".repeat(16));
+}
+
+#[tokio::test]
+async fn thousands_of_devices_fit_into_one_import() {
+    let daemon = daemon().await;
+    let device = |number: u64| {
+        let mut device = adding();
+        device["dev_eui"] = json!(format!("{number:016X}"));
+        device
+    };
+    let body = json!({ "devices": (0..3000).map(device).collect::<Vec<_>>() });
+    let report = daemon.client.call(Method::POST, "/v1/devices/import", Some(&body)).await.unwrap();
+    assert_eq!(report, json!({ "devices": 3000, "written": true }));
+}
+
+#[tokio::test]
+async fn a_device_is_changed_in_what_is_named_alone() {
+    let daemon = daemon().await;
+    let (client, path) = (&daemon.client, "/v1/devices/0102030405060708");
+    assert!(said(client, Method::PATCH, path, json!({ "name": "x" })).await.contains("no device"));
+    client.call(Method::POST, "/v1/devices", Some(&adding())).await.unwrap();
+    let changed = client.call(Method::PATCH, path, Some(&json!({ "roaming": false }))).await.unwrap();
+    assert_eq!(
+        (&changed["name"], &changed["roaming"], &changed["enabled"]),
+        (&json!("cow 7"), &json!(false), &json!(true))
+    );
+    let changed =
+        client.call(Method::PATCH, path, Some(&json!({ "name": "", "enabled": false }))).await.unwrap();
+    assert_eq!((&changed["name"], &changed["enabled"]), (&json!(""), &json!(false)));
+    let table = [
+        (json!({}), "nothing is to be changed"),
+        (json!({ "app_key": "" }), "unknown field"),
+        (json!({ "name": "a\nb" }), "control characters"),
+    ];
+    for (body, reason) in table {
+        assert!(said(client, Method::PATCH, path, body).await.contains(reason));
+    }
+}
+
+#[tokio::test]
+async fn any_network_may_be_asked_about() {
+    let daemon = daemon().await;
+    let client = &daemon.client;
+    let view = client.call::<()>(Method::GET, "/v1/partners/c0002F", None).await.unwrap();
+    assert_eq!((&view["net_id"], &view["server"]["by"]), (&json!("C0002F"), &json!("nowhere")));
+    let view = client.call::<()>(Method::GET, "/v1/partners", None).await.unwrap();
+    assert_eq!(view["everybody_else"]["decided_by"], "nothing");
+    assert!(said(client, Method::GET, "/v1/partners/C0", json!(null)).await.contains("6 hexadecimal"));
 }
 
 #[tokio::test]

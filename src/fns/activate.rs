@@ -115,7 +115,9 @@ impl Fns {
             let why = format!(
                 "the join server of {join_eui} says that NetID {home}, which is ours, is home to {dev_eui}"
             );
-            tracing::warn!("{why}: add the device here, or correct its home there");
+            if let Some(left_out) = self.complain(heard.gateway, &why) {
+                tracing::warn!(left_out, "{why}: add the device here, or correct its home there");
+            }
             return Err(Unanswered::Rule(why));
         }
         tracing::info!(target: "roamgate::frame", milestone = "JoinEUI resolved to NetID", DevEUI = %dev_eui,

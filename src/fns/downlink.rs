@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use crate::backend::door::{Caller, Deadline};
 use crate::backend::message::{ClassMode, DlMeta, Refusal, ResultCode, XmitAns, XmitDown};
 use crate::clock::Instant;
@@ -89,22 +91,38 @@ impl Fns {
             self.give_back(hearing);
         }
         let why = said.join("; ");
-        tracing::warn!(target: "roamgate::frame", milestone = "downlink not sent", gateway = %hearing.gateway, why);
+        // who follows frames gets every one; the log gets each cause once a minute
+        match self.complain(hearing.gateway, &why) {
+            Some(left_out) => {
+                let remedy =
+                    "the network that sends it keeps to the rule, or its device uses another data rate";
+                tracing::warn!(target: "roamgate::frame", milestone = "downlink not sent", gateway = %hearing.gateway, why, remedy, left_out);
+            }
+            None => {
+                tracing::debug!(target: "roamgate::frame", milestone = "downlink not sent", gateway = %hearing.gateway, why);
+            }
+        }
         Err(Refusal::new(ResultCode::XmitFailed, why))
     }
 
     async fn try_slot(&self, hearing: &Hearing, phy: &[u8], slot: &Slot) -> Result<Sent, Missed> {
         let now = self.clock.now();
-        let modulation = self
-            .region
-            .modulation(slot.data_rate)
-            .ok_or_else(|| Missed::next(format!("DR{} is none of {}", slot.data_rate, self.region)))?;
+        let modulation = self.region.downlink_modulation(slot.data_rate).ok_or_else(|| {
+            Missed::next(format!("DR{} is no downlink data rate of {}", slot.data_rate, self.region))
+        })?;
+        if let Some(most) = self.region.max_phy(slot.data_rate).filter(|most| phy.len() > *most) {
+            let (size, region) = (phy.len(), &self.region);
+            return Err(Missed::next(format!(
+                "{size} bytes are more than the {most} of DR{} in {region}",
+                slot.data_rate
+            )));
+        }
         let power = self.region.max_downlink_eirp(slot.frequency);
         let airtime = jit::airtime(modulation, phy.len(), Direction::Down);
         let ticket = self
             .jit()
             .reserve(hearing.gateway, slot.start, airtime, slot.frequency, power, now)
-            .map_err(|refused| Missed::next(refused.to_string()))?;
+            .map_err(|refused| Missed::next(self.until(refused)))?;
         let mut tx = Tx {
             gateway: hearing.gateway,
             session: hearing.session,
@@ -138,6 +156,15 @@ impl Fns {
             _ => Then::OtherWindow,
         };
         Err(Missed { why: error.to_string(), then })
+    }
+
+    /// A rule of the band, with the time of day from which it allows the frame.
+    fn until(&self, refused: jit::Refused) -> String {
+        let later = refused.wait.and_then(|wait| SignedDuration::try_from(wait).ok());
+        match later.and_then(|wait| self.clock.wall().checked_add(wait).ok()) {
+            Some(at) => format!("{refused}, at {at:.3}"),
+            None => refused.to_string(),
+        }
     }
 
     fn report(&self, hearing: &Hearing, phy: &[u8], slot: &Slot, sent: &Sent) {

@@ -50,7 +50,13 @@ impl HoldOffs {
         insert(&mut self.served, net_id, addr, now, now + SERVED);
     }
 
-    fn is_served(&self, net_id: NetId, addr: DevAddr, now: Instant) -> bool {
+    /// Entries of both kinds.
+    pub(super) fn len(&self) -> usize {
+        self.until.len() + self.served.len()
+    }
+
+    /// Whether a network said lately that the device is its own.
+    pub(super) fn is_served(&self, net_id: NetId, addr: DevAddr, now: Instant) -> bool {
         self.served.get(&(net_id, addr)).is_some_and(|until| now < *until)
     }
 }

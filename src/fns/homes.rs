@@ -54,6 +54,11 @@ impl Homes {
         self.insert(dev_eui, Entry { join_eui: None, known: Known::Refused(why), until: now + REFUSAL }, now);
     }
 
+    /// Devices remembered.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn insert(&mut self, dev_eui: DevEui, entry: Entry, now: Instant) {
         if self.0.len() >= DEVICES {
             self.0.retain(|_, entry| now < entry.until);

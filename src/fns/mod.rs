@@ -23,6 +23,7 @@ use crate::backend::door::{Boxed, Deadline, Peers, StoreError};
 use crate::clock::{Clock, Instant};
 use crate::discovery::bucket::Strangers;
 use crate::jit::Jit;
+use crate::limits::{Buckets, Rate, Seldom};
 use crate::lorawan::frame::Uplink;
 use crate::lorawan::{GatewayEui, Modulation, NetId, Region};
 use crate::partners;
@@ -155,6 +156,12 @@ pub trait Learned: Send + Sync {
 /// Answered hearings are remembered while any of their windows may still be open.
 const SPENT: Duration = Duration::from_secs(20);
 
+/// Data frames of addresses that no network called its own yet, from one radio head to one network: anybody can make
+/// such frames, and each costs a message. Enough for the first frames of many visitors after a restart.
+const UNSERVED: Rate = Rate { burst: 200, every: Duration::from_millis(50) };
+/// Buckets of them.
+const NETWORKS: usize = 1024;
+
 /// What the fNS counts instead of answering.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -166,10 +173,24 @@ pub struct Counters {
     pub malformed: Counter,
     /// Visitors' frames dropped because the clock is not set.
     pub clock: Counter,
-    /// Unknown devices dropped before any lookup.
+    /// Unknown devices dropped before any lookup or message.
     pub throttled: Counter,
     /// Data frames of nobody we know.
     pub unknown: Counter,
+}
+
+impl Counters {
+    /// Every one by its name.
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        [
+            ("heard", self.heard.get()),
+            ("copies", self.copies.get()),
+            ("malformed", self.malformed.get()),
+            ("clock", self.clock.get()),
+            ("throttled", self.throttled.get()),
+            ("unknown", self.unknown.get()),
+        ]
+    }
 }
 
 /// A number that grows.
@@ -228,6 +249,8 @@ pub struct Fns {
     homes: Mutex<Homes>,
     hold_offs: Mutex<HoldOffs>,
     strangers: Mutex<Strangers>,
+    unserved: Mutex<Buckets<(GatewayEui, NetId)>>,
+    seldom: Mutex<Seldom>,
     spent: Mutex<BTreeMap<(GatewayEui, u64, u64), Instant>>,
 }
 
@@ -251,6 +274,8 @@ impl Fns {
             homes: Mutex::default(),
             hold_offs: Mutex::default(),
             strangers: Mutex::default(),
+            unserved: Mutex::new(Buckets::new(UNSERVED, NETWORKS)),
+            seldom: Mutex::default(),
             spent: Mutex::default(),
         }
     }
@@ -283,7 +308,16 @@ impl Fns {
             Uplink::Rejoin(_) => return self.count.unknown.add(),
         };
         if let Err(why) = done {
-            tracing::info!(target: "roamgate::frame", milestone = "no answer to the device", gateway = %heard.gateway, why = %why);
+            // who follows frames gets every one; the log gets each cause once a minute
+            let why = why.to_string();
+            match self.complain(heard.gateway, &why) {
+                Some(left_out) => {
+                    tracing::info!(target: "roamgate::frame", milestone = "no answer to the device", gateway = %heard.gateway, why, left_out);
+                }
+                None => {
+                    tracing::debug!(target: "roamgate::frame", milestone = "no answer to the device", gateway = %heard.gateway, why);
+                }
+            }
         }
     }
 
@@ -313,6 +347,18 @@ impl Fns {
     /// Nothing went out after all.
     fn give_back(&self, hearing: &Hearing) {
         lock(&self.spent).remove(&(hearing.gateway, hearing.session, hearing.number));
+    }
+
+    /// Whether the log hears of this now, and how often it was left out.
+    fn complain(&self, gateway: GatewayEui, cause: &str) -> Option<u64> {
+        lock(&self.seldom).tell(&gateway.to_string(), cause, self.clock.now())
+    }
+
+    /// What is remembered of strangers and visitors at the moment: devices with a home or a refusal, addresses held off
+    /// or served, buckets of unknown JoinEUIs and of unknown addresses. All are bounded.
+    pub fn remembered(&self) -> [usize; 4] {
+        let unserved = lock(&self.unserved).len();
+        [self.homes().len(), self.hold_offs().len(), self.strangers().remembered(), unserved]
     }
 
     fn jit(&self) -> MutexGuard<'_, Jit> {

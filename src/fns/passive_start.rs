@@ -8,12 +8,13 @@ use futures_util::stream::FuturesUnordered;
 
 use crate::backend::door::{Deadline, PeerError};
 use crate::backend::message::{GwInfo, Party, PrStartAns, PrStartReq, ResultCode, UlMeta};
+use crate::limits::Wait;
 use crate::lorawan::frame::{DataFrame, Uplink};
-use crate::lorawan::{DevAddr, NetId};
+use crate::lorawan::{DevAddr, GatewayEui, NetId};
 
 use super::activate::Unanswered;
 use super::token::Hearing;
-use super::{Fns, Heard, route};
+use super::{Fns, Heard, lock, route};
 
 /// RX2 of the longest usual RECEIVE_DELAY1 of 1 s; a session with a longer one only has more time.
 const DATA_RX2: Duration = Duration::from_secs(2);
@@ -59,9 +60,18 @@ impl Fns {
         let mut last =
             Unanswered::Rule(format!("every network that {addr} may be of refused it a moment ago"));
         for net_id in candidates {
-            if !self.hold_offs().contains(net_id, addr, now) {
-                asked.push(async move { (net_id, self.start(net_id, heard, by).await) });
+            if self.hold_offs().contains(net_id, addr, now) {
+                continue;
             }
+            // strangers cost little here too
+            let served = self.hold_offs().is_served(net_id, addr, now);
+            if let Err(wait) = self.admit_unserved(heard.gateway, net_id, served) {
+                self.count.throttled.add();
+                let why = format!("too many data frames of unknown devices of NetID {net_id}: {wait}");
+                last = Unanswered::Rule(why);
+                continue;
+            }
+            asked.push(async move { (net_id, self.start(net_id, heard, by).await) });
         }
         while let Some((net_id, answer)) = asked.next().await {
             match answer {
@@ -76,6 +86,13 @@ impl Fns {
             }
         }
         Err(last)
+    }
+
+    fn admit_unserved(&self, gateway: GatewayEui, net_id: NetId, served: bool) -> Result<(), Wait> {
+        if served {
+            return Ok(());
+        }
+        lock(&self.unserved).take((gateway, net_id), self.clock.now())
     }
 
     /// PRStartReq to one network, ours or another, with a token made for it.

@@ -122,7 +122,7 @@ impl fmt::Display for Rule {
             Rule::TooLate => write!(to, "too late to reach the gateway before it should start"),
             Rule::TooEarly => write!(to, "more than {} s ahead", HORIZON.as_secs()),
             Rule::Eirp { max } => write!(to, "louder than the {max} dBm EIRP of the region"),
-            Rule::Frequency => write!(to, "no frequency of the region"),
+            Rule::Frequency => write!(to, "not a downlink frequency of the region"),
         }
     }
 }
@@ -176,7 +176,9 @@ impl Jit {
         let refuse = |rule, until| Err(Refused::new(rule, until, now));
         let bands = duty::bands(&self.region);
         let band = bands.iter().find(|band| band.covers(frequency)).copied();
-        if band.is_none() && !bands.is_empty() {
+        let known =
+            if bands.is_empty() { self.region.downlink_band().contains(&frequency) } else { band.is_some() };
+        if !known {
             return refuse(Rule::Frequency, None);
         }
         let max = self.region.max_downlink_eirp(frequency);
@@ -372,6 +374,11 @@ mod tests {
             let _ = jit.reserve(GW, now + S, 4 * S, 923_300_000, 20, now).unwrap();
         }
         assert!(jit.load(GW, t0).is_empty());
+        // and a band all the same
+        for uplink_or_none in [902_300_000, 868_100_000] {
+            let refused = jit.reserve(GW, t0 + S, 50 * MS, uplink_or_none, 20, t0).unwrap_err();
+            assert_eq!(refused.rule, Rule::Frequency);
+        }
     }
 
     #[test]

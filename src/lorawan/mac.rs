@@ -10,8 +10,13 @@ pub enum UplinkCommand {
     LinkCheckReq,
     /// DeviceTimeReq: what time is it at the end of this uplink?
     DeviceTimeReq,
-    /// DevStatusAns: battery 0 to 255, margin -32 to 31 dB.
-    DevStatusAns { battery: u8, margin: i8 },
+    /// DevStatusAns.
+    DevStatusAns {
+        /// 0 external power, 1 to 254 level, 255 unknown.
+        battery: u8,
+        /// -32 to 31 dB.
+        margin: i8,
+    },
     /// Another command of 1.0.x, recognised by its length and not acted on.
     Other(u8),
 }

@@ -3,6 +3,7 @@
 //! Speaks of data rate indexes and hertz; converts to modulations at the edge of the radio.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +17,18 @@ pub const JOIN_ACCEPT_DELAY1: u8 = 5;
 /// How a frame is modulated on the air.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Modulation {
-    /// Spreading factor 5 to 12 and bandwidth in hertz.
-    Lora { sf: u8, bandwidth: u32 },
-    /// Bits per second.
-    Fsk { bitrate: u32 },
+    /// LoRa.
+    Lora {
+        /// Spreading factor, 5 to 12.
+        sf: u8,
+        /// Hertz.
+        bandwidth: u32,
+    },
+    /// FSK.
+    Fsk {
+        /// Bits per second.
+        bitrate: u32,
+    },
 }
 
 impl fmt::Display for Modulation {
@@ -116,6 +125,35 @@ impl Region {
     /// The CFList of a Join-accept for a 1.0.x device, as on the air.
     pub fn cf_list(&self) -> Option<[u8; 16]> {
         self.plan.get_cf_list(MacVersion::LORAWAN_1_0_4)?.to_bytes().ok()
+    }
+    /// The modulation of a data rate index, where the region has it downwards.
+    pub fn downlink_modulation(&self, data_rate: u8) -> Option<Modulation> {
+        let downwards = match self.name {
+            CommonName::US915 | CommonName::AU915 => (8..=13).contains(&data_rate),
+            _ => true,
+        };
+        if downwards { self.modulation(data_rate) } else { None }
+    }
+    /// Hertz from the lowest to the highest frequency of any downlink.
+    pub fn downlink_band(&self) -> RangeInclusive<u32> {
+        match self.name {
+            CommonName::EU868 => 863_000_000..=870_000_000,
+            CommonName::US915 | CommonName::AU915 => 923_300_000..=927_500_000,
+            CommonName::CN779 => 779_000_000..=787_000_000,
+            CommonName::EU433 => 433_050_000..=434_790_000,
+            CommonName::CN470 => 470_000_000..=510_000_000,
+            CommonName::AS923 | CommonName::AS923_2 | CommonName::AS923_3 | CommonName::AS923_4 => {
+                915_000_000..=928_000_000
+            }
+            CommonName::KR920 => 920_900_000..=923_300_000,
+            CommonName::IN865 => 865_000_000..=867_000_000,
+            CommonName::RU864 => 864_000_000..=870_000_000,
+            CommonName::ISM2400 => 2_400_000_000..=2_483_500_000,
+        }
+    }
+    /// The longest PHYPayload at a data rate, in bytes: MHDR, FHDR, FPort, FRMPayload, MIC.
+    pub fn max_phy(&self, data_rate: u8) -> Option<usize> {
+        self.max_payload(data_rate).map(|payload| 1 + 7 + 1 + payload + 4)
     }
     /// The longest FRMPayload without FOpts at a data rate, in bytes.
     pub fn max_payload(&self, data_rate: u8) -> Option<usize> {

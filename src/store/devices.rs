@@ -1,5 +1,7 @@
 //! Devices whose home we are, and what the operator does with them.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Row;
 
 use super::rows::{Seconds, Text, changes};
@@ -58,6 +60,17 @@ pub struct DeviceSummary {
     pub queued: u32,
 }
 
+/// What an operator changes about a device; `None` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The operator's word for it.
+    pub name: Option<String>,
+    /// May activate and talk through other networks.
+    pub roaming: Option<bool>,
+    /// May activate and talk at all.
+    pub enabled: Option<bool>,
+}
+
 /// Why a device was not added.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AddError {
@@ -81,8 +94,58 @@ impl Store {
     /// removed before goes on with its JoinNonce.
     pub async fn add_device(&self, new: NewDevice) -> Result<(), AddError> {
         let dev_eui = new.dev_eui;
-        let added = self.queue.run(true, move |db| add(db, &new)).await?;
-        if added { Ok(()) } else { Err(AddError::Duplicate(dev_eui)) }
+        let work = move |db: &Db<'_>| {
+            let free = !is_here(db, dev_eui)?;
+            if free {
+                insert(db, &new, true)?;
+            }
+            Ok((free, Done::new(if free { Commit::Durable } else { Commit::Nothing })))
+        };
+        if self.queue.run(true, work).await? { Ok(()) } else { Err(AddError::Duplicate(dev_eui)) }
+    }
+
+    /// Add many devices, each enabled or not, in one commit: all of them, or none. Answers the places of those
+    /// that are here already or stand in the list before; where there is one, none was added. `dry_run`: only look.
+    pub async fn add_devices(
+        &self,
+        new: Vec<(NewDevice, bool)>,
+        dry_run: bool,
+    ) -> Result<Vec<usize>, StoreError> {
+        let work = move |db: &Db<'_>| {
+            let (mut taken, mut seen) = (Vec::new(), BTreeSet::new());
+            for (place, (device, _)) in new.iter().enumerate() {
+                if !seen.insert(device.dev_eui) || is_here(db, device.dev_eui)? {
+                    taken.push(place);
+                }
+            }
+            if dry_run || !taken.is_empty() {
+                return Ok((taken, Done::new(Commit::Nothing)));
+            }
+            for (device, enabled) in &new {
+                insert(db, device, *enabled)?;
+            }
+            Ok((taken, Done::new(Commit::Durable)))
+        };
+        self.queue.run(!dry_run, work).await
+    }
+
+    /// All devices, by DevEUI, each with its AppKey where the join server holds one: for a copy elsewhere.
+    pub async fn devices_with_keys(&self) -> Result<Vec<(DeviceSummary, Option<Key>)>, StoreError> {
+        let read = |db: &Db<'_>| {
+            let with_key = |summary: DeviceSummary| {
+                let keys = root_keys::load(db, summary.dev_eui)?;
+                Ok((summary, keys.map(|keys| keys.app_key.clone())))
+            };
+            let all = summaries(db)?.into_iter().map(with_key).collect::<Result<Vec<_>, Fault>>()?;
+            Ok((all, Done::new(Commit::Nothing)))
+        };
+        self.queue.run(false, read).await
+    }
+
+    /// Change what an operator decides about a device, in one commit for the home network, the join server and the
+    /// sessions that run: these follow the roaming switch, and a device that is switched off loses them. `false`: no such device.
+    pub async fn change_device(&self, dev_eui: DevEui, change: Change) -> Result<bool, StoreError> {
+        self.queue.run(true, move |db| alter(db, dev_eui, &change)).await
     }
 
     /// Remove a device, its root keys, sessions and everything that waits for or from it. `false`: there was none.
@@ -113,17 +176,38 @@ fn over(db: &Db<'_>, dev_eui: DevEui, decide: &Decide) -> Result<((), Done), Fau
     Ok(((), Done::new(commit)))
 }
 
-fn add(db: &Db<'_>, new: &NewDevice) -> Result<(bool, Done), Fault> {
-    let keys = root_keys::load(db, new.dev_eui)?;
-    if keys.is_some() || load(db, new.dev_eui)?.is_some() {
-        return Ok((false, Done::new(Commit::Nothing)));
+fn is_here(db: &Db<'_>, dev_eui: DevEui) -> Result<bool, Fault> {
+    let mut select = db.sql.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM devices WHERE dev_eui = ?1) OR EXISTS (SELECT 1 FROM root_keys WHERE dev_eui = ?1)",
+    )?;
+    Ok(select.query_row([Text(dev_eui)], |row| row.get(0))?)
+}
+
+fn alter(db: &Db<'_>, dev_eui: DevEui, change: &Change) -> Result<(bool, Done), Fault> {
+    let Some(found) = load(db, dev_eui)? else { return Ok((false, Done::new(Commit::Nothing))) };
+    let mut device = found.device.clone();
+    device.name = change.name.clone().unwrap_or(device.name);
+    device.roaming = change.roaming.unwrap_or(device.roaming);
+    device.enabled = change.enabled.unwrap_or(device.enabled);
+    store(db, dev_eui, Some(&found), Some(&device))?;
+    if let Some(keys) = root_keys::load(db, dev_eui)? {
+        let changed = js::Device { enabled: device.enabled, ..keys.clone() };
+        root_keys::store(db, dev_eui, Some(&keys), Some(&changed))?;
     }
+    sessions::set_roaming(db, dev_eui, device.roaming)?;
+    if !device.enabled {
+        sessions::remove_device(db, dev_eui)?;
+    }
+    Ok((true, Done::new(Commit::Durable)))
+}
+
+fn insert(db: &Db<'_>, new: &NewDevice, enabled: bool) -> Result<(), Fault> {
     let device = Device {
         dev_eui: new.dev_eui,
         join_eui: new.join_eui,
         name: new.name.clone(),
         mac_version: new.mac_version,
-        enabled: true,
+        enabled,
         roaming: new.roaming,
         activations: Vec::new(),
         queue: Vec::new(),
@@ -137,13 +221,12 @@ fn add(db: &Db<'_>, new: &NewDevice) -> Result<(bool, Done), Fault> {
         app_key: new.app_key.clone(),
         nwk_key: new.nwk_key.clone(),
         home: new.home,
-        enabled: true,
+        enabled,
         dev_nonces: Default::default(),
         join_nonce: 0,
     };
     store(db, new.dev_eui, None, Some(&device))?;
-    root_keys::store(db, new.dev_eui, None, Some(&keys))?;
-    Ok((true, Done::new(Commit::Durable)))
+    root_keys::store(db, new.dev_eui, None, Some(&keys))
 }
 
 fn remove(db: &Db<'_>, dev_eui: DevEui) -> Result<(bool, Done), Fault> {

@@ -187,6 +187,12 @@ fn update(db: &Db<'_>, old: &Session, new: &Session) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The running sessions of a device follow its switch.
+pub(super) fn set_roaming(db: &Db<'_>, dev_eui: DevEui, roaming: bool) -> Result<usize, Fault> {
+    let set = "UPDATE sessions SET roaming = ?2 WHERE dev_eui = ?1 AND roaming <> ?2";
+    db.run(set, (Text(dev_eui), roaming))
+}
+
 /// End all sessions of a device, and what they still had to forward; answers how many there were.
 pub(super) fn remove_device(db: &Db<'_>, dev_eui: DevEui) -> Result<usize, Fault> {
     let forward = "DELETE FROM forward WHERE session IN (SELECT id FROM sessions WHERE dev_eui = ?1)";

@@ -30,6 +30,23 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Every one by its name.
+    pub fn named(&self) -> [(&'static str, u64); 11] {
+        [
+            ("jobs", self.jobs),
+            ("failed", self.failed),
+            ("commits", self.commits),
+            ("full_commits", self.full_commits),
+            ("rows", self.rows),
+            ("reruns", self.reruns),
+            ("pushes", self.pushes),
+            ("checkpoints", self.checkpoints),
+            ("uplinks", self.uplinks),
+            ("forward_dropped", self.forward_dropped),
+            ("outbox_dropped", self.outbox_dropped),
+        ]
+    }
+
     /// Transactions that wrote, for each accepted uplink.
     pub fn writes_per_uplink(&self) -> Option<f64> {
         (self.uplinks > 0).then(|| self.commits as f64 / self.uplinks as f64)

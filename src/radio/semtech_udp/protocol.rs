@@ -17,6 +17,7 @@ use super::codec::{self, Datagram, Kind, Push};
 use super::timeline::Timeline;
 use crate::clock::Instant;
 use crate::fns::{AirError, Heard, Sent, Tx};
+use crate::limits::Seldom;
 use crate::lorawan::GatewayEui;
 use crate::radio::HeadStatus;
 
@@ -24,8 +25,6 @@ use crate::radio::HeadStatus;
 const HEADS: usize = 256;
 /// Frames of one head that may wait for a TX_ACK: a forwarder's queue has 32 places.
 const PENDING: usize = 32;
-/// Between two warnings of one kind.
-const QUIET: Duration = Duration::from_secs(60);
 
 /// What a head answered to a PULL_RESP.
 pub type Answer = Result<Sent, AirError>;
@@ -37,7 +36,7 @@ pub struct Protocol {
     heads: BTreeMap<GatewayEui, Head>,
     rng: StdRng,
     stats: Stats,
-    strangers_warned: Option<Instant>,
+    seldom: Seldom,
 }
 
 /// Counted since the start.
@@ -119,7 +118,7 @@ impl Protocol {
     pub fn new(allow: Allow, offline_after: Duration, rng: StdRng) -> Protocol {
         let heads = allow.listed().map(|gateway| (gateway, Head::default())).collect();
         let stats = Stats::default();
-        Protocol { allow, offline_after, heads, rng, stats, strangers_warned: None }
+        Protocol { allow, offline_after, heads, rng, stats, seldom: Seldom::default() }
     }
 
     /// Look at the header of a datagram. `None`: dropped and counted; else it wants
@@ -136,7 +135,11 @@ impl Protocol {
             Ok(datagram) => datagram,
             Err(error) => {
                 self.stats.malformed += 1;
-                tracing::debug!(%from, %error, "datagram dropped");
+                if let Some(left_out) = self.seldom.tell(&from.ip().to_string(), &error.to_string(), now) {
+                    let remedy =
+                        "a packet forwarder of protocol version 1 or 2 sends to this port, and nobody else";
+                    tracing::warn!(%from, %error, remedy, left_out, "datagram dropped");
+                }
                 return None;
             }
         };
@@ -144,9 +147,10 @@ impl Protocol {
         let allowed = self.allow.admits(gateway, from.ip());
         if let Err(why) = allowed.and_then(|()| self.make_room(gateway, now)) {
             self.stats.strangers += 1;
-            if self.strangers_warned.is_none_or(|last| now >= last + QUIET) {
-                self.strangers_warned = Some(now);
-                tracing::warn!(%gateway, %from, strangers = self.stats.strangers, "gateway refused: {why}");
+            if let Some(left_out) = self.seldom.tell(&from.ip().to_string(), why, now) {
+                let strangers = self.stats.strangers;
+                let remedy = "list it in [[radio]] `gateways` or `allow_from`, if it is yours";
+                tracing::warn!(%gateway, %from, strangers, remedy, left_out, "gateway refused: {why}");
             }
             return None;
         }
@@ -214,7 +218,10 @@ impl Protocol {
         };
         outcome.unwrap_or_else(|error| {
             self.stats.malformed += 1;
-            tracing::debug!(gateway = %datagram.gateway, %error, "datagram dropped");
+            if let Some(left_out) = self.seldom.tell(&datagram.gateway.to_string(), &error.to_string(), now) {
+                let remedy = "look at the version of its packet forwarder";
+                tracing::warn!(gateway = %datagram.gateway, %error, remedy, left_out, "datagram dropped");
+            }
             Vec::new()
         })
     }

@@ -205,6 +205,69 @@ async fn a_device_is_added_once_and_removed_with_its_sessions() {
 }
 
 #[tokio::test]
+async fn a_list_of_devices_is_added_whole_or_not_at_all() {
+    let (folder, store) = fresh();
+    store.add_device(new_device()).await.unwrap();
+    let numbered = |number: u64| {
+        let dev_eui = DevEui::from_msb(number.to_be_bytes());
+        NewDevice { dev_eui, ..new_device() }
+    };
+    let list: Vec<_> = (0..2000).map(|number| (numbered(number), number % 2 == 0)).collect();
+    let with = |more: NewDevice| {
+        let mut list = list.clone();
+        list.push((more, true));
+        list
+    };
+    let commits = store.stats().commits;
+    assert_eq!(store.add_devices(with(new_device()), false).await.unwrap(), [2000], "it is here already");
+    assert_eq!(
+        store.add_devices(with(numbered(7)), false).await.unwrap(),
+        [2000],
+        "it is in the list before"
+    );
+    assert_eq!(store.add_devices(list.clone(), true).await.unwrap(), [0_usize; 0]);
+    assert_eq!((store.devices().await.unwrap().len(), store.stats().commits), (1, commits));
+    assert_eq!(store.add_devices(list, false).await.unwrap(), [0_usize; 0]);
+    assert_eq!(store.stats().commits, commits + 1, "one commit for all of them");
+    store.close().await.unwrap();
+    let store = open(&folder);
+    let all = store.devices_with_keys().await.unwrap();
+    assert_eq!(all.len(), 2001);
+    let (odd, key) = &all[7];
+    assert_eq!((odd.dev_eui, odd.enabled, odd.roaming), (numbered(7).dev_eui, false, true));
+    assert_eq!(key.as_ref(), Some(&Key::new(KEY)));
+}
+
+#[tokio::test]
+async fn what_an_operator_changes_reaches_keys_and_running_sessions() {
+    let (_folder, store) = fresh();
+    assert!(!store.change_device(EUI, Change::default()).await.unwrap());
+    store.add_device(new_device()).await.unwrap();
+    put(&store, session(1)).await;
+    let may_join = async || {
+        let (decide, slot) = decided(|device: &mut Option<js::Device>| {
+            (device.as_ref().is_some_and(|device| device.enabled), Commit::Nothing)
+        });
+        RootKeys::with_device(&store, EUI, Box::new(decide)).await.unwrap();
+        outcome(&slot).unwrap()
+    };
+    let change = Change { roaming: Some(false), name: Some("cellar".into()), ..Change::default() };
+    assert!(store.change_device(EUI, change).await.unwrap());
+    let device = store.device(EUI).await.unwrap().unwrap();
+    assert_eq!((&*device.name, device.roaming, device.enabled), ("cellar", false, true));
+    assert_eq!(store.sessions_of(EUI).await.unwrap(), [Session { roaming: false, ..session(1) }]);
+    assert!(may_join().await);
+
+    let off = Change { enabled: Some(false), ..Change::default() };
+    assert!(store.change_device(EUI, off).await.unwrap());
+    assert!(!may_join().await && store.sessions_of(EUI).await.unwrap().is_empty());
+    assert_eq!(store.device(EUI).await.unwrap().unwrap().name, "cellar");
+    let on = Change { enabled: Some(true), ..Change::default() };
+    assert!(store.change_device(EUI, on).await.unwrap());
+    assert!(may_join().await && store.device(EUI).await.unwrap().unwrap().enabled);
+}
+
+#[tokio::test]
 async fn learnt_networks_are_known_at_once_and_after_a_restart_and_are_bounded() {
     let (folder, store) = fresh();
     let net_id = |n| NetId::new(n).unwrap();

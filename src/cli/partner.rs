@@ -1,0 +1,198 @@
+//! `roamgate partner`: who may roam how, and which line of the configuration decided. From the daemon where one
+//! runs, since it may have been started with another configuration; else from the configuration alone.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::device::{view, yes};
+use super::{ConfigArg, Fail, show, show_json, table};
+use crate::app::partners;
+use crate::config::Config;
+use crate::control::{Client, Method, PartnerView, PartnersView, Whereabouts};
+use crate::lorawan::NetId;
+use crate::partners::Passive;
+
+/// `roamgate partner`
+#[derive(Debug, Subcommand)]
+pub(super) enum PartnerCommand {
+    /// Networks with an entry of their own, homes that were learnt, and what applies to all others.
+    List(ListArgs),
+    /// What applies to one network, listed or not.
+    Show(ShowArgs),
+}
+
+/// `roamgate partner list`
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+/// `roamgate partner show`
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// Any network: 6 hexadecimal digits
+    #[arg(value_name = "NETID")]
+    net_id: NetId,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+pub(super) async fn run(command: PartnerCommand) -> Result<ExitCode, Fail> {
+    match command {
+        PartnerCommand::List(args) => {
+            let (config, daemon) = reach(&args.config).await?;
+            let all = match daemon {
+                Some(client) => view(client.call::<()>(Method::GET, "/v1/partners", None).await?)?,
+                None => partners::all(&config, None),
+            };
+            if args.json { show_json(&value(&all)) } else { show(&list(&all)) }
+        }
+        PartnerCommand::Show(args) => {
+            let (config, daemon) = reach(&args.config).await?;
+            let path = format!("/v1/partners/{}", args.net_id);
+            let one = match daemon {
+                Some(client) => view(client.call::<()>(Method::GET, &path, None).await?)?,
+                None => partners::one(&config, args.net_id, None),
+            };
+            if args.json { show_json(&value(&one)) } else { show(&text(&one)) }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn reach(config: &ConfigArg) -> Result<(Config, Option<Client>), Fail> {
+    let config = config.load()?.config;
+    let daemon = Client::daemon(&config.control_socket()).await?;
+    Ok((config, daemon))
+}
+
+fn value(view: &impl serde::Serialize) -> serde_json::Value {
+    // a view has no way to fail
+    serde_json::to_value(view).unwrap_or_default()
+}
+
+fn list(all: &PartnersView) -> String {
+    let mut rows = vec![["NETID", "PASSIVE", "SERVER", "DECIDED BY"].map(String::from).to_vec()];
+    for partner in &all.partners {
+        let server = match &partner.server {
+            Whereabouts::Configuration { url } => url.clone(),
+            Whereabouts::Dns { name } => name.clone(),
+            Whereabouts::Nowhere { .. } => "-".into(),
+        };
+        rows.push(vec![
+            partner.net_id.to_string(),
+            allowed(&partner.passive).into(),
+            server,
+            partner.decided_by.clone(),
+        ]);
+    }
+    let others = &all.everybody_else;
+    rows.push(vec![
+        "all others".into(),
+        allowed(&others.passive).into(),
+        "-".into(),
+        others.decided_by.clone(),
+    ]);
+    table(&rows)
+}
+
+fn allowed(passive: &Passive) -> &'static str {
+    match (passive.activation, passive.start) {
+        (true, true) => "joins, data",
+        (true, false) => "joins",
+        (false, true) => "data",
+        (false, false) => "nothing",
+    }
+}
+
+fn text(partner: &PartnerView) -> String {
+    let server = match &partner.server {
+        Whereabouts::Configuration { url } => format!("{url} (of its entry, instead of DNS)"),
+        Whereabouts::Dns { name } => format!("as DNS says of {name}"),
+        Whereabouts::Nowhere { why } => format!("not asked: {why}"),
+    };
+    let certificate = match &partner.pin {
+        Some(pin) => format!("{}, with the key {pin}", partner.identity),
+        None => partner.identity.clone(),
+    };
+    let mut lines = vec![
+        ("NetID", partner.net_id.to_string()),
+        ("listed", yes(partner.listed)),
+        ("passive", allowed(&partner.passive).to_string()),
+        ("decided by", partner.decided_by.clone()),
+        ("server", server),
+        ("certificate", certificate),
+    ];
+    if partner.ours {
+        lines.retain(|(name, _)| matches!(*name, "NetID" | "decided by" | "certificate"));
+        lines.insert(1, ("ours", "yes: nothing has to be agreed with it".into()));
+    }
+    let list = |of: &[NetId]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if !partner.speaks_for.is_empty() {
+        lines.push(("speaks for", list(&partner.speaks_for)));
+    }
+    if !partner.spoken_for_by.is_empty() {
+        lines.push(("spoken for by", list(&partner.spoken_for_by)));
+    }
+    if partner.learnt == Some(true) {
+        lines.push(("learnt", "yes: a join server has named it as the home of a visitor".into()));
+    }
+    table(&lines.into_iter().map(|(name, text)| vec![name.to_string(), text]).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Everybody;
+
+    fn partner() -> PartnerView {
+        PartnerView {
+            net_id: "C0002F".parse().unwrap(),
+            ours: false,
+            listed: true,
+            passive: Passive { start: true, activation: false },
+            decided_by: "[[roaming.partner]] net_id = \"C0002F\"".into(),
+            server: Whereabouts::Configuration { url: "https://ns.example:7005".into() },
+            identity: "ns.example".into(),
+            pin: Some("sha256/AAAA".into()),
+            speaks_for: vec!["00050A".parse().unwrap(), "00050B".parse().unwrap()],
+            spoken_for_by: vec![],
+            learnt: Some(true),
+        }
+    }
+
+    #[test]
+    fn a_list_ends_with_what_applies_to_all_others() {
+        let everybody_else =
+            Everybody { passive: Passive::default(), decided_by: "there is no [roaming.default]".into() };
+        assert_eq!(
+            list(&PartnersView { partners: vec![partner()], everybody_else }),
+            "NETID       PASSIVE  SERVER                   DECIDED BY\n\
+             C0002F      data     https://ns.example:7005  [[roaming.partner]] net_id = \"C0002F\"\n\
+             all others  nothing  -                        there is no [roaming.default]\n"
+        );
+    }
+
+    #[test]
+    fn one_partner_shows_all_that_its_entry_says() {
+        let text = text(&partner());
+        for words in [
+            "server       https://ns.example:7005 (of its entry, instead of DNS)\n",
+            "certificate  ns.example, with the key sha256/AAAA\n",
+            "speaks for   00050A, 00050B\n",
+            "learnt       yes",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
+        let ours = super::text(&PartnerView { ours: true, speaks_for: vec![], ..partner() });
+        assert!(ours.contains("ours         yes") && !ours.contains("passive"), "{ours}");
+    }
+}

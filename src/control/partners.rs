@@ -1,0 +1,73 @@
+//! Who may roam how, as JSON.
+
+use serde::{Deserialize, Serialize};
+
+use crate::lorawan::NetId;
+use crate::partners::Passive;
+
+/// Answer to `GET /v1/partners`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartnersView {
+    /// Every network with an entry, then those that join servers have named as homes.
+    pub partners: Vec<PartnerView>,
+    /// Every network that has no entry.
+    pub everybody_else: Everybody,
+}
+
+/// What applies to networks without an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Everybody {
+    /// What is allowed.
+    pub passive: Passive,
+    /// The configuration line that decided.
+    pub decided_by: String,
+}
+
+/// What applies to one network, and where it is. Answer to `GET /v1/partners/{net_id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartnerView {
+    /// Who.
+    pub net_id: NetId,
+    /// It is ours: nothing has to be agreed with it.
+    pub ours: bool,
+    /// It has an entry of its own.
+    pub listed: bool,
+    /// What is allowed.
+    pub passive: Passive,
+    /// The configuration line that decided.
+    pub decided_by: String,
+    /// Where its server would be found.
+    pub server: Whereabouts,
+    /// The name that its certificate must carry.
+    pub identity: String,
+    /// Its key, where the entry pins one.
+    pub pin: Option<String>,
+    /// SenderIDs it may use beside its own.
+    pub speaks_for: Vec<NetId>,
+    /// Networks that may speak for it.
+    pub spoken_for_by: Vec<NetId>,
+    /// Whether a join server has named it as the home of a visitor; absent where no daemon was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learnt: Option<bool>,
+}
+
+/// Where a server would be found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "lowercase")]
+pub enum Whereabouts {
+    /// `server` of its entry says so, instead of the DNS.
+    Configuration {
+        /// `https://…`
+        url: String,
+    },
+    /// Under a name that the DNS is asked for.
+    Dns {
+        /// Without final dot.
+        name: String,
+    },
+    /// Nobody is asked.
+    Nowhere {
+        /// Why not.
+        why: String,
+    },
+}

@@ -1,0 +1,234 @@
+//! How often something may happen: a request of a peer, a lookup for a stranger, a line in the log.
+//!
+//! Pure, and bounded in memory whatever strangers do. Used by every room that has a door to the outside.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::clock::Instant;
+
+/// How long whoever came too often has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too often, try again in {:.2} s", .0.as_secs_f32())]
+pub struct Wait(pub Duration);
+
+/// So many at once, and one more each `every`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// The bucket's size; at least 1.
+    pub burst: u32,
+    /// One token comes back in this time; not zero.
+    pub every: Duration,
+}
+
+impl Rate {
+    /// So many a second, and those of three seconds at once.
+    pub fn per_second(number: u32) -> Rate {
+        let number = number.max(1);
+        Rate { burst: number.saturating_mul(3), every: Duration::from_secs(1) / number }
+    }
+}
+
+/// When a full bucket would be full again: the whole state of a token bucket.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bucket(Option<Instant>);
+
+impl Bucket {
+    /// Take a token, if there is one.
+    pub fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Wait> {
+        let full = self.0.filter(|full| *full > now).unwrap_or(now) + rate.every;
+        let missing = full - now;
+        let room = rate.every.saturating_mul(rate.burst.max(1));
+        if missing > room {
+            return Err(Wait(missing - room));
+        }
+        self.0 = Some(full);
+        Ok(())
+    }
+
+    fn is_full(&self, now: Instant) -> bool {
+        self.0.is_none_or(|full| full <= now)
+    }
+}
+
+/// A bucket for each of many; a full one is forgotten.
+#[derive(Debug)]
+pub struct Buckets<K> {
+    rate: Rate,
+    most: usize,
+    buckets: BTreeMap<K, Bucket>,
+}
+
+impl<K: Ord> Buckets<K> {
+    /// `most`: how many buckets are remembered. Beyond that a newcomer waits until an old one is full again.
+    pub fn new(rate: Rate, most: usize) -> Buckets<K> {
+        Buckets { rate, most, buckets: BTreeMap::new() }
+    }
+
+    /// Take a token of one.
+    pub fn take(&mut self, key: K, now: Instant) -> Result<(), Wait> {
+        if !self.buckets.contains_key(&key) && self.buckets.len() >= self.most {
+            self.buckets.retain(|_, bucket| !bucket.is_full(now));
+            if self.buckets.len() >= self.most {
+                return Err(Wait(self.rate.every));
+            }
+        }
+        let mut bucket = self.buckets.get(&key).copied().unwrap_or_default();
+        bucket.take(self.rate, now)?;
+        self.buckets.insert(key, bucket);
+        Ok(())
+    }
+
+    /// Buckets remembered.
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+}
+
+/// A cause is told once in this time.
+const QUIET: Duration = Duration::from_secs(60);
+/// Names remembered at most; those beyond share one.
+const NAMES: usize = 256;
+/// Causes of one name; those beyond share one. So nobody fills the log, and nobody silences another.
+const CAUSES: usize = 16;
+/// What of a cause is compared.
+const COMPARED: usize = 160;
+
+/// Tells each cause once a minute, and then how often it came up in between.
+///
+/// Two texts are one cause if they differ only in words with a digit in them: identifiers, counts and times.
+#[derive(Debug, Default)]
+pub struct Seldom {
+    names: BTreeMap<String, BTreeMap<String, Told>>,
+    /// Left out of causes that are remembered no more.
+    forgotten: u64,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    at: Option<Instant>,
+    left_out: u64,
+}
+
+impl Told {
+    fn is_quiet(&self, now: Instant) -> bool {
+        self.at.is_some_and(|at| now < at + QUIET)
+    }
+}
+
+impl Seldom {
+    /// `Some`: tell it now, with how many were left out since the last line. `None`: leave it out.
+    pub fn tell(&mut self, name: &str, cause: &str, now: Instant) -> Option<u64> {
+        let told = self.place(name, cause, now);
+        if told.is_quiet(now) {
+            told.left_out += 1;
+            return None;
+        }
+        told.at = Some(now);
+        let left_out = std::mem::take(&mut told.left_out);
+        Some(left_out + std::mem::take(&mut self.forgotten))
+    }
+
+    fn place(&mut self, name: &str, cause: &str, now: Instant) -> &mut Told {
+        let Seldom { names, forgotten } = self;
+        let mut forget = |causes: &mut BTreeMap<String, Told>| {
+            causes.retain(|_, told| {
+                let keep = told.is_quiet(now);
+                *forgotten += if keep { 0 } else { told.left_out };
+                keep
+            });
+        };
+        let mut name: String = name.chars().take(COMPARED).collect();
+        if names.len() >= NAMES && !names.contains_key(&name) {
+            names.retain(|_, causes| {
+                forget(causes);
+                !causes.is_empty()
+            });
+            if names.len() >= NAMES {
+                name.clear();
+            }
+        }
+        let causes = names.entry(name).or_default();
+        let mut cause = essence(cause);
+        if causes.len() >= CAUSES && !causes.contains_key(&cause) {
+            forget(causes);
+            if causes.len() >= CAUSES {
+                cause.clear();
+            }
+        }
+        causes.entry(cause).or_default()
+    }
+}
+
+fn essence(cause: &str) -> String {
+    let mut essence = String::new();
+    for word in cause.split_whitespace().filter(|word| !word.bytes().any(|byte| byte.is_ascii_digit())) {
+        if essence.len() + word.len() > COMPARED {
+            break;
+        }
+        essence.push_str(word);
+        essence.push(' ');
+    }
+    essence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_then_one_at_a_time_and_each_key_for_itself() {
+        let now = Instant::now();
+        let mut buckets = Buckets::new(Rate { burst: 3, every: S }, 2);
+        for _ in 0..3 {
+            assert_eq!(buckets.take("a", now), Ok(()));
+        }
+        assert_eq!(buckets.take("a", now), Err(Wait(S)));
+        assert_eq!(buckets.take("b", now), Ok(()));
+        assert_eq!(buckets.take("c", now), Err(Wait(S)), "no room");
+        assert_eq!(buckets.take("c", now + S), Ok(()), "b is full again and forgotten");
+        assert_eq!((buckets.len(), buckets.is_empty()), (2, false));
+        assert_eq!(buckets.take("a", now + S), Ok(()));
+        assert!(buckets.take("a", now + S).is_err());
+        let rate = Rate::per_second(0);
+        assert_eq!((rate.burst, rate.every), (3, S), "none a second is no rate");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cause_is_told_once_a_minute_and_the_next_line_says_how_many_were_left_out() {
+        let (mut seldom, now) = (Seldom::default(), Instant::now());
+        assert_eq!(seldom.tell("gw", "duty cycle: possible in 3.20 s", now), Some(0));
+        for n in 1..60 {
+            assert_eq!(seldom.tell("gw", &format!("duty cycle: possible in {n} s"), now + n * S), None);
+        }
+        assert_eq!(seldom.tell("gw", "too late", now + S), Some(0), "another cause");
+        assert_eq!(seldom.tell("other", "duty cycle: possible in 1 s", now + S), Some(0), "somebody else");
+        assert_eq!(seldom.tell("gw", "duty cycle: possible in 9 s", now + 60 * S), Some(59));
+        assert_eq!(seldom.tell("gw", "duty cycle: possible in 9 s", now + 120 * S), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_fills_the_log_or_the_memory_and_nobody_silences_another() {
+        let (mut seldom, now) = (Seldom::default(), Instant::now());
+        let word = |n: usize| format!("{}{}", (b'a' + (n % 26) as u8) as char, "x".repeat(n / 26));
+        let lines = (0..500).filter(|n| seldom.tell("loud", &word(*n), now).is_some()).count();
+        assert_eq!(lines, CAUSES + 1);
+        assert_eq!(seldom.tell("quiet", "a", now), Some(0));
+        let lines = (0..5000).filter(|n| seldom.tell(&format!("name {n}"), "a", now).is_some()).count();
+        assert_eq!(lines, NAMES - 2 + 1);
+        assert!(seldom.names.len() <= NAMES + 1);
+        // a minute later there is room again, and nothing that was left out is lost from the count
+        let later = now + QUIET;
+        assert_eq!(seldom.tell("new", "a", later), Some(500 - CAUSES as u64 - 1 + 5000 - (NAMES as u64 - 1)));
+        assert_eq!(seldom.names.len(), 1);
+        seldom.tell(&"x".repeat(10_000), &"y ".repeat(10_000), later);
+        assert!(seldom.names.keys().all(|name| name.len() <= 4 * COMPARED));
+    }
+}
