@@ -1,5 +1,6 @@
 //! Builds every room and its doors; the only one who knows everybody.
 
+mod deliver;
 pub mod house;
 pub mod operator;
 pub mod partners;
@@ -16,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::application::App;
+use crate::application::{App, Delivery};
 use crate::backend::door::Peers;
 use crate::backend::keywrap::{Kek, Keks};
 use crate::backend::server::Server;
@@ -69,11 +70,15 @@ impl Node {
         let ours = Ours::of(&config);
         let way = Way::new(&config, &clock)?;
         let outside = way.out()?;
-        let house = build(&config, &ours, &clock, &store, air.clone(), outside).await?;
+        let delivery = deliver::delivery(&config, &store, &clock);
+        let house = build(&config, &ours, &clock, &store, air.clone(), outside, delivery.clone()).await?;
         let server = way.listen(&ours, house.clone()).await?;
         let operator =
             Arc::new(Operator::running(&config, store.clone(), clock.clone(), air, house.fns.clone()));
         let mut tasks = JoinSet::new();
+        if let Some(delivery) = &delivery {
+            deliver::start(delivery, &store, operator.clone(), &mut tasks).await?;
+        }
         let places = Arc::new(Semaphore::new(FRAMES_AT_ONCE as usize));
         for radio in heard {
             tasks.spawn(listen(radio, house.fns.clone(), places.clone()).in_current_span());
@@ -147,6 +152,7 @@ async fn build(
     store: &Store,
     air: Arc<dyn Air>,
     outside: Arc<dyn Peers>,
+    delivery: Option<Arc<Delivery>>,
 ) -> anyhow::Result<Arc<House>> {
     let (net_id, region) = (config.network.net_ids.first(), config.network.region.clone());
     let shared: Arc<Store> = Arc::new(store.clone());
@@ -169,7 +175,7 @@ async fn build(
             learned: shared.clone(),
             clock: clock.clone(),
         });
-        let application = Arc::new(App::new(keks.clone()));
+        let application = Arc::new(App::delivering(keks.clone(), delivery.clone()));
         let sns = Sns::new(net_id, region, RX_DELAY, partners, shared.clone(), peers.clone(), clock.clone());
         House {
             fns: Arc::new(fns),

@@ -126,6 +126,12 @@ pub(super) fn summary(config: &Config) -> String {
         };
         row("backend", listen);
     }
+    let mqtt = config.application.mqtt.iter().map(|mqtt| mqtt.server.to_string());
+    let http = config.application.http.iter().map(|http| http.url.origin());
+    let sinks: Vec<String> = mqtt.chain(http).collect();
+    if !sinks.is_empty() {
+        row("events", format!("to {}", join(sinks)));
+    }
     row("data", config.store.folder().display().to_string());
     row("control", config.control_socket().display().to_string());
     table(&rows)
@@ -209,6 +215,11 @@ mod tests {
             "[roaming.default]\npassive = { activation = true, start = true }\n[[roaming.partner]]\nnet_id = \"60050A\"\n",
         );
         assert_eq!(roaming(&config), "on: the whole federation may join and talk, 1 listed partner");
+        assert!(!summary(&config).contains("events"));
+        let config = read(
+            "[application.mqtt]\nserver = \"mqtt://b\"\n[application.http]\nurl = \"http://h/secret\"\n",
+        );
+        assert!(summary(&config).contains("  events   to mqtt://b:1883, http://h\n"), "{}", summary(&config));
         assert!(summary(&config).contains("  data     ./roamgate-data\n"), "{}", summary(&config));
     }
 }

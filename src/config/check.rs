@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Config, Role};
 use crate::lorawan::{JoinEuiRange, NetId};
-use crate::radio;
+use crate::{application, radio};
 
 /// A combination of values that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +135,7 @@ impl Config {
             );
         }
         self.check_radios(&mut refuse);
+        self.check_application(&mut refuse);
         refusals
     }
 
@@ -152,6 +153,34 @@ impl Config {
         }
     }
 
+    fn check_application(&self, refuse: &mut impl FnMut(String, String, &str)) {
+        let application = &self.application;
+        if application.outbox == 0 {
+            let reason = "an outbox for no event: nothing could be delivered".into();
+            refuse("application.outbox".into(), reason, "1 or more; 10000 is the default");
+        }
+        if let Some(mqtt) = &application.mqtt
+            && mqtt.password_file.is_some()
+            && mqtt.username.is_none()
+        {
+            let reason = "a password without a username: MQTT knows none".into();
+            refuse("application.mqtt.password_file".into(), reason, "add username = \"...\"");
+        }
+        if let Some(client_id) = application.mqtt.as_ref().and_then(|mqtt| mqtt.client_id.as_deref())
+            && (client_id.is_empty() || client_id.starts_with(' '))
+        {
+            let reason = "a client id that is empty or begins with a space".into();
+            refuse(
+                "application.mqtt.client_id".into(),
+                reason,
+                "remove it: this installation has one of its own",
+            );
+        }
+        if let Some(Err(reason)) = application.http.as_ref().map(application::http::Config::header_map) {
+            refuse("application.http.headers".into(), reason, "names and values are printable ASCII");
+        }
+    }
+
     /// Files that the configuration names and that cannot be read, by key.
     pub fn check_files(&self) -> Vec<Refusal> {
         let mut files: Vec<(String, PathBuf)> = Vec::new();
@@ -163,6 +192,12 @@ impl Config {
         }
         if let Some(path) = self.discovery.as_ref().and_then(|discovery| discovery.trust_anchor.clone()) {
             files.push(("discovery.trust_anchor".into(), path));
+        }
+        if let Some(path) = self.application.mqtt.as_ref().and_then(|mqtt| mqtt.password_file.clone()) {
+            files.push(("application.mqtt.password_file".into(), path));
+        }
+        if let Some(path) = self.application.http.as_ref().and_then(|http| http.ca.clone()) {
+            files.push(("application.http.ca".into(), path));
         }
         let unreadable = |(key, path): (String, PathBuf)| {
             let error = std::fs::File::open(&path).err()?;

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::lorawan::{NetId, Region};
-use crate::{backend, discovery, js, partners, radio, store};
+use crate::{application, backend, discovery, js, partners, radio, store};
 
 pub use check::Refusal;
 pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
@@ -26,8 +26,8 @@ pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
 pub const DEFAULT_PATH: &str = "/etc/roamgate/roamgate.toml";
 
 /// The sections in the order in which a person reads them.
-const SECTIONS: [&str; 8] =
-    ["network", "store", "radio", "backend", "discovery", "roaming", "join_server", "control"];
+const SECTIONS: [&str; 9] =
+    ["network", "store", "radio", "backend", "discovery", "roaming", "join_server", "application", "control"];
 
 /// Everything that can be configured. The default is the standalone hotspot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,6 +47,8 @@ pub struct Config {
     pub roaming: partners::Config,
     /// Our join server.
     pub join_server: js::config::Config,
+    /// Where events of our devices go.
+    pub application: application::Config,
     /// The command line's door to a running daemon.
     pub control: control::Config,
 }
@@ -61,6 +63,7 @@ impl Default for Config {
             discovery: None,
             roaming: partners::Config::default(),
             join_server: js::config::Config::default(),
+            application: application::Config::default(),
             control: control::Config::default(),
         }
     }
@@ -207,6 +210,7 @@ impl Config {
     fn whole(&self) -> Config {
         let mut whole = self.clone();
         whole.control.socket = Some(whole.control_socket());
+        whole.application.id = Some(self.application.id(self.network.net_ids.first()));
         whole
     }
 

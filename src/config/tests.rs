@@ -61,6 +61,13 @@ fn a_wrong_file_is_refused_with_line_column_key_and_reason() {
             "address",
         ),
         ("[[radio]]\nlisten = \"[::]:1700\"\n", "r.toml:1:1: radio[0]: ", "missing field `kind`"),
+        ("[application]\nid = \"7\"\n", "r.toml:2:6: application.id: ", "no UUID"),
+        (
+            "[application.mqtt]\nserver = \"mqtts://b.example\"\n",
+            "r.toml:2:10: application.mqtt.server: ",
+            "TLS is not in this version",
+        ),
+        ("[application.http]\nurl = \"b.example/x\"\n", "r.toml:2:7: application.http.url: ", "no address"),
     ];
     for (text, place, reason) in table {
         let error = error(text, &[]);
@@ -95,6 +102,17 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             whole.replace("\"0000000000000001\"", "\"0000000000000001\", \"0000000000000000/8\""),
             "r.toml:4:34: join_server.join_euis[1]: ",
             "in common",
+        ),
+        ("[application]\noutbox = 0\n".into(), "r.toml:2:10: application.outbox: ", "no event"),
+        (
+            "[application.mqtt]\nserver = \"mqtt://b\"\npassword_file = \"p\"\n".into(),
+            "r.toml:3:17: application.mqtt.password_file: ",
+            "without a username",
+        ),
+        (
+            "[application.http]\nurl = \"http://b\"\nheaders = { \"a b\" = \"c\" }\n".into(),
+            "r.toml:3:11: application.http.headers: ",
+            "no name of an HTTP header",
         ),
         ("[network]\nroles = [\"fns\"]\n".into(), "r.toml:2:9: network.roles: ", "single frame"),
         (
@@ -228,6 +246,10 @@ proptest! {
         let range = JoinEuiRange::from(crate::lorawan::JoinEui::from_msb(join_eui.to_be_bytes()));
         config.join_server.join_euis.push(range);
         config.control.socket = Some(socket.into());
+        config.application.id = Some(config.application.id(config.network.net_ids.first()));
+        config.application.name = "the \"attic\"".into();
+        config.application.mqtt = start.then(|| toml::from_str("server = \"mqtt://b\"\nusername = \"u\"").unwrap());
+        config.application.http = default.then(|| toml::from_str("url = \"http://b/\"\nheaders = { a = \"b\" }").unwrap());
         let text = config.to_toml().unwrap();
         let again = read(&text, &[]).unwrap().config;
         prop_assert_eq!(again.to_toml().unwrap(), text);

@@ -6,7 +6,7 @@ mod uplink;
 use std::sync::Arc;
 
 use crate::backend::door::{self, Boxed, Commit, Peers, StoreError};
-use crate::backend::message::{KeyEnvelope, MacVersion, UlMeta};
+use crate::backend::message::{KeyEnvelope, MacVersion, UlMeta, XmitAns};
 use crate::clock::Clock;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, NetId};
 
@@ -90,6 +90,11 @@ pub trait Application: Send + Sync {
     /// Take an uplink; returns when it is safe with the application side.
     fn uplink(&self, device: Device, activation: Activation, up: Uplink)
     -> Boxed<'_, Result<(), StoreError>>;
+    /// Take note of what else became of a device; returns when that is safe with the application side.
+    fn notice(&self, device: Device, notice: Notice) -> Boxed<'_, Result<(), StoreError>> {
+        let _ = (device, notice);
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// Encrypt a queued payload for exactly this counter.
     fn encrypt(&self, activation: &Activation, fcnt_down: u32, payload: &[u8])
     -> Result<Vec<u8>, StoreError>;
@@ -102,6 +107,36 @@ pub struct Uplink {
     pub frm_payload: Vec<u8>,
     /// FPort, FCntUp, how it was heard.
     pub ul: UlMeta,
+}
+
+/// What an application may want to know besides uplinks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    /// The first uplink of an activation over the air: the device has heard the Join-accept.
+    Joined {
+        /// What the join gave.
+        activation: Activation,
+        /// How that uplink was heard.
+        ul: UlMeta,
+    },
+    /// A confirmed downlink has come to its end.
+    Settled {
+        /// Of the queue item.
+        item: String,
+        /// It was sent last with this counter.
+        fcnt_down: u32,
+        /// By the device; else we have given it up.
+        acknowledged: bool,
+    },
+    /// A network has taken a downlink for its radio.
+    Sent {
+        /// Of the queue item.
+        item: String,
+        /// It was sent with this counter.
+        fcnt_down: u32,
+        /// What the network said.
+        taken: XmitAns,
+    },
 }
 
 /// The home network server.

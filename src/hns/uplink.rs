@@ -5,7 +5,7 @@ use crate::backend::door::{self, Caller, Commit, PeerError};
 use crate::backend::message::{DlMeta, Refusal, ResultCode, XmitAns, XmitAppDown, XmitAppUp};
 use crate::lorawan::{DevAddr, DevEui, NetId};
 
-use super::{Activation, Device, Hns, QueueItem, Uplink};
+use super::{Activation, Device, Hns, Notice, QueueItem, Uplink};
 
 /// A confirmed downlink that nobody acknowledges is given up after this many transmissions.
 const ATTEMPTS: u32 = 8;
@@ -20,15 +20,22 @@ impl Hns {
         let device = device.ok_or_else(unknown)?;
         let activation = device.activation(dev_addr).cloned().ok_or_else(unknown)?;
         let first = activation.fcnt_up.is_none_or(|last| fcnt_up > last);
+        if activation.fcnt_up.is_none() && activation.session_key_id.is_some() {
+            let joined = Notice::Joined { activation: activation.clone(), ul: req.ul.clone() };
+            self.application.notice(device.clone(), joined).await?;
+        }
         if first && req.ul.f_port.is_some_and(|port| port > 0) {
             let up = Uplink { frm_payload: req.frm_payload.clone(), ul: req.ul.clone() };
-            self.application.uplink(device, activation.clone(), up).await?;
+            self.application.uplink(device.clone(), activation.clone(), up).await?;
         }
         // Whoever replays an uplink must not draw the queue into the void: a repetition brings what the
         // first one brought, once more, and nothing new.
-        let next = self.noted(&req, dev_addr, fcnt_up).await?.filter(|item| first || item.sent_as.is_some());
+        let next = self
+            .noted(&req, &device, dev_addr, fcnt_up)
+            .await?
+            .filter(|item| first || item.sent_as.is_some());
         if let (Some(item), Some(fcnt_down)) = (next, req.ul.fcnt_down) {
-            self.send_down(&from, &req, &activation, item, fcnt_down).await;
+            self.send_down(&from, &req, &device, &activation, item, fcnt_down).await;
         }
         Ok(XmitAns::default())
     }
@@ -37,6 +44,7 @@ impl Hns {
     async fn noted(
         &self,
         req: &XmitAppUp,
+        device: &Device,
         dev_addr: DevAddr,
         fcnt_up: u32,
     ) -> Result<Option<QueueItem>, Refusal> {
@@ -56,6 +64,7 @@ impl Hns {
         if let Some(settled) = settled {
             tracing::info!(target: "roamgate::frame", milestone = settled.milestone(), DevEUI = %dev_eui,
                 item = settled.id(), "downlink settled");
+            self.tell(device, settled.notice()).await;
         }
         Ok(next)
     }
@@ -67,6 +76,7 @@ impl Hns {
         &self,
         from: &Caller,
         req: &XmitAppUp,
+        device: &Device,
         activation: &Activation,
         item: QueueItem,
         mut fcnt_down: u32,
@@ -88,10 +98,11 @@ impl Hns {
                 ..DlMeta::default()
             };
             match self.peers.ask(from.party.clone(), XmitAppDown { frm_payload, dl }, from.by).await {
-                Ok(_) => {
+                Ok(taken) => {
                     if let Err(error) = self.sent(req, &item, fcnt_down).await {
                         tracing::warn!(DevEUI = %dev_eui, item = item.id, "sent, but may be sent again: {error}");
                     }
+                    self.tell(device, Notice::Sent { item: item.id, fcnt_down, taken }).await;
                     return;
                 }
                 Err(PeerError::Refused { refusal: Refusal { fcnt_down: Some(right), .. }, .. }) => {
@@ -117,6 +128,13 @@ impl Hns {
         self.devices.with_device(dev_eui, Box::new(decide)).await?;
         Ok(())
     }
+
+    /// What happened has happened: a notice that cannot be kept is told in the log.
+    async fn tell(&self, device: &Device, notice: Notice) {
+        if let Err(error) = self.application.notice(device.clone(), notice).await {
+            tracing::warn!(DevEUI = %device.dev_eui, "the application is not told: {error}");
+        }
+    }
 }
 
 /// Who the uplink is of; all three are mandatory between sNS and hNS (TS002 8.1).
@@ -131,16 +149,26 @@ fn addressed(req: &XmitAppUp) -> Result<(DevEui, DevAddr, u32), Refusal> {
 }
 
 /// How a confirmed item ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Settled {
-    Acknowledged(String),
-    GivenUp(String),
+    Acknowledged(QueueItem),
+    GivenUp(QueueItem),
 }
 
 impl Settled {
-    fn id(&self) -> &str {
+    fn item(&self) -> &QueueItem {
         match self {
-            Settled::Acknowledged(id) | Settled::GivenUp(id) => id,
+            Settled::Acknowledged(item) | Settled::GivenUp(item) => item,
+        }
+    }
+    fn id(&self) -> &str {
+        &self.item().id
+    }
+    fn notice(&self) -> Notice {
+        Notice::Settled {
+            item: self.item().id.clone(),
+            fcnt_down: self.item().sent_as.unwrap_or_default(),
+            acknowledged: matches!(self, Settled::Acknowledged(_)),
         }
     }
     fn milestone(&self) -> &'static str {
@@ -170,10 +198,10 @@ fn note_uplink(device: &mut Device, dev_addr: DevAddr, fcnt_up: u32, seen: &Seen
     activation.fcnt_up = activation.fcnt_up.max(Some(fcnt_up));
     let waiting = device.queue.iter().position(|item| item.sent_as.is_some())?;
     if seen.ack {
-        return Some(Settled::Acknowledged(device.queue.remove(waiting).id));
+        return Some(Settled::Acknowledged(device.queue.remove(waiting)));
     }
     if !repeated && device.queue[waiting].attempts >= ATTEMPTS {
-        return Some(Settled::GivenUp(device.queue.remove(waiting).id));
+        return Some(Settled::GivenUp(device.queue.remove(waiting)));
     }
     None
 }
@@ -235,7 +263,8 @@ mod tests {
         note_sent(&mut device, "a", 4);
         assert_eq!(note_uplink(&mut device, ADDR, 1, &seen(false)), None);
         assert_eq!(device.queue[0].sent_as, Some(4));
-        assert_eq!(note_uplink(&mut device, ADDR, 2, &seen(true)), Some(Settled::Acknowledged("a".into())));
+        let sent = QueueItem { sent_as: Some(4), attempts: 1, ..item("a", true) };
+        assert_eq!(note_uplink(&mut device, ADDR, 2, &seen(true)), Some(Settled::Acknowledged(sent)));
         assert!(device.queue.is_empty());
     }
 
@@ -247,9 +276,7 @@ mod tests {
             note_sent(&mut device, "a", attempt);
         }
         assert_eq!(note_uplink(&mut device, ADDR, ATTEMPTS - 1, &seen(false)), None);
-        assert_eq!(
-            note_uplink(&mut device, ADDR, ATTEMPTS, &seen(false)),
-            Some(Settled::GivenUp("a".into()))
-        );
+        let given_up = note_uplink(&mut device, ADDR, ATTEMPTS, &seen(false));
+        assert!(matches!(given_up, Some(Settled::GivenUp(item)) if item.id == "a"));
     }
 }

@@ -9,6 +9,7 @@ mod forward;
 mod learned;
 mod migrations;
 mod open;
+mod outbox;
 mod root_keys;
 mod rows;
 mod secrets;

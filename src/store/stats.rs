@@ -25,11 +25,13 @@ pub struct Stats {
     pub uplinks: u64,
     /// Messages for the next room that were dropped, oldest first, because too many waited.
     pub forward_dropped: u64,
+    /// Events for applications that were dropped, oldest first, because too many waited.
+    pub outbox_dropped: u64,
 }
 
 impl Stats {
     /// Every one by its name.
-    pub fn named(&self) -> [(&'static str, u64); 10] {
+    pub fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("jobs", self.jobs),
             ("failed", self.failed),
@@ -41,6 +43,7 @@ impl Stats {
             ("checkpoints", self.checkpoints),
             ("uplinks", self.uplinks),
             ("forward_dropped", self.forward_dropped),
+            ("outbox_dropped", self.outbox_dropped),
         ]
     }
 
@@ -74,6 +77,7 @@ pub(super) struct Counters {
     pub checkpoints: Counter,
     pub uplinks: Counter,
     pub forward_dropped: Counter,
+    pub outbox_dropped: Counter,
 }
 
 impl Counters {
@@ -89,6 +93,7 @@ impl Counters {
             checkpoints: self.checkpoints.get(),
             uplinks: self.uplinks.get(),
             forward_dropped: self.forward_dropped.get(),
+            outbox_dropped: self.outbox_dropped.get(),
         }
     }
 }

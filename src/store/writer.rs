@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | durable job (both modes), `strict` | nothing | nothing |
 //! | `balanced`, a counter | nothing: the cache is the kernel's | what was taken in the last 30 s, at most 1,024 frames |
-//! | `balanced`, a message for the next room | nothing | what waited less than 1 s |
+//! | `balanced`, a message for the next room or for an application | nothing | what waited less than 1 s |
 //!
 //! A batch with one durable job commits with FULL, and FULL pushes the whole log: it makes every lazy
 //! commit before it durable too. Where no such batch comes, the writer pushes by itself before the
@@ -49,7 +49,7 @@ pub(super) const QUEUE: usize = 1024;
 /// A lazily written counter is pushed to the disk after this: the 30 s of the promise, less the time that a slow
 /// card may take.
 const COUNTERS_WAIT: Duration = Duration::from_secs(29);
-/// The same for a message that waits for the next room: 1 s.
+/// The same for a message that waits for the next room or for an application: 1 s.
 const FORWARD_WAIT: Duration = Duration::from_millis(900);
 /// After a push that failed (a full disk, mostly).
 const RETRY: Duration = Duration::from_secs(1);
@@ -119,13 +119,26 @@ pub(super) struct Done {
     pub waits: Option<ForwardKey>,
     /// A row that waits no longer.
     pub answered: Option<ForwardKey>,
+    /// What became of the events that wait for applications.
+    pub outbox: Mark,
     /// A lazy write that may be lost without harm: nobody need push it.
     pub harmless: bool,
 }
 
+/// What a job did to the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Nothing that matters here.
+    None,
+    /// An event waits.
+    Waits,
+    /// No event waits any longer.
+    Empty,
+}
+
 impl Done {
     pub fn new(commit: Commit) -> Done {
-        Done { commit, frames: 0, waits: None, answered: None, harmless: false }
+        Done { commit, frames: 0, waits: None, answered: None, outbox: Mark::None, harmless: false }
     }
 }
 
@@ -214,6 +227,8 @@ struct Ledger {
     frames: u32,
     /// Messages that nobody has answered, since when.
     forward: BTreeMap<ForwardKey, Instant>,
+    /// Since when the oldest event waits for an application.
+    outbox: Option<Instant>,
     /// A push has failed: not again before this.
     not_before: Option<Instant>,
 }
@@ -223,7 +238,8 @@ impl Ledger {
     fn due(&self) -> Option<Instant> {
         let counters = self.counters.map(|since| since + COUNTERS_WAIT);
         let forward = self.forward.values().min().map(|since| *since + FORWARD_WAIT);
-        let due = counters.into_iter().chain(forward).min();
+        let outbox = self.outbox.map(|since| since + FORWARD_WAIT);
+        let due = counters.into_iter().chain(forward).chain(outbox).min();
         due.map(|due| self.not_before.map_or(due, |not_before| due.max(not_before)))
     }
 
@@ -239,6 +255,11 @@ impl Ledger {
         self.frames += done.frames;
         if let Some(key) = done.waits {
             self.forward.entry(key).or_insert(now);
+        }
+        match done.outbox {
+            Mark::None => {}
+            Mark::Waits => _ = self.outbox.get_or_insert(now),
+            Mark::Empty => self.outbox = None,
         }
         if !done.harmless {
             self.counters.get_or_insert(now);

@@ -11,8 +11,12 @@ const APPLICATION_ID: i64 = 0x524F_414D;
 
 /// Version n of the schema is what the first n of these make. A file that was ever released is never
 /// edited again.
-const STEPS: &[&str] =
-    &[include_str!("0001_first.sql"), include_str!("0002_retired.sql"), include_str!("0003_roaming.sql")];
+const STEPS: &[&str] = &[
+    include_str!("0001_first.sql"),
+    include_str!("0002_retired.sql"),
+    include_str!("0003_roaming.sql"),
+    include_str!("0004_outbox.sql"),
+];
 
 /// The schema that this program works with.
 pub(super) const NEWEST: usize = STEPS.len();

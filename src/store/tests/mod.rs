@@ -1,6 +1,7 @@
 //! Tests of the store through its public side, on real files.
 
 mod opening;
+mod outbox;
 mod records;
 mod writing;
 

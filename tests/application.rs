@@ -1,0 +1,348 @@
+//! The application side from outside: a device of crate `lorawan-device` on a simulated air, a hotspot that is its home,
+//! and what a broker and a web server see of it.
+
+#[path = "support/broker.rs"]
+mod broker;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use broker::Broker;
+use roamgate::app::Node;
+use roamgate::backend::message::MacVersion;
+use roamgate::clock::Clock;
+use roamgate::config;
+use roamgate::control::{NewDevice, Operator as _};
+use roamgate::demo::device::Device;
+use roamgate::lorawan::{DevEui, GatewayEui, JoinEui, Key};
+use roamgate::radio::simulated::{Air, Link};
+use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+const APPLICATION: &str = "52f14cd4-c6f1-4fbd-8f87-4025e1d49242";
+const WAIT: Duration = Duration::from_secs(30);
+const JOIN_EUI: JoinEui = JoinEui::from_msb([0x70, 0xB3, 0xD5, 0x7E, 0xD0, 0, 0, 1]);
+const GATEWAY: GatewayEui = GatewayEui::from_msb([0xAA, 0x55, 0x5A, 0, 0, 0, 2, 2]);
+
+/// A hotspot with one device at home.
+struct Home {
+    clock: Clock,
+    air: Air,
+    folder: tempfile::TempDir,
+    application: String,
+    dev_eui: DevEui,
+    node: Option<Node>,
+}
+
+impl Home {
+    /// `application`: the sections below `[application]`. Devices of tests that run at once differ in `number`.
+    async fn new(number: u8, application: String) -> (Home, Device) {
+        let clock = Clock::system();
+        let air = Air::new(clock.clone(), number.into());
+        let dev_eui = DevEui::from_msb([0x58, 0x17, 0xB1, 0xC3, 0xEB, 0x89, 0x0C, number]);
+        let folder = tempfile::tempdir().unwrap();
+        let mut home =
+            Home { clock: clock.clone(), air: air.clone(), folder, application, dev_eui, node: None };
+        home.starts().await;
+        let app_key = Key::new([number; 16]);
+        let new = NewDevice {
+            dev_eui,
+            join_eui: JOIN_EUI,
+            app_key: app_key.clone(),
+            name: "barometer".into(),
+            mac_version: MacVersion::V1_0_3,
+            roaming: true,
+        };
+        home.node().operator().add_device(new).await.unwrap();
+        let mut device = Device::new(&air, clock, dev_eui, JOIN_EUI, &app_key, number.into());
+        device.move_to(&[(GATEWAY, Link::NEAR)]);
+        (home, device)
+    }
+
+    async fn starts(&mut self) {
+        let text = format!(
+            "radio = []\n[network]\nnet_ids = [\"C00ABC\"]\n[store]\nurl = \"sqlite:{}\"\n\
+             [application]\nid = \"{APPLICATION}\"\nname = \"attic\"\n{}",
+            self.folder.path().join("roamgate.db").display(),
+            self.application
+        );
+        let loaded = config::parse(None, text, std::iter::empty()).unwrap().checked().unwrap();
+        let radio = self.air.head(GATEWAY, "head");
+        self.node = Some(Node::start(loaded.config, self.clock.clone(), vec![radio]).await.unwrap());
+    }
+
+    async fn stops(&mut self) {
+        self.node.take().unwrap().shutdown().await.unwrap();
+    }
+
+    fn node(&self) -> &Node {
+        self.node.as_ref().unwrap()
+    }
+
+    fn topic(&self, rest: &str) -> String {
+        format!("application/{APPLICATION}/device/{}/{rest}", self.dev_eui.to_string().to_lowercase())
+    }
+}
+
+async fn joins(device: &mut Device) {
+    for _ in 0..4 {
+        if device.join().await.ok {
+            return;
+        }
+    }
+    panic!("{} does not join", device.dev_eui());
+}
+
+/// A confirmed uplink until it is acknowledged; the downlinks that came along.
+async fn talks(device: &mut Device, payload: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut downlinks = Vec::new();
+    for _ in 0..4 {
+        let report = device.send(payload, 10, true).await.expect("a session");
+        downlinks.extend(report.downlinks);
+        if report.acked {
+            return downlinks;
+        }
+    }
+    panic!("{} is not acknowledged", device.dev_eui());
+}
+
+/// Look until there is something to see.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..WAIT.as_millis() / 20 {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not seen: {what}")
+}
+
+/// A flow: hears everything below `application/`, and publishes commands.
+struct Flow {
+    client: AsyncClient,
+    heard: mpsc::UnboundedReceiver<(String, Value)>,
+}
+
+impl Flow {
+    async fn at(broker: SocketAddr, number: u8) -> Flow {
+        let mut options = MqttOptions::new(format!("flow-{number}"), broker.ip().to_string(), broker.port());
+        options.set_max_packet_size(100_000, 200_000);
+        let (client, mut line) = AsyncClient::new(options, 16);
+        let (tells, heard) = mpsc::unbounded_channel();
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        let mut ready = Some(ready);
+        tokio::spawn(async move {
+            while let Ok(event) = line.poll().await {
+                match event {
+                    Event::Incoming(Packet::SubAck(_)) => drop(ready.take().map(|ready| ready.send(()))),
+                    Event::Incoming(Packet::Publish(message)) => {
+                        let body = serde_json::from_slice(&message.payload).expect("JSON");
+                        let _ = tells.send((message.topic, body));
+                    }
+                    _ => {}
+                }
+            }
+        });
+        client.subscribe("application/+/device/+/event/+", QoS::AtLeastOnce).await.unwrap();
+        timeout(WAIT, is_ready).await.unwrap().unwrap();
+        Flow { client, heard }
+    }
+
+    async fn hears(&mut self) -> (String, Value) {
+        timeout(WAIT, self.heard.recv()).await.expect("an event in time").expect("an event")
+    }
+
+    async fn says(&self, topic: String, body: Value) {
+        self.client.publish(topic, QoS::AtLeastOnce, false, body.to_string()).await.unwrap();
+    }
+}
+
+/// `ROAMGATE_TEST_BROKER=127.0.0.1:1883` runs this against a broker that others wrote.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_hears_the_device_and_speaks_to_it_over_mqtt() {
+    let own = Broker::start().await;
+    let other = std::env::var("ROAMGATE_TEST_BROKER").ok().map(|address| address.parse().unwrap());
+    let broker = other.unwrap_or(own.address);
+    let mut flow = Flow::at(broker, 1).await;
+    let (mut home, mut device) =
+        Home::new(1, format!("[application.mqtt]\nserver = \"mqtt://{broker}\"\n")).await;
+    joins(&mut device).await;
+    talks(&mut device, b"hello").await;
+
+    let (topic, join) = flow.hears().await;
+    assert_eq!(topic, home.topic("event/join"));
+    let dev_addr = device.dev_addr().unwrap().to_string().to_lowercase();
+    assert_eq!(join["devAddr"], dev_addr);
+    let (topic, up) = flow.hears().await;
+    assert_eq!(topic, home.topic("event/up"));
+    for (pointer, value) in [
+        ("/data", json!(BASE64.encode("hello"))),
+        ("/fPort", json!(10)),
+        ("/confirmed", json!(true)),
+        ("/devAddr", json!(dev_addr)),
+        ("/deviceInfo/devEui", json!(home.dev_eui.to_string().to_lowercase())),
+        ("/deviceInfo/deviceName", json!("barometer")),
+        ("/deviceInfo/applicationId", json!(APPLICATION)),
+        ("/deviceInfo/applicationName", json!("attic")),
+        ("/rxInfo/0/gatewayId", json!("0000000000000202")),
+        ("/txInfo/modulation/lora/spreadingFactor", json!(7)),
+        ("/regionConfigId", json!("eu868")),
+    ] {
+        assert_eq!(up.pointer(pointer), Some(&value), "{pointer} of {up:#}");
+    }
+
+    // a command that cannot be obeyed is answered with a log event, others' topics with nothing
+    let eui = home.dev_eui.to_string();
+    flow.says(home.topic("command/down"), json!({ "devEui": eui, "fPort": 0 })).await;
+    let (topic, log) = flow.hears().await;
+    assert_eq!((topic, &log["level"]), (home.topic("event/log"), &json!("WARNING")));
+    assert!(log["description"].as_str().unwrap().contains("fPort 0"), "{log}");
+
+    // one that is too long to be read is not waited for for ever
+    let long = json!({ "devEui": eui, "fPort": 7, "data": "A".repeat(100_000) });
+    flow.says(home.topic("command/down"), long).await;
+
+    // one that can be goes to the device, and comes back as txack and ack
+    let id = "d1f5a5c0-0b0e-4c9a-8a74-0123456789ab";
+    let command =
+        json!({ "devEui": eui, "confirmed": true, "fPort": 7, "data": BASE64.encode("down"), "id": id });
+    let operator = home.node().operator();
+    until("the downlink in the queue", async || {
+        // once more: a command that comes twice is queued once
+        flow.says(home.topic("command/down"), command.clone()).await;
+        sleep(Duration::from_millis(200)).await;
+        let device = operator.device(home.dev_eui).await.ok()?;
+        assert!(device.queue.len() <= 1);
+        device.queue.first().map(|item| assert_eq!(item.id, id))
+    })
+    .await;
+    assert_eq!(talks(&mut device, b"two").await, [(7, b"down".to_vec())]);
+    talks(&mut device, b"three").await;
+    let mut told = Vec::new();
+    while !told.iter().any(|(topic, _)| *topic == home.topic("event/ack")) {
+        told.push(flow.hears().await);
+    }
+    let of = |kind: &str| {
+        let topic = home.topic(&format!("event/{kind}"));
+        told.iter().find(|(other, _)| *other == topic).map(|(_, body)| body.clone())
+    };
+    let (tx_ack, ack) = (of("txack").expect("a txack"), of("ack").expect("an ack"));
+    assert_eq!((&tx_ack["queueItemId"], &ack["queueItemId"]), (&json!(id), &json!(id)));
+    assert_eq!((&ack["acknowledged"], &ack["fCntDown"]), (&json!(true), &tx_ack["fCntDown"]));
+    home.stops().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_while_the_broker_is_away_arrives_in_order_even_after_a_restart() {
+    let mut broker = Broker::start().await;
+    let application = format!("[application.mqtt]\nserver = \"mqtt://{}\"\n", broker.address);
+    let (mut home, mut device) = Home::new(2, application).await;
+    joins(&mut device).await;
+    talks(&mut device, b"0").await;
+    until("the first uplink", async || (broker.log().len() >= 2).then_some(())).await;
+
+    broker.goes_away().await;
+    talks(&mut device, b"1").await;
+    talks(&mut device, b"2").await;
+    home.stops().await;
+    home.starts().await;
+    talks(&mut device, b"3").await;
+    // when it is back it hangs up in the middle of what has waited
+    broker.hangs_up_after(2);
+    broker.comes_back().await;
+    talks(&mut device, b"4").await;
+
+    let payloads = || {
+        let mut seen = Vec::new();
+        let mut ids = Vec::new();
+        for (topic, body) in broker.log() {
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            // what was not acknowledged comes again, and can be told by its id
+            if topic == home.topic("event/up") && !ids.contains(&body["deduplicationId"]) {
+                ids.push(body["deduplicationId"].clone());
+                seen.push(String::from_utf8(BASE64.decode(body["data"].as_str().unwrap()).unwrap()).unwrap());
+            }
+        }
+        seen
+    };
+    until("all uplinks", async || (payloads().len() >= 5).then_some(())).await;
+    assert_eq!(payloads(), ["0", "1", "2", "3", "4"]);
+    home.stops().await;
+}
+
+/// A web server that keeps what it is sent, unless it is told to answer otherwise.
+#[derive(Clone, Default)]
+struct Web {
+    got: Arc<Mutex<Vec<(String, HeaderMap, Value)>>>,
+    /// Answered instead of 200.
+    trouble: Arc<AtomicU16>,
+    refused: Arc<AtomicU16>,
+}
+
+async fn take(
+    State(web): State<Web>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: axum::Json<Value>,
+) -> StatusCode {
+    match web.trouble.load(Ordering::SeqCst) {
+        0 => {
+            web.got.lock().unwrap().push((query.unwrap_or_default(), headers, body.0));
+            StatusCode::OK
+        }
+        status => {
+            web.refused.fetch_add(1, Ordering::SeqCst);
+            StatusCode::from_u16(status).unwrap()
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_server_gets_every_event_also_after_its_failures() {
+    let web = Web::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().route("/in", post(take)).with_state(web.clone());
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let application = format!(
+        "[application.http]\nurl = \"http://{address}/in?site=1\"\nheaders = {{ x-token = \"secret\" }}\n"
+    );
+    let (mut home, mut device) = Home::new(3, application).await;
+    web.trouble.store(503, Ordering::SeqCst);
+    joins(&mut device).await;
+    talks(&mut device, b"one").await;
+    until("a failure", async || (web.refused.load(Ordering::SeqCst) > 0).then_some(())).await;
+    talks(&mut device, b"two").await;
+    assert!(web.got.lock().unwrap().is_empty());
+    web.trouble.store(0, Ordering::SeqCst);
+    until("all events", async || (web.got.lock().unwrap().len() >= 3).then_some(())).await;
+    let got = web.got.lock().unwrap().clone();
+    let queries: Vec<&str> = got.iter().map(|(query, ..)| query.as_str()).collect();
+    assert_eq!(queries, ["site=1&event=join", "site=1&event=up", "site=1&event=up"]);
+    assert_eq!(got[0].1["x-token"], "secret");
+    assert_eq!(got[0].1["content-type"], "application/json");
+    assert_eq!(got[1].2["data"], BASE64.encode("one"));
+    assert_eq!(got[2].2["data"], BASE64.encode("two"));
+
+    // an event that the server will never take holds up nothing
+    let refused = web.refused.load(Ordering::SeqCst);
+    web.trouble.store(422, Ordering::SeqCst);
+    talks(&mut device, b"three").await;
+    until("the refusal", async || (web.refused.load(Ordering::SeqCst) > refused).then_some(())).await;
+    web.trouble.store(0, Ordering::SeqCst);
+    talks(&mut device, b"four").await;
+    until("the next", async || (web.got.lock().unwrap().len() >= 4).then_some(())).await;
+    assert_eq!(web.got.lock().unwrap()[3].2["data"], BASE64.encode("four"));
+    home.stops().await;
+    server.abort();
+}
