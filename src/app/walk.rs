@@ -23,6 +23,7 @@ use crate::sns::{self, ForwardKey, Sessions, Sns};
 
 use super::house::{Doors, House, Ours};
 
+#[cfg(test)]
 mod heads;
 
 const DEV: DevEui = DevEui::from_msb([0x58, 0x17, 0xB1, 0xC3, 0xEB, 0x89, 0x0B, 0xC4]);

@@ -5,6 +5,7 @@ use super::*;
 const BARN: GatewayEui = GatewayEui::from_msb([0xBB; 8]);
 const TOWER: GatewayEui = GatewayEui::from_msb([0xCC; 8]);
 const MS: Duration = Duration::from_millis(1);
+const NOW: Duration = Duration::ZERO;
 
 /// A node with three heads, and a device that has joined.
 async fn joined(at_home: bool) -> (Arc<Street>, Hotspot, Hotspot, Device) {
@@ -45,7 +46,7 @@ async fn the_head_with_the_better_snr_carries_the_downlink_though_another_report
         let (_street, mut home, mut away, mut device) = joined(at_home).await;
         let hotspot = if at_home { &mut home } else { &mut away };
         let from = Instant::now();
-        let heads = [(ATTIC, -3.0, 0 * MS), (BARN, 9.0, 120 * MS), (TOWER, 4.0, 30 * MS)];
+        let heads = [(ATTIC, -3.0, NOW), (BARN, 9.0, 120 * MS), (TOWER, 4.0, 30 * MS)];
         hotspot.all_hear(&device.up(true, false, &[], b"1"), &heads).await;
         let (tx, handed) = hotspot.transmitted().expect("an acknowledgement");
         assert_eq!((tx.gateway, tx.start - from), (BARN, 1000 * MS));
@@ -59,7 +60,7 @@ async fn the_head_with_the_better_snr_carries_the_downlink_though_another_report
 async fn a_head_that_did_not_hear_is_waited_for_a_moment_and_no_window_is_lost() {
     let (_street, mut home, _away, mut device) = joined(true).await;
     let from = Instant::now();
-    home.all_hear(&device.up(true, false, &[], b"1"), &[(ATTIC, 1.0, 0 * MS), (BARN, 2.0, 10 * MS)]).await;
+    home.all_hear(&device.up(true, false, &[], b"1"), &[(ATTIC, 1.0, NOW), (BARN, 2.0, 10 * MS)]).await;
     let (tx, handed) = home.transmitted().expect("an acknowledgement");
     assert_eq!((tx.gateway, tx.start - from, handed - from), (BARN, 1000 * MS, 200 * MS));
     // a report that comes so late that waiting could cost the window is answered at once
@@ -72,7 +73,7 @@ async fn a_head_that_did_not_hear_is_waited_for_a_moment_and_no_window_is_lost()
 #[tokio::test(start_paused = true)]
 async fn a_head_that_went_offline_is_not_chosen_and_one_that_refuses_leaves_it_to_the_next() {
     let (_street, mut home, _away, mut device) = joined(true).await;
-    let heads = [(ATTIC, 5.0, 0 * MS), (BARN, 9.0, 0 * MS), (TOWER, 1.0, 0 * MS)];
+    let heads = [(ATTIC, 5.0, NOW), (BARN, 9.0, NOW), (TOWER, 1.0, NOW)];
     home.ether.online.lock().unwrap().remove(&BARN);
     home.all_hear(&device.up(true, false, &[], b"1"), &heads).await;
     assert_eq!((home.asked(), home.carried_by()), (vec![ATTIC], vec![ATTIC]));
@@ -102,7 +103,7 @@ async fn a_head_that_went_offline_is_not_chosen_and_one_that_refuses_leaves_it_t
 #[tokio::test(start_paused = true)]
 async fn after_a_silent_head_nobody_sends_and_the_next_answer_goes_another_way() {
     let (_street, mut home, _away, mut device) = joined(true).await;
-    let heads = [(ATTIC, 5.0, 0 * MS), (BARN, 9.0, 0 * MS), (TOWER, 1.0, 0 * MS)];
+    let heads = [(ATTIC, 5.0, NOW), (BARN, 9.0, NOW), (TOWER, 1.0, NOW)];
     home.ether.refuse.lock().unwrap().push(AirError::Silent);
     home.all_hear(&device.up(true, false, &[], b"1"), &heads).await;
     assert_eq!((home.asked(), home.carried_by()), (vec![BARN], vec![]), "it may have been sent");
@@ -117,7 +118,7 @@ async fn after_a_silent_head_nobody_sends_and_the_next_answer_goes_another_way()
 #[tokio::test(start_paused = true)]
 async fn a_busy_head_leaves_the_window_to_the_next_best() {
     let (_street, mut home, _away, mut device) = joined(true).await;
-    let heads = [(ATTIC, 1.0, 0 * MS), (BARN, 9.0, 0 * MS), (TOWER, 4.0, 0 * MS)];
+    let heads = [(ATTIC, 1.0, NOW), (BARN, 9.0, NOW), (TOWER, 4.0, NOW)];
     let [one, other] = [device.up(true, false, &[], b"1"), device.join_request()];
     home.all_hear(&one, &heads).await;
     assert_eq!(home.carried_by(), [BARN]);
@@ -158,7 +159,7 @@ async fn copies_are_credited_while_the_message_has_not_gone_and_late_ones_are_co
     let (_street, mut home, _away, mut device) = joined(true).await;
     // LinkCheckReq
     let phy = device.up(false, false, &[0x02], b"1");
-    let heads = [(ATTIC, 8.0, 0 * MS), (BARN, 1.0, 2500 * MS)];
+    let heads = [(ATTIC, 8.0, NOW), (BARN, 1.0, 2500 * MS)];
     home.all_hear(&phy, &heads).await;
     let (tx, _) = home.transmitted().expect("LinkCheckAns");
     assert_eq!(device.hears(&tx.phy).2.unwrap().1, [0x02, 16, 1], "one head by then");
