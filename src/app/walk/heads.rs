@@ -167,3 +167,43 @@ async fn copies_are_credited_while_the_message_has_not_gone_and_late_ones_are_co
     assert_eq!((counters.copies.get(), counters.late.get()), (0, 1));
     assert!(home.transmitted().is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_visitors_home_is_told_of_every_head_that_reported_in_time() {
+    let (_street, _home, mut away, mut device) = joined(false).await;
+    let heads = [(ATTIC, 1.0, NOW), (BARN, 8.0, NOW), (TOWER, 3.0, 90 * MS)];
+    away.all_hear(&device.up(false, false, &[0x02], b"1"), &heads).await;
+    let (tx, _) = away.transmitted().expect("LinkCheckAns");
+    // 8 dB over the -7.5 dB that SF7 needs, and two heads: the third came when the question had gone
+    assert_eq!(device.hears(&tx.phy).2.unwrap().1, [0x02, 16, 2]);
+    assert_eq!(tx.gateway, BARN);
+}
+
+/// The token names a head and a transmission; the head serves where the transmission is another one now.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_outlives_the_memory_leads_to_the_head_inside() {
+    let (_street, _home, mut away, mut device) = joined(false).await;
+    away.all_hear(&device.up(false, false, &[], b"1"), &[(BARN, 9.0, NOW), (TOWER, 1.0, NOW)]).await;
+    let (addr, keys) = device.session.as_ref().unwrap();
+    let phy = crate::lorawan::frame::Downlink::default().build(&keys.nwk_s_key, *addr, 5);
+    let seal = Seal::new(&[7; 32], away.epoch);
+    for number in [1, 99] {
+        let at = Instant::now();
+        let tmst = Count(77);
+        let hearing = fns::Hearing { gateway: ATTIC, session: 1, tmst, at, dev_addr: Some(*addr), number };
+        let dl = crate::backend::message::DlMeta {
+            dl_freq1: Some(868_300_000),
+            data_rate1: Some(5),
+            rx_delay1: Some(1),
+            fns_ul_token: Some(seal.make(&Party::Ns(HOME), &hearing, [1; 12])),
+            ..Default::default()
+        };
+        let by = Deadline(at + Duration::from_secs(2));
+        let from = Caller { party: Party::Ns(HOME), receiver: Party::Ns(AWAY), ours: false, by };
+        let req = crate::backend::message::XmitDown { phy_payload: phy.clone(), dl };
+        away.house.fns.downlink(from, req).await.unwrap();
+        let (tx, _) = away.transmitted().expect("a downlink");
+        assert_eq!((tx.gateway, tx.at), (ATTIC, Count(1_000_077)));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+}
