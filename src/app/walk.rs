@@ -23,9 +23,13 @@ use crate::sns::{self, ForwardKey, Sessions, Sns};
 
 use super::house::{Doors, House, Ours};
 
+#[cfg(test)]
+mod heads;
+
 const DEV: DevEui = DevEui::from_msb([0x58, 0x17, 0xB1, 0xC3, 0xEB, 0x89, 0x0B, 0xC4]);
 const HOME: NetId = NetId::from_msb([0, 0, 1]);
 const AWAY: NetId = NetId::from_msb([0, 0, 0]);
+const ATTIC: GatewayEui = GatewayEui::from_msb([0xAA; 8]);
 
 // ---- storage ----
 
@@ -111,14 +115,18 @@ impl fns::Learned for Memory {
 
 // ---- radio ----
 
-/// Takes every frame, or refuses the first so many.
+/// Radio heads that take every frame, or refuse the first so many.
 struct Ether {
     sent: mpsc::UnboundedSender<(Tx, Instant)>,
     refuse: Mutex<Vec<AirError>>,
+    /// Everything that was handed over, refused frames included.
+    asked: Mutex<Vec<GatewayEui>>,
+    online: Mutex<BTreeSet<GatewayEui>>,
 }
 
 impl Air for Ether {
     fn transmit(&self, tx: Tx, _before: Deadline) -> Boxed<'_, Result<Sent, AirError>> {
+        self.asked.lock().unwrap().push(tx.gateway);
         let refusal = self.refuse.lock().unwrap().pop();
         let answer = match refusal {
             Some(error) => Err(error),
@@ -130,7 +138,10 @@ impl Air for Ether {
         Box::pin(std::future::ready(answer))
     }
     fn heads(&self) -> usize {
-        1
+        self.online.lock().unwrap().len()
+    }
+    fn online(&self, gateway: GatewayEui) -> bool {
+        self.online.lock().unwrap().contains(&gateway)
     }
 }
 
@@ -185,7 +196,12 @@ async fn hotspot(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool
     let join_eui = JoinEui::from_msb([0, 0, 0, 0, 0, 0, 0, net_id.to_msb()[2]]);
     let ours = Ours { net_ids: vec![net_id], join_euis: vec![join_eui.into()], every_join_eui: false };
     let (sender, sent) = mpsc::unbounded_channel();
-    let ether = Arc::new(Ether { sent: sender, refuse: Mutex::default() });
+    let ether = Arc::new(Ether {
+        sent: sender,
+        refuse: Mutex::default(),
+        asked: Mutex::default(),
+        online: Mutex::new(BTreeSet::from([ATTIC])),
+    });
     let memory = Arc::new(Memory::default());
     let partners: Arc<partners::Config> = Arc::new(toml::from_str(roaming).unwrap());
     let kek = Kek::new("as", [1; 16]).unwrap();
@@ -272,21 +288,25 @@ impl Hotspot {
     }
 
     async fn hears(&self, phy: &[u8]) {
-        let heard = Heard {
+        self.house.fns.uplink(self.heard(phy, ATTIC, 8.0)).await;
+    }
+
+    /// A hearing of a frame that ends now.
+    fn heard(&self, phy: &[u8], gateway: GatewayEui, snr: f64) -> Heard {
+        Heard {
             phy: phy.to_vec(),
-            gateway: GatewayEui::from_msb([0xAA; 8]),
+            gateway,
             session: 1,
             frequency: 868_300_000,
             modulation: Modulation::Lora { sf: 7, bandwidth: 125_000 },
             rssi: -60,
-            snr: 8.0,
+            snr,
             // the counter runs with paused time from an arbitrary start, and wraps
             tmst: Count((self.epoch.elapsed().as_micros() as u32).wrapping_add(u32::MAX - 500_000)),
             at: Instant::now(),
             time: "2026-11-20T10:00:00Z".parse().unwrap(),
             location: None,
-        };
-        self.house.fns.uplink(heard).await;
+        }
     }
 
     fn transmitted(&mut self) -> Option<(Tx, Instant)> {

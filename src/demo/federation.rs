@@ -104,6 +104,8 @@ pub struct Federation {
 pub struct Hotspot {
     /// Which place.
     pub site: Site,
+    /// Further radio heads, put up at its next start.
+    pub further: Vec<GatewayEui>,
     folder: PathBuf,
     facet: Facet,
     node: Option<Node>,
@@ -255,7 +257,7 @@ impl Federation {
 
 impl Hotspot {
     fn new(site: Site, folder: &Folder) -> Hotspot {
-        Hotspot { site, folder: folder.path.clone(), facet: Facet::Whole, node: None }
+        Hotspot { site, further: Vec::new(), folder: folder.path.clone(), facet: Facet::Whole, node: None }
     }
 
     /// Its configuration file.
@@ -272,8 +274,9 @@ impl Hotspot {
     async fn start(&mut self, air: &Air, clock: &Clock, facet: Facet) -> anyhow::Result<()> {
         self.facet = facet;
         let config = config::load(Some(&self.config()), std::iter::empty())?.checked()?.config;
-        let radio = air.head_at(self.site.gateway, self.site.name, Some(self.site.location));
-        let node = Node::start(config, clock.clone(), vec![radio]).await;
+        let mut radios = vec![air.head_at(self.site.gateway, self.site.name, Some(self.site.location))];
+        radios.extend(self.further.iter().map(|gateway| air.head(*gateway, &gateway.to_string())));
+        let node = Node::start(config, clock.clone(), radios).await;
         self.node = Some(node.with_context(|| format!("start the {} hotspot", self.site.name))?);
         Ok(())
     }

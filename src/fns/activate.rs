@@ -8,7 +8,7 @@ use crate::lorawan::NetId;
 use crate::lorawan::frame::JoinRequest;
 
 use super::homes::Known;
-use super::{Fns, Heard};
+use super::{Fns, Numbered};
 
 /// RX2 of a Join-accept opens this long after the end of the Join-request.
 const JOIN_RX2: Duration = Duration::from_secs(6);
@@ -26,7 +26,11 @@ pub(super) enum Unanswered {
 
 impl Fns {
     /// Answer a Join-request, or say why not.
-    pub(super) async fn activate(&self, heard: &Heard, join: JoinRequest<'_>) -> Result<(), Unanswered> {
+    pub(super) async fn activate(
+        &self,
+        heard: Numbered<'_>,
+        join: JoinRequest<'_>,
+    ) -> Result<(), Unanswered> {
         let by = Deadline(heard.at + JOIN_RX2);
         let home = match self.start(self.me, heard, by).await {
             Err(error) if error.is(ResultCode::UnknownDevEui) => self.abroad(heard, join, by).await?,
@@ -42,7 +46,7 @@ impl Fns {
     /// Not ours: find its home by its join server, and ask there.
     async fn abroad(
         &self,
-        heard: &Heard,
+        heard: Numbered<'_>,
         join: JoinRequest<'_>,
         by: Deadline,
     ) -> Result<(PrStartAns, NetId), Unanswered> {
@@ -84,7 +88,12 @@ impl Fns {
     }
 
     /// HomeNSReq, or what is remembered of the last one.
-    async fn home_of(&self, heard: &Heard, join: JoinRequest<'_>, by: Deadline) -> Result<NetId, Unanswered> {
+    async fn home_of(
+        &self,
+        heard: Numbered<'_>,
+        join: JoinRequest<'_>,
+        by: Deadline,
+    ) -> Result<NetId, Unanswered> {
         let (dev_eui, join_eui) = (join.dev_eui(), join.join_eui());
         let now = self.clock.now();
         match self.homes().known(dev_eui, join_eui, now) {

@@ -11,13 +11,19 @@ use crate::jit;
 use crate::lorawan::DevAddr;
 use crate::lorawan::crypto::Direction;
 
+use super::dedup::Ear;
 use super::token::Hearing;
 use super::{AirError, Fns, Sent, Tx};
+
+/// The reports of several heads come in so fast: then the best of them is known.
+const COLLECT: Duration = Duration::from_millis(200);
+/// What must be left until a window for that to be awaited.
+const SPARE: Duration = Duration::from_millis(500);
 
 /// One receive window of a downlink.
 struct Slot {
     name: &'static str,
-    start: Instant,
+    /// From the end of the uplink.
     delay: Duration,
     frequency: u32,
     data_rate: u8,
@@ -63,25 +69,42 @@ impl Fns {
         if !self.spend(hearing) {
             return Err(Refusal::new(ResultCode::XmitFailed, "this uplink was answered already"));
         }
-        let (mut said, mut maybe_sent) = (Vec::new(), false);
-        for slot in slots(hearing, dl)? {
-            match self.try_slot(hearing, &phy, &slot).await {
-                Ok(sent) => {
-                    self.report(hearing, &phy, &slot, &sent);
-                    let used = Some(slot.frequency);
-                    return Ok(match slot.name {
-                        "RX1" => XmitAns { dl_freq1: used, ..XmitAns::default() },
-                        _ => XmitAns { dl_freq2: used, ..XmitAns::default() },
-                    });
-                }
-                Err(Missed { why, then }) => {
-                    said.push(format!("{}: {why}", slot.name));
-                    match then {
-                        Then::OtherWindow => {}
-                        Then::GiveUp => break,
-                        Then::MayBeSent => {
-                            maybe_sent = true;
-                            break;
+        let slots = slots(dl).inspect_err(|_| self.give_back(hearing))?;
+        let mut heads = self.carriers(hearing, &slots).await;
+        let mut said = Vec::new();
+        if heads.is_empty() {
+            said.push(AirError::Gone(hearing.gateway).to_string());
+        }
+        let mut maybe_sent = false;
+        'windows: for slot in &slots {
+            // the best head first; what it cannot do in this window, another may
+            for head in heads.clone() {
+                match self.try_slot(&head, &phy, slot).await {
+                    Ok(sent) => {
+                        self.heads().note_sent(head.gateway);
+                        self.report(hearing, &head, &phy, slot, &sent);
+                        let used = Some(slot.frequency);
+                        return Ok(match slot.name {
+                            "RX1" => XmitAns { dl_freq1: used, ..XmitAns::default() },
+                            _ => XmitAns { dl_freq2: used, ..XmitAns::default() },
+                        });
+                    }
+                    Err(Missed { why, then }) => {
+                        said.push(match heads.len() {
+                            1 => format!("{}: {why}", slot.name),
+                            _ => format!("{} by {}: {why}", slot.name, head.gateway),
+                        });
+                        match then {
+                            Then::NextChance => {}
+                            Then::Gone => {
+                                self.heads().note_offline(head.gateway);
+                                heads.retain(|other| other.gateway != head.gateway);
+                            }
+                            Then::MayBeSent => {
+                                self.heads().note_silent(head.gateway, self.clock.now());
+                                maybe_sent = true;
+                                break 'windows;
+                            }
                         }
                     }
                 }
@@ -105,7 +128,45 @@ impl Fns {
         Err(Refusal::new(ResultCode::XmitFailed, why))
     }
 
-    async fn try_slot(&self, hearing: &Hearing, phy: &[u8], slot: &Slot) -> Result<Sent, Missed> {
+    /// The heads that may carry the answer to a transmission, best first. Where several listen, there is
+    /// time until the window: the copies of the slower ones are awaited, if that costs no window.
+    async fn carriers(&self, hearing: &Hearing, slots: &[Slot]) -> Vec<Ear> {
+        let collected = hearing.at + COLLECT;
+        let in_time = slots.first().is_some_and(|slot| hearing.at + slot.delay >= collected + SPARE);
+        let ears = if in_time { self.collect(hearing, collected).await } else { self.ears(hearing) };
+        let online = |gateway| self.air.online(gateway);
+        self.heads().best_first(ears, hearing.gateway, online, self.clock.now())
+    }
+
+    /// Wait for the heads that lately heard the same frames as those that have heard this one, but not for
+    /// long. Heads that never share a frame wait for nobody.
+    async fn collect(&self, hearing: &Hearing, until: Instant) -> Vec<Ear> {
+        loop {
+            // asked before the look, so that no copy slips between the two
+            let copy = self.copy.notified();
+            let ears = self.ears(hearing);
+            let awaited = self.dedup().neighbours(hearing.number, self.clock.now());
+            if self.clock.now() >= until || !awaited.into_iter().any(|head| self.air.online(head)) {
+                return ears;
+            }
+            tokio::select! {
+                () = copy => {}
+                () = self.clock.sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// Every head that is known to have heard it; where that is forgotten, the one that the token names.
+    fn ears(&self, hearing: &Hearing) -> Vec<Ear> {
+        let ears: Vec<Ear> = self.dedup().heard_by(hearing.number).copied().collect();
+        // numbers begin anew with the process, so a token of an earlier one may name a stranger
+        let named = |ear: &Ear| {
+            (ear.gateway, ear.session, ear.tmst) == (hearing.gateway, hearing.session, hearing.tmst)
+        };
+        if ears.iter().any(named) { ears } else { vec![Ear::from(hearing)] }
+    }
+
+    async fn try_slot(&self, head: &Ear, phy: &[u8], slot: &Slot) -> Result<Sent, Missed> {
         let now = self.clock.now();
         let modulation = self.region.downlink_modulation(slot.data_rate).ok_or_else(|| {
             Missed::next(format!("DR{} is no downlink data rate of {}", slot.data_rate, self.region))
@@ -119,23 +180,24 @@ impl Fns {
         }
         let power = self.region.max_downlink_eirp(slot.frequency);
         let airtime = jit::airtime(modulation, phy.len(), Direction::Down);
+        let start = head.at + slot.delay;
         let ticket = self
             .jit()
-            .reserve(hearing.gateway, slot.start, airtime, slot.frequency, power, now)
+            .reserve(head.gateway, start, airtime, slot.frequency, power, now)
             .map_err(|refused| Missed::next(self.until(refused)))?;
         let mut tx = Tx {
-            gateway: hearing.gateway,
-            session: hearing.session,
+            gateway: head.gateway,
+            session: head.session,
             phy: phy.to_vec(),
             frequency: slot.frequency,
             modulation,
             power,
-            at: hearing.tmst.plus(slot.delay),
-            start: slot.start,
+            at: head.tmst.plus(slot.delay),
+            start,
         };
         let mut weaker = WEAKER.into_iter().filter(|weaker| *weaker < power);
         let error = loop {
-            match self.air.transmit(tx.clone(), Deadline(slot.start)).await {
+            match self.air.transmit(tx.clone(), Deadline(start)).await {
                 Ok(sent) => return Ok(sent),
                 // older packet forwarders refuse a power that is not in their table
                 Err(AirError::Power) => match weaker.next() {
@@ -152,8 +214,8 @@ impl Fns {
         }
         let then = match error {
             AirError::Silent => Then::MayBeSent,
-            AirError::Gone(_) => Then::GiveUp,
-            _ => Then::OtherWindow,
+            AirError::Gone(_) => Then::Gone,
+            _ => Then::NextChance,
         };
         Err(Missed { why: error.to_string(), then })
     }
@@ -167,14 +229,14 @@ impl Fns {
         }
     }
 
-    fn report(&self, hearing: &Hearing, phy: &[u8], slot: &Slot, sent: &Sent) {
-        let lead = slot.start.saturating_duration_since(self.clock.now());
+    fn report(&self, hearing: &Hearing, head: &Ear, phy: &[u8], slot: &Slot, sent: &Sent) {
+        let lead = (head.at + slot.delay).saturating_duration_since(self.clock.now());
         let milestone = if hearing.dev_addr.is_some() {
             "downlink handed to the radio"
         } else {
             "Join-accept handed to the radio"
         };
-        tracing::info!(target: "roamgate::frame", milestone, window = slot.name, gateway = %hearing.gateway,
+        tracing::info!(target: "roamgate::frame", milestone, window = slot.name, gateway = %head.gateway,
             frequency = slot.frequency, data_rate = slot.data_rate, size = phy.len(), power = sent.power,
             lead_ms = lead.as_secs_f64() * 1e3);
     }
@@ -192,28 +254,26 @@ struct Missed {
 
 /// What a missed window leaves to do.
 enum Then {
-    /// The next window may do.
-    OtherWindow,
+    /// Another head or the next window may do.
+    NextChance,
     /// The head is gone, and all its windows with it.
-    GiveUp,
+    Gone,
     /// Nobody knows whether the frame went out: nothing else may.
     MayBeSent,
 }
 
 impl Missed {
     fn next(why: String) -> Missed {
-        Missed { why, then: Then::OtherWindow }
+        Missed { why, then: Then::NextChance }
     }
 }
 
 /// The windows that the metadata names, in order.
-fn slots(hearing: &Hearing, dl: &DlMeta) -> Result<Vec<Slot>, Refusal> {
+fn slots(dl: &DlMeta) -> Result<Vec<Slot>, Refusal> {
     let delay = Duration::from_secs(dl.rx_delay1.unwrap_or(1).max(1).into());
     let slot =
         |name, frequency: Option<u32>, data_rate: Option<u8>, delay: Duration| match (frequency, data_rate) {
-            (Some(frequency), Some(data_rate)) => {
-                Ok(Some(Slot { name, start: hearing.at + delay, delay, frequency, data_rate }))
-            }
+            (Some(frequency), Some(data_rate)) => Ok(Some(Slot { name, delay, frequency, data_rate })),
             (None, _) => Ok(None),
             (Some(_), None) => Err(Refusal::new(
                 ResultCode::MalformedRequest,

@@ -6,6 +6,7 @@
 mod activate;
 pub mod dedup;
 mod downlink;
+mod heads;
 mod hold_off;
 mod homes;
 mod passive_start;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use crate::backend::door::{Boxed, Deadline, Peers, StoreError};
 use crate::clock::{Clock, Instant};
@@ -29,6 +31,7 @@ use crate::lorawan::{GatewayEui, Modulation, NetId, Region};
 use crate::partners;
 
 use dedup::{Dedup, Seen};
+use heads::Heads;
 use hold_off::HoldOffs;
 use homes::Homes;
 pub use token::{Hearing, Seal};
@@ -143,6 +146,8 @@ pub trait Air: Send + Sync {
     fn transmit(&self, tx: Tx, before: Deadline) -> Boxed<'_, Result<Sent, AirError>>;
     /// Radio heads online now.
     fn heads(&self) -> usize;
+    /// Whether a head can transmit now, as far as the radio knows.
+    fn online(&self, gateway: GatewayEui) -> bool;
 }
 
 /// What the fNS keeps in the store: homes that it learnt from HomeNSAns.
@@ -169,6 +174,8 @@ pub struct Counters {
     pub heard: Counter,
     /// Copies of frames heard already.
     pub copies: Counter,
+    /// Copies that came when the frame had been dealt with for two seconds.
+    pub late: Counter,
     /// Bytes that are no LoRaWAN uplink.
     pub malformed: Counter,
     /// Visitors' frames dropped because the clock is not set.
@@ -181,10 +188,11 @@ pub struct Counters {
 
 impl Counters {
     /// Every one by its name.
-    pub fn named(&self) -> [(&'static str, u64); 6] {
+    pub fn named(&self) -> [(&'static str, u64); 7] {
         [
             ("heard", self.heard.get()),
             ("copies", self.copies.get()),
+            ("late", self.late.get()),
             ("malformed", self.malformed.get()),
             ("clock", self.clock.get()),
             ("throttled", self.throttled.get()),
@@ -204,6 +212,20 @@ impl Counter {
     /// Its value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The first hearing of a transmission; the number leads to the other heads that heard it.
+#[derive(Clone, Copy)]
+struct Numbered<'a> {
+    heard: &'a Heard,
+    number: u64,
+}
+
+impl std::ops::Deref for Numbered<'_> {
+    type Target = Heard;
+    fn deref(&self) -> &Heard {
+        self.heard
     }
 }
 
@@ -245,6 +267,9 @@ pub struct Fns {
     clock: Clock,
     count: Counters,
     dedup: Mutex<Dedup>,
+    heads: Mutex<Heads>,
+    /// Told of every copy that is credited.
+    copy: Notify,
     jit: Mutex<Jit>,
     homes: Mutex<Homes>,
     hold_offs: Mutex<HoldOffs>,
@@ -271,6 +296,8 @@ impl Fns {
             clock: parts.clock,
             count: Counters::default(),
             dedup: Mutex::default(),
+            heads: Mutex::default(),
+            copy: Notify::new(),
             homes: Mutex::default(),
             hold_offs: Mutex::default(),
             strangers: Mutex::default(),
@@ -296,26 +323,32 @@ impl Fns {
                 return;
             }
         };
-        match lock(&self.dedup).first(&heard, self.clock.now()) {
-            Seen::First | Seen::Repetition => {}
-            Seen::Copy => return self.count.copies.add(),
-        }
+        let number = match self.dedup().first(&heard, self.clock.now()) {
+            Seen::First(number) | Seen::Repetition(number) => number,
+            Seen::Copy => {
+                self.count.copies.add();
+                return self.copy.notify_waiters();
+            }
+            Seen::Late => return self.count.late.add(),
+        };
         self.tell(&heard, &frame);
+        let gateway = heard.gateway;
+        let numbered = Numbered { heard: &heard, number };
         let done = match frame {
-            Uplink::Join(join) => self.activate(&heard, join).await,
-            Uplink::Data(data) => self.passive_start(&heard, data).await,
+            Uplink::Join(join) => self.activate(numbered, join).await,
+            Uplink::Data(data) => self.passive_start(numbered, data).await,
             // a Rejoin wants a LoRaWAN 1.1 session, and nobody here serves one
             Uplink::Rejoin(_) => return self.count.unknown.add(),
         };
         if let Err(why) = done {
             // who follows frames gets every one; the log gets each cause once a minute
             let why = why.to_string();
-            match self.complain(heard.gateway, &why) {
+            match self.complain(gateway, &why) {
                 Some(left_out) => {
-                    tracing::info!(target: "roamgate::frame", milestone = "no answer to the device", gateway = %heard.gateway, why, left_out);
+                    tracing::info!(target: "roamgate::frame", milestone = "no answer to the device", %gateway, why, left_out);
                 }
                 None => {
-                    tracing::debug!(target: "roamgate::frame", milestone = "no answer to the device", gateway = %heard.gateway, why);
+                    tracing::debug!(target: "roamgate::frame", milestone = "no answer to the device", %gateway, why);
                 }
             }
         }
@@ -361,6 +394,12 @@ impl Fns {
         [self.homes().len(), self.hold_offs().len(), self.strangers().remembered(), unserved]
     }
 
+    fn dedup(&self) -> MutexGuard<'_, Dedup> {
+        lock(&self.dedup)
+    }
+    fn heads(&self) -> MutexGuard<'_, Heads> {
+        lock(&self.heads)
+    }
     fn jit(&self) -> MutexGuard<'_, Jit> {
         lock(&self.jit)
     }

@@ -13,15 +13,20 @@ use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::{DevAddr, GatewayEui, NetId};
 
 use super::activate::Unanswered;
+use super::dedup::Ear;
 use super::token::Hearing;
-use super::{Fns, Heard, lock, route};
+use super::{Fns, Numbered, lock, route};
 
 /// RX2 of the longest usual RECEIVE_DELAY1 of 1 s; a session with a longer one only has more time.
 const DATA_RX2: Duration = Duration::from_secs(2);
 
 impl Fns {
     /// Bring a data frame to its home, and what comes back to the radio.
-    pub(super) async fn passive_start(&self, heard: &Heard, frame: DataFrame<'_>) -> Result<(), Unanswered> {
+    pub(super) async fn passive_start(
+        &self,
+        heard: Numbered<'_>,
+        frame: DataFrame<'_>,
+    ) -> Result<(), Unanswered> {
         let by = Deadline(heard.at + DATA_RX2);
         let (answer, home) = match self.start(self.me, heard, by).await {
             Err(error) if error.is(ResultCode::MicFailed) => {
@@ -38,7 +43,7 @@ impl Fns {
     /// 12.5 steps 2 and 3: every candidate in parallel, the first that knows the device wins.
     async fn ask_abroad(
         &self,
-        heard: &Heard,
+        heard: Numbered<'_>,
         addr: DevAddr,
         by: Deadline,
     ) -> Result<(PrStartAns, NetId), Unanswered> {
@@ -99,7 +104,7 @@ impl Fns {
     pub(super) async fn start(
         &self,
         to: NetId,
-        heard: &Heard,
+        heard: Numbered<'_>,
         by: Deadline,
     ) -> Result<(PrStartAns, NetId), PeerError> {
         let party = Party::Ns(to);
@@ -113,7 +118,7 @@ impl Fns {
         self.peers.ask(party, req, by).await.map(|answer| (answer, to))
     }
 
-    pub(super) fn hearing_of(&self, heard: &Heard) -> Hearing {
+    pub(super) fn hearing_of(&self, heard: Numbered<'_>) -> Hearing {
         let dev_addr = match Uplink::parse(&heard.phy) {
             Ok(Uplink::Data(frame)) => Some(frame.dev_addr()),
             _ => None,
@@ -124,11 +129,11 @@ impl Fns {
             tmst: heard.tmst,
             at: heard.at,
             dev_addr,
-            number: u64::from(heard.tmst.0),
+            number: heard.number,
         }
     }
 
-    fn ul_meta(&self, heard: &Heard, token: Vec<u8>) -> UlMeta {
+    fn ul_meta(&self, heard: Numbered<'_>, token: Vec<u8>) -> UlMeta {
         let (mut dev_eui, mut dev_addr) = (None, None);
         match Uplink::parse(&heard.phy) {
             Ok(Uplink::Join(join)) => dev_eui = Some(join.dev_eui()),
@@ -136,17 +141,25 @@ impl Fns {
             _ => {}
         }
         let region = self.region.to_string();
-        let head = GwInfo {
-            // 32 bits by the specification: the low half of the EUI, as the peers do
-            id: heard.gateway.to_msb().get(4..).map(<[u8]>::to_vec),
-            rf_region: Some(region.clone()),
-            rssi: Some(heard.rssi),
-            snr: Some(heard.snr),
-            lat: heard.location.map(|(lat, _)| lat),
-            lon: heard.location.map(|(_, lon)| lon),
-            ul_token: None,
-            dl_allowed: Some(true),
-        };
+        // all that have reported by now; nobody waits for more
+        let mut ears: Vec<Ear> = self.dedup().heard_by(heard.number).copied().collect();
+        if ears.is_empty() {
+            ears.push(Ear::from(heard.heard));
+        }
+        let gw_info: Vec<GwInfo> = ears
+            .iter()
+            .map(|ear| GwInfo {
+                // 32 bits by the specification: the low half of the EUI, as the peers do
+                id: ear.gateway.to_msb().get(4..).map(<[u8]>::to_vec),
+                rf_region: Some(region.clone()),
+                rssi: Some(ear.rssi),
+                snr: Some(ear.snr),
+                lat: ear.location.map(|(lat, _)| lat),
+                lon: ear.location.map(|(_, lon)| lon),
+                ul_token: None,
+                dl_allowed: Some(true),
+            })
+            .collect();
         UlMeta {
             dev_eui,
             dev_addr,
@@ -154,8 +167,8 @@ impl Fns {
             ul_freq: Some(heard.frequency),
             fns_ul_token: Some(token),
             rf_region: Some(region),
-            gw_cnt: Some(1),
-            gw_info: vec![head],
+            gw_cnt: u32::try_from(gw_info.len()).ok(),
+            gw_info,
             ..UlMeta::at(heard.time)
         }
     }
@@ -163,7 +176,7 @@ impl Fns {
     /// Bring the frame of an answer to the radio that heard the question.
     pub(super) async fn carry(
         &self,
-        heard: &Heard,
+        heard: Numbered<'_>,
         from: Party,
         answer: PrStartAns,
     ) -> Result<(), Unanswered> {

@@ -31,8 +31,8 @@ pub struct Hearing {
     pub at: Instant,
     /// The device that sent it; `None`: a Join-request.
     pub dev_addr: Option<DevAddr>,
-    /// Hertz and modulation of the uplink are not needed downwards, but a number is: the same
-    /// hearing is used once.
+    /// Hertz and modulation of the uplink are not needed downwards, but the transmission's number is: it
+    /// leads to the other heads that heard it, and the same one is answered once.
     pub number: u64,
 }
 

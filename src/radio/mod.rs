@@ -154,7 +154,9 @@ impl Radios {
 
 impl Air for Radios {
     fn transmit(&self, tx: Tx, before: Deadline) -> Boxed<'_, Result<Sent, AirError>> {
-        match self.0.iter().find(|radio| radio.has(tx.gateway)) {
+        // a head that moved from one radio to another is known to both
+        let knows = || self.0.iter().filter(|radio| radio.has(tx.gateway));
+        match knows().find(|radio| radio.online(tx.gateway)).or_else(|| knows().next()) {
             Some(radio) => radio.transmit(tx, before),
             None => Box::pin(std::future::ready(Err(AirError::Gone(tx.gateway)))),
         }
@@ -162,6 +164,10 @@ impl Air for Radios {
 
     fn heads(&self) -> usize {
         self.0.iter().map(|radio| radio.heads()).sum()
+    }
+
+    fn online(&self, gateway: GatewayEui) -> bool {
+        self.0.iter().any(|radio| radio.has(gateway) && radio.online(gateway))
     }
 }
 

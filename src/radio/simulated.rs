@@ -436,12 +436,6 @@ struct OneHead {
     gateway: GatewayEui,
 }
 
-impl OneHead {
-    fn online(&self) -> bool {
-        self.air.state().heads.get(&self.gateway).is_some_and(Head::is_online)
-    }
-}
-
 impl fns::Air for OneHead {
     fn transmit(&self, tx: Tx, _before: Deadline) -> Boxed<'_, Result<Sent, AirError>> {
         Box::pin(async move {
@@ -453,7 +447,12 @@ impl fns::Air for OneHead {
     }
 
     fn heads(&self) -> usize {
-        usize::from(self.online())
+        usize::from(fns::Air::online(self, self.gateway))
+    }
+
+    fn online(&self, gateway: GatewayEui) -> bool {
+        let state = self.air.state();
+        gateway == self.gateway && state.heads.get(&gateway).is_some_and(Head::is_online)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod away;
 mod federation;
+mod heads;
 mod home;
 mod nuisance;
 mod partner;
@@ -54,6 +55,10 @@ stories! {
     nuisance:
         replayed_and_forged_frames_at_home_change_nothing
         replayed_and_forged_frames_away_change_nothing;
+    heads:
+        the_head_with_the_better_snr_carries_the_downlink
+        a_head_that_dies_between_uplink_and_downlink_leaves_it_to_the_other
+        the_nearest_head_is_busy_so_the_other_one_sends;
     restart:
         the_home_restarts_between_join_and_data
         the_visited_node_restarts_between_join_and_data;

@@ -49,6 +49,9 @@ impl Air for World {
     fn heads(&self) -> usize {
         1
     }
+    fn online(&self, _: GatewayEui) -> bool {
+        true
+    }
 }
 
 impl Learned for World {

@@ -10,6 +10,7 @@ mod forwarder;
 mod program;
 
 mod away;
+mod heads;
 mod home;
 mod kills;
 mod refusals;

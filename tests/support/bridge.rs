@@ -59,13 +59,24 @@ impl Bridge {
         gateway: GatewayEui,
         server: SocketAddr,
     ) -> io::Result<Bridge> {
+        Bridge::far_away(air, clock, gateway, server, Duration::ZERO).await
+    }
+
+    /// The same where datagrams with frames take so long to the daemon.
+    pub async fn far_away(
+        air: &Air,
+        clock: &Clock,
+        gateway: GatewayEui,
+        server: SocketAddr,
+        delay: Duration,
+    ) -> io::Result<Bridge> {
         let Radio { heard, heads, .. } = air.head(gateway, &gateway.to_string());
         let up = Forwarder::new(server, &gateway.to_string()).await?;
         let mut down = Forwarder::new(server, &gateway.to_string()).await?;
         down.keep_alive(KEEP_ALIVE);
         let log = Log::default();
         let tasks = [
-            tokio::spawn(uplinks(heard, up, log.clone())),
+            tokio::spawn(uplinks(heard, up, log.clone(), clock.clone(), delay)),
             tokio::spawn(downlinks(down, heads, gateway, clock.clone(), log.clone())),
         ];
         Ok(Bridge { log, tasks })
@@ -88,11 +99,19 @@ impl Drop for Bridge {
     }
 }
 
-async fn uplinks(mut heard: tokio::sync::mpsc::Receiver<Heard>, up: Forwarder, log: Log) {
+async fn uplinks(
+    mut heard: tokio::sync::mpsc::Receiver<Heard>,
+    up: Forwarder,
+    log: Log,
+    clock: Clock,
+    delay: Duration,
+) {
     while let Some(frame) = heard.recv().await {
         let mut packet = rxpk(frame.tmst.0, &frame.phy, frame.frequency, &data_rate(frame.modulation));
         (packet["rssi"], packet["lsnr"]) = (json!(frame.rssi), json!(frame.snr));
+        let arrives = frame.at + delay;
         log.with(|(heard, _)| heard.push(frame));
+        clock.sleep_until(arrives).await;
         // a daemon that is down hears nothing, and a forwarder goes on
         let _ = up.send(&json!({ "rxpk": [packet] })).await;
     }

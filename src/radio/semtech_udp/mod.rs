@@ -200,6 +200,9 @@ impl Air for Gateways {
     fn heads(&self) -> usize {
         self.protocol().online(self.clock.now())
     }
+    fn online(&self, gateway: GatewayEui) -> bool {
+        self.protocol().is_online(gateway, self.clock.now())
+    }
 }
 
 impl Heads for Gateways {

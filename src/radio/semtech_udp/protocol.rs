@@ -291,6 +291,11 @@ impl Protocol {
         self.heads.values().filter(|head| head.is_online(self.offline_after, now)).count()
     }
 
+    /// Whether a head can be reached.
+    pub fn is_online(&self, gateway: GatewayEui, now: Instant) -> bool {
+        self.heads.get(&gateway).is_some_and(|head| head.is_online(self.offline_after, now))
+    }
+
     /// What was counted.
     pub fn stats(&self) -> Stats {
         self.stats
