@@ -41,8 +41,9 @@ async fn the_better_of_two_forwarders_answers_and_a_repetition_is_no_copy() {
     talks(&mut on, b"two").await;
     let answers = |bridge: &Bridge| bridge.answers().iter().filter(|answer| answer.outcome.is_ok()).count();
     let before = [answers(&near), answers(&far)];
-    assert_eq!(before[0], 0, "the slower one heard better: {:?}", near.answers());
-    assert!(before[1] >= 3);
+    // that they hear the same device shows with its first frame, whose answer waited for nobody
+    assert_eq!(before[0], 1, "the slower one heard better: {:?}", near.answers());
+    assert!(before[1] >= 2);
 
     // the device sends its last frame once more, as if it had not heard the answer
     let frame = on.last_uplink().unwrap();
@@ -50,13 +51,13 @@ async fn the_better_of_two_forwarders_answers_and_a_repetition_is_no_copy() {
     on.radiate(&frame, 868_300_000, Modulation::Lora { sf: 7, bandwidth: 125_000 }).await;
     clock.sleep(Duration::from_millis(1500)).await;
     let after = [answers(&near), answers(&far)];
-    assert_eq!(after, [0, before[1] + 1], "an acknowledgement of its own, and only one");
+    assert_eq!(after, [1, before[1] + 1], "an acknowledgement of its own, and only one");
     // each transmission was heard by both
     assert_eq!(near.heard().len(), far.heard().len());
 
     // the better one is unplugged: soon the other one answers, long before it counts as offline
     drop(far);
     talks(&mut on, b"three").await;
-    assert!(answers(&near) >= 1);
+    assert!(answers(&near) >= 2);
     assert!(daemon.stops().await.success());
 }
