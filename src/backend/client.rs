@@ -249,7 +249,12 @@ impl Client {
             Ok(Err(refusal)) => Err(PeerError::Refused { to: to.clone(), refusal }),
             // a status that says no and a body that says nothing
             Err(Confused::NoAnswer(_)) if !status.is_success() => Err(transport(refused_by_http(status))),
-            Err(confused) => Err(PeerError::Confused { to: to.clone(), why: confused.to_string() }),
+            Err(confused) => {
+                // A left-over answer puts a connection one answer behind for ever: nobody asks through it again.
+                let Endpoint { host, port, .. } = &url.endpoint;
+                self.0.servers().remove(&(host.clone(), *port));
+                Err(PeerError::Confused { to: to.clone(), why: confused.to_string() })
+            }
         }
     }
 

@@ -156,11 +156,7 @@ async fn who_answers_twice_is_heard_once() {
     for script in [twice, twice_later] {
         let client = federation.client(partner(&federation, script, true).await);
         let mut answered = 0;
-        // what is left over breaks the connection, and a question may find it breaking: it is not asked twice
-        for _ in 0..50 {
-            if answered == 5 {
-                break;
-            }
+        for _ in 0..10 {
             match client.send(js(), home_ns_req(), federation.soon()).await {
                 Ok(answer) => {
                     assert_eq!(
@@ -178,7 +174,7 @@ async fn who_answers_twice_is_heard_once() {
             }
             federation.clock.sleep(Duration::from_millis(40)).await;
         }
-        assert_eq!(answered, 5, "of 50");
+        assert!(answered >= 5, "{answered} of 10");
     }
 }
 
