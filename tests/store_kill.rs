@@ -103,6 +103,7 @@ async fn prepare(store: &Store, n: u8) {
             rx2_data_rate: 0,
             created: 0,
             roaming: true,
+            path: None,
             expires: None,
         });
         Write { commit: Commit::Durable, forward: None }

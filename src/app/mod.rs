@@ -4,6 +4,7 @@ mod deliver;
 pub mod house;
 pub mod operator;
 pub mod partners;
+mod personalised;
 #[cfg(test)]
 mod walk;
 mod way;
@@ -158,8 +159,7 @@ async fn build(
     let shared: Arc<Store> = Arc::new(store.clone());
     let partners = Arc::new(config.roaming.clone());
     let seal = Seal::new(&store.secret("FNSULToken").await?, clock.now());
-    // AppSKeys travel wrapped even between two rooms of one house: the network rooms see envelopes
-    let kek = Kek::new("roamgate-as", store.secret("AS-JS key-encryption key").await?)?;
+    let kek = as_kek(store).await?;
     let keks = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
     let build = |house: &std::sync::Weak<House>| {
         let peers: Arc<dyn Peers> = Arc::new(Doors::new(ours.clone(), house.clone(), outside));
@@ -185,6 +185,11 @@ async fn build(
         }
     };
     Ok(Arc::new_cyclic(build))
+}
+
+/// AppSKeys travel wrapped even between two rooms of one house: the network rooms see envelopes.
+async fn as_kek(store: &Store) -> anyhow::Result<Kek> {
+    Ok(Kek::new("roamgate-as", store.secret("AS-JS key-encryption key").await?)?)
 }
 
 /// RxDelay of every Join-accept, seconds: RX1 opens so long after a data uplink.

@@ -256,6 +256,8 @@ impl Hotspot {
                 activations: Vec::new(),
                 queue: Vec::new(),
                 last_seen: None,
+                personalised: false,
+                class: crate::backend::message::ClassMode::A,
                 last_via: None,
             },
         );

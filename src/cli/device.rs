@@ -10,9 +10,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::abp::AbpArgs;
 use super::{ConfigArg, Fail, bulk, client, show, table};
 use crate::clock::Clock;
-use crate::control::{AddDevice, AddDownlink, ChangeDevice, Client, DeviceView, DownlinkView, Method};
+use crate::control::{AddDevice, AddDownlink, ChangeDevice, Class, Client, DeviceView, DownlinkView, Method};
 use crate::lorawan::{DevEui, JoinEui};
 
 /// `roamgate device`
@@ -35,8 +36,11 @@ pub(super) enum One {
     List(ListArgs),
     /// One device, with what waits for it.
     Show(OneArgs),
-    /// Change its name, or what it may do.
+    /// Change its name, its class, or what it may do.
     Set(SetArgs),
+    /// Let a personalised device's uplink counter begin anew, after the device forgot its own. Whoever recorded its
+    /// frames can replay one until the device speaks.
+    ResetCounter(OneArgs),
     /// Forget a device, its keys and its session.
     Remove(OneArgs),
     /// Put a downlink into a device's queue. It goes out after the device's next uplink.
@@ -50,20 +54,25 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "EUI", value_parser = eui::<DevEui>)]
     dev_eui: DevEui,
     /// Its join server (AppEUI in older words)
-    #[arg(long, value_name = "EUI", value_parser = eui::<JoinEui>)]
-    join_eui: JoinEui,
+    #[arg(long, value_name = "EUI", value_parser = eui::<JoinEui>, required_unless_present = "abp")]
+    join_eui: Option<JoinEui>,
     /// Its root key, 32 hexadecimal digits; - reads it from standard input, which keeps it out of the shell's history
-    #[arg(long, value_name = "KEY|-")]
-    app_key: String,
+    #[arg(long, value_name = "KEY|-", required_unless_present = "abp")]
+    app_key: Option<String>,
     /// Your word for it
     #[arg(long)]
     name: Option<String>,
     /// LoRaWAN version of the device
     #[arg(long, value_name = "VERSION", default_value = "1.0.4")]
     mac_version: String,
+    /// C: it always listens, so downlinks go at once (LoRaWAN 1.1: after the device has said so itself)
+    #[arg(long, value_name = "A|C")]
+    class: Option<Class>,
     /// It may not join or talk through other networks
     #[arg(long)]
     no_roaming: bool,
+    #[command(flatten)]
+    abp: AbpArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -96,7 +105,7 @@ pub(super) struct OneArgs {
 
 /// `roamgate device set`
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("change").required(true).multiple(true).args(["name", "roaming", "enable", "disable"])))]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true).args(["name", "roaming", "class", "enable", "disable"])))]
 pub(super) struct SetArgs {
     /// DevEUI
     #[arg(value_name = "DEVEUI", value_parser = eui::<DevEui>)]
@@ -107,6 +116,9 @@ pub(super) struct SetArgs {
     /// Whether it may join and talk through other networks; a session that runs follows at once
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     roaming: Option<bool>,
+    /// C: it always listens, so downlinks go at once
+    #[arg(long, value_name = "A|C")]
+    class: Option<Class>,
     /// It may join again
     #[arg(long, conflicts_with = "disable")]
     enable: bool,
@@ -168,7 +180,7 @@ pub(super) async fn run(command: DeviceCommand, clock: Clock) -> Result<ExitCode
     let config = match &command {
         One::Add(args) => &args.config,
         One::List(args) => &args.config,
-        One::Show(args) | One::Remove(args) => &args.config,
+        One::Show(args) | One::Remove(args) | One::ResetCounter(args) => &args.config,
         One::Set(args) => &args.config,
         One::Send(args) => &args.config,
     };
@@ -209,17 +221,34 @@ async fn act(command: One, client: &Client, clock: &Clock) -> Result<String, Fai
                 format!("Removed {}: its keys, its session and what waited for it are gone.\n", args.dev_eui)
             })
         }
+        One::ResetCounter(args) => {
+            let path = format!("{}/reset-counter", path(args.dev_eui));
+            let value = client.call::<()>(Method::POST, &path, None).await?;
+            Ok(if args.json {
+                json(&value)
+            } else {
+                format!(
+                    "The uplink counter of {} begins anew with its next uplink. Its downlink counters go on.\n",
+                    args.dev_eui
+                )
+            })
+        }
         One::Set(args) => set(args, client).await,
         One::Send(args) => send(args, client).await,
     }
 }
 
 async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
-    let AddArgs { dev_eui, join_eui, app_key, name, mac_version, no_roaming, .. } = args;
-    let app_key = if app_key == "-" { read_key().await? } else { app_key };
+    let AddArgs { dev_eui, join_eui, app_key, name, mac_version, no_roaming, class, abp, .. } = args;
+    let app_key = match app_key.as_deref() {
+        Some("-") => Some(read_key("AppKey").await?),
+        _ => app_key,
+    };
+    let session = abp.session().await?;
     let name = name.unwrap_or_default();
     let (mac_version, roaming) = (Some(mac_version), Some(!no_roaming));
-    let body = AddDevice { dev_eui, join_eui, app_key, name, mac_version, roaming, enabled: None };
+    let body =
+        AddDevice { dev_eui, join_eui, app_key, session, class, name, mac_version, roaming, enabled: None };
     let value = client.call(Method::POST, "/v1/devices", Some(&body)).await?;
     if args.json {
         return Ok(json(&value));
@@ -228,6 +257,8 @@ async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
     let named = if device.name.is_empty() { String::new() } else { format!(" ({})", device.name) };
     let roams = if device.roaming { "may roam" } else { "may not roam" };
     let next = match client {
+        Client::Daemon(_) if device.personalised => "It can talk now: `roamgate tail` shows it.",
+        Client::Here(_) if device.personalised => "It can talk when `roamgate run` runs.",
         Client::Daemon(_) => "It can join now: `roamgate tail` shows it.",
         Client::Here(_) => "It can join when `roamgate run` runs.",
     };
@@ -235,9 +266,9 @@ async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
 }
 
 async fn set(args: SetArgs, client: &Client) -> Result<String, Fail> {
-    let SetArgs { dev_eui, name, roaming, enable, disable, .. } = args;
+    let SetArgs { dev_eui, name, roaming, class, enable, disable, .. } = args;
     let enabled = (enable || disable).then_some(enable);
-    let change = ChangeDevice { name, roaming, enabled };
+    let change = ChangeDevice { name, roaming, enabled, class };
     let value = client.call(Method::PATCH, &path(dev_eui), Some(&change)).await?;
     if args.json {
         return Ok(json(&value));
@@ -252,17 +283,17 @@ async fn set(args: SetArgs, client: &Client) -> Result<String, Fail> {
     Ok(format!("Changed {dev_eui}{named}: {may}.\n"))
 }
 
-async fn read_key() -> Result<String, Fail> {
-    let read = tokio::task::spawn_blocking(|| {
+pub(super) async fn read_key(name: &'static str) -> Result<String, Fail> {
+    let read = tokio::task::spawn_blocking(move || {
         let stdin = std::io::stdin();
         if stdin.is_terminal() {
-            let _ = std::io::stderr().write_all(b"AppKey: ");
+            let _ = std::io::stderr().write_all(format!("{name}: ").as_bytes());
         }
         let mut line = Zeroizing::new(String::new());
         stdin.lock().read_line(&mut line).map(|_| line.trim().to_string())
     });
     let line = read.await.map_err(std::io::Error::other).and_then(|line| line);
-    line.map_err(|error| Fail::new(format!("cannot read the AppKey: {error}"), "give it as one line of text"))
+    line.map_err(|error| Fail::new(format!("cannot read {name}: {error}"), "give it as one line of text"))
 }
 
 async fn send(args: SendArgs, client: &Client) -> Result<String, Fail> {
@@ -279,7 +310,12 @@ async fn send(args: SendArgs, client: &Client) -> Result<String, Fail> {
         count => format!("{count} bytes"),
     };
     let confirmed = if confirmed { ", to be acknowledged" } else { "" };
-    Ok(format!("Queued {bytes} on FPort {port} for {dev_eui}{confirmed}: sent after its next uplink.\n"))
+    let device: DeviceView = view(client.call::<()>(Method::GET, &path(dev_eui), None).await?)?;
+    let when = match (client, device.class) {
+        (Client::Daemon(_), Class::C) => "sent as soon as the device can be reached",
+        _ => "sent after its next uplink",
+    };
+    Ok(format!("Queued {bytes} on FPort {port} for {dev_eui}{confirmed}: {when}.\n"))
 }
 
 fn path(dev_eui: DevEui) -> String {
@@ -324,6 +360,7 @@ fn list(devices: &[DeviceView], now: Timestamp) -> String {
 fn one(device: &DeviceView, queue: &[DownlinkView], now: Timestamp) -> String {
     let when = |text: &Option<String>| text.as_deref().map(|text| format!("{} ({text})", ago(text, now)));
     let joined = match (device.dev_addr, when(&device.joined)) {
+        (Some(addr), _) if device.personalised => format!("never: it was given DevAddr {addr} (ABP)"),
         (Some(addr), Some(when)) => format!("DevAddr {addr}, {when}"),
         (Some(addr), None) => format!("DevAddr {addr}"),
         (None, _) => "not yet".into(),
@@ -337,6 +374,7 @@ fn one(device: &DeviceView, queue: &[DownlinkView], now: Timestamp) -> String {
         ("name", dash(&device.name)),
         ("JoinEUI", device.join_eui.to_string()),
         ("LoRaWAN", device.mac_version.clone()),
+        ("class", device.class.to_string()),
         ("roams", yes(device.roaming)),
         ("joined", joined),
         ("last seen", seen),
@@ -400,6 +438,8 @@ mod tests {
             mac_version: "1.0.4".into(),
             enabled: true,
             roaming: true,
+            personalised: false,
+            class: Class::A,
             dev_addr: Some("FC00ABCD".parse().unwrap()),
             joined: Some("2026-11-20T10:00:00Z".into()),
             fcnt_up: Some(12),

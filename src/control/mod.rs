@@ -7,6 +7,7 @@
 mod client;
 mod devices;
 mod partners;
+mod personalised;
 mod router;
 mod socket;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::backend::message::MacVersion;
+use crate::backend::message::{ClassMode, MacVersion};
 use crate::clock::Clock;
 use crate::hns;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
@@ -27,6 +28,7 @@ use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 pub use client::{Client, ClientError, Method};
 pub use devices::{ChangeDevice, DeviceRecord, ImportDevices, ImportReport, RowTrouble};
 pub use partners::{Everybody, PartnerView, PartnersView, Whereabouts};
+pub use personalised::{Counters, GivenSession, NewPersonalised};
 pub use router::router;
 pub use socket::{Socket, SocketError};
 
@@ -55,6 +57,8 @@ pub trait Operator: Send + Sync {
     fn export_devices(&self, keys: bool) -> Boxed<'_, Result<Vec<DeviceRecord>, OperatorError>>;
     /// Change what an operator decides about a device. Running sessions follow.
     fn change_device(&self, dev_eui: DevEui, change: ChangeDevice) -> Boxed<'_, Result<(), OperatorError>>;
+    /// Take a personalised device's next uplink counter whatever it is.
+    fn reset_counter(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>>;
     /// Who may roam how.
     fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>>;
     /// What applies to one network, listed or not.
@@ -135,9 +139,30 @@ pub struct NewDevice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
     /// What it is.
-    pub device: NewDevice,
+    pub device: New,
     /// May activate and talk at all.
     pub enabled: bool,
+    /// What it is declared to be.
+    pub class: ClassMode,
+}
+
+/// A device, by the way it comes to its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum New {
+    /// It joins (OTAA).
+    Joins(NewDevice),
+    /// It was given one (ABP).
+    Personalised(Box<NewPersonalised>),
+}
+
+impl New {
+    /// Identity.
+    pub fn dev_eui(&self) -> DevEui {
+        match self {
+            New::Joins(device) => device.dev_eui,
+            New::Personalised(device) => device.dev_eui,
+        }
+    }
 }
 
 /// How a node is.
@@ -195,6 +220,12 @@ pub struct DeviceView {
     pub enabled: bool,
     /// May activate and talk through other networks.
     pub roaming: bool,
+    /// It was given its session (ABP); `false`: it joins.
+    #[serde(default)]
+    pub personalised: bool,
+    /// What it is declared to be: `A` or `C`.
+    #[serde(default)]
+    pub class: Class,
     /// Address of the newest activation.
     pub dev_addr: Option<DevAddr>,
     /// When that was: RFC 3339, UTC.
@@ -219,6 +250,8 @@ impl From<&hns::Device> for DeviceView {
             mac_version: device.mac_version.to_string(),
             enabled: device.enabled,
             roaming: device.roaming,
+            personalised: device.personalised,
+            class: device.class.into(),
             dev_addr: newest.map(|activation| activation.dev_addr),
             joined: newest.and_then(|activation| date(activation.created)),
             fcnt_up: newest.and_then(|activation| activation.fcnt_up),
@@ -264,16 +297,64 @@ impl From<&hns::QueueItem> for DownlinkView {
     }
 }
 
-/// Body of `POST /v1/devices`.
+/// A class of devices, as it is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Class {
+    #[default]
+    #[serde(alias = "a")]
+    A,
+    #[serde(alias = "c")]
+    C,
+}
+
+impl From<ClassMode> for Class {
+    fn from(class: ClassMode) -> Class {
+        if class == ClassMode::C { Class::C } else { Class::A }
+    }
+}
+
+impl From<Class> for ClassMode {
+    fn from(class: Class) -> ClassMode {
+        if class == Class::C { ClassMode::C } else { ClassMode::A }
+    }
+}
+
+impl std::fmt::Display for Class {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(if *self == Class::C { "C" } else { "A" })
+    }
+}
+
+impl std::str::FromStr for Class {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Class, &'static str> {
+        match text {
+            "A" | "a" => Ok(Class::A),
+            "C" | "c" => Ok(Class::C),
+            _ => Err("A or C"),
+        }
+    }
+}
+
+/// Body of `POST /v1/devices`. A device joins and has JoinEUI and root key, or was given a session.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddDevice {
     /// Identity.
     pub dev_eui: DevEui,
     /// Its join server.
-    pub join_eui: JoinEui,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_eui: Option<JoinEui>,
     /// 32 hexadecimal digits.
-    pub app_key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_key: Option<String>,
+    /// The session of a personalised device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<GivenSession>,
+    /// `A` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
     /// The operator's word for it.
     #[serde(default)]
     pub name: String,
@@ -313,13 +394,10 @@ pub struct Trouble {
 
 impl AddDevice {
     fn check(self) -> Result<Import, OperatorError> {
-        let text = Zeroizing::new(self.app_key);
-        let app_key = text.trim().parse().map_err(|e: crate::lorawan::key::KeyError| {
-            invalid(format!("AppKey: {e}"), "the maker of the device gives it along with the DevEUI")
-        })?;
         let version = self.mac_version.as_deref().unwrap_or("1.0.4");
+        let joins = self.session.is_none();
         let mac_version = match version.parse() {
-            Ok(MacVersion::V1_1) => Err("LoRaWAN 1.1 devices are not served yet".to_string()),
+            Ok(MacVersion::V1_1) if joins => Err("LoRaWAN 1.1 devices are not served yet".to_string()),
             Ok(version) => Ok(version),
             Err(error) => Err(format!("{error}")),
         };
@@ -328,9 +406,37 @@ impl AddDevice {
         })?;
         let name = check_name(self.name)?;
         let (enabled, roaming) = (self.enabled.unwrap_or(true), self.roaming.unwrap_or(true));
-        let (dev_eui, join_eui) = (self.dev_eui, self.join_eui);
+        let (dev_eui, class) = (self.dev_eui, self.class.unwrap_or_default().into());
+        if let Some(session) = self.session {
+            if self.app_key.is_some() {
+                let reason = "a personalised device does not join: it has no AppKey";
+                return Err(invalid(reason, "leave out the root key, or the session"));
+            }
+            let personalised::Checked { dev_addr, keys, app_s_key, counters } = session.check(mac_version)?;
+            let join_eui = self.join_eui.unwrap_or(JoinEui::from_msb([0; 8]));
+            let device = NewPersonalised {
+                dev_eui,
+                join_eui,
+                name,
+                mac_version,
+                roaming,
+                dev_addr,
+                keys,
+                app_s_key,
+                counters,
+            };
+            return Ok(Import { device: New::Personalised(Box::new(device)), enabled, class });
+        }
+        let needed = |what: &str| {
+            invalid(format!("{what} is missing"), "the maker of the device gives it along with the DevEUI")
+        };
+        let join_eui = self.join_eui.ok_or_else(|| needed("join_eui"))?;
+        let text = Zeroizing::new(self.app_key.ok_or_else(|| needed("app_key"))?);
+        let app_key = text.trim().parse().map_err(|e: crate::lorawan::key::KeyError| {
+            invalid(format!("AppKey: {e}"), "the maker of the device gives it along with the DevEUI")
+        })?;
         let device = NewDevice { dev_eui, join_eui, app_key, name, mac_version, roaming };
-        Ok(Import { device, enabled })
+        Ok(Import { device: New::Joins(device), enabled, class })
     }
 }
 

@@ -1,7 +1,9 @@
 //! HRStartReq with a Join-request, as hNS (TS002 12.2 and 12.9; the comments are their steps).
 
 use crate::backend::door::{self, Caller, Commit};
-use crate::backend::message::{HrStartAns, HrStartReq, JoinReq, Party, Refusal, ResultCode};
+use crate::backend::message::{
+    ClassMode, HrStartAns, HrStartReq, JoinReq, NwkKeys, Party, Refusal, ResultCode,
+};
 
 use super::{Activation, Device, Hns};
 
@@ -55,6 +57,11 @@ impl Hns {
         Ok(HrStartAns {
             phy_payload: answer.phy_payload,
             lifetime: answer.lifetime,
+            // a 1.1 device says itself what class it is in (TS001 1.1, DeviceModeInd)
+            class: match answer.keys {
+                NwkKeys::V10 { .. } => device.class,
+                NwkKeys::V11 { .. } => ClassMode::A,
+            },
             keys: answer.keys,
             roaming: device.roaming,
         })

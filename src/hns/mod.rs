@@ -6,7 +6,7 @@ mod uplink;
 use std::sync::Arc;
 
 use crate::backend::door::{self, Boxed, Commit, Peers, StoreError};
-use crate::backend::message::{KeyEnvelope, MacVersion, UlMeta, XmitAns};
+use crate::backend::message::{ClassMode, KeyEnvelope, MacVersion, UlMeta, XmitAns};
 use crate::clock::Clock;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, NetId};
 
@@ -25,6 +25,10 @@ pub struct Device {
     pub enabled: bool,
     /// May activate and talk through other networks.
     pub roaming: bool,
+    /// It was given its session (ABP): its one activation, which no join made and no join ends.
+    pub personalised: bool,
+    /// What the operator declares it to be. Class C: it can be reached without an uplink.
+    pub class: ClassMode,
     /// The newest two activations, newest last: until the first uplink under the newer keys both
     /// may be in use.
     pub activations: Vec<Activation>,

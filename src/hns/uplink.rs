@@ -235,6 +235,8 @@ mod tests {
             mac_version: MacVersion::V1_0_4,
             enabled: true,
             roaming: true,
+            personalised: false,
+            class: crate::backend::message::ClassMode::A,
             activations: vec![activation],
             queue,
             last_seen: None,

@@ -55,7 +55,7 @@ impl Sns {
             fcnt_down: 0,
             a_fcnt_down: 0,
             confirmed_down: None,
-            class: ClassMode::A,
+            class: answer.class,
             personalised: false,
             pending: true,
             rx_delay,
@@ -63,6 +63,7 @@ impl Sns {
             rx2_frequency,
             rx2_data_rate,
             roaming: answer.roaming,
+            path: None,
             created,
             expires: (answer.lifetime > 0).then(|| created + u64::from(answer.lifetime)),
         };

@@ -153,6 +153,7 @@ pub(super) mod tests {
             rx2_frequency: 869_525_000,
             rx2_data_rate: 0,
             roaming: true,
+            path: None,
             created: 0,
             expires: None,
         }

@@ -440,6 +440,8 @@ pub struct HrStartAns {
     /// The device may talk through other networks. Inside the house only: a foreign sNS has the
     /// Device Profile.
     pub roaming: bool,
+    /// Class C from its first uplink on (1.0.x). Inside the house only, for the same reason.
+    pub class: ClassMode,
 }
 
 /// A request that knows its answer.

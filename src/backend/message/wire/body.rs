@@ -270,6 +270,7 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
             keys: nwk_keys(fields, keks)?,
             // the word for it is the Device Profile's
             roaming: true,
+            class: ClassMode::A,
         }),
     })
 }
