@@ -101,6 +101,11 @@ impl Region {
     pub fn uplink_data_rate(&self, modulation: Modulation) -> Option<u8> {
         self.plan.get_data_rate_index(true, &to_lrwn(modulation)).ok()
     }
+    /// The index of the channel that an uplink was sent on, in hertz with a data rate index. A device has its channels
+    /// from the plan and from the Join-accept's CFList, in this order.
+    pub fn uplink_channel(&self, frequency: u32, data_rate: u8) -> Option<u8> {
+        self.plan.get_uplink_channel_index_for_freq_dr(frequency, data_rate).ok()?.try_into().ok()
+    }
     /// The modulation of a data rate index.
     pub fn modulation(&self, data_rate: u8) -> Option<Modulation> {
         match self.plan.get_data_rate(data_rate).ok()? {
@@ -122,7 +127,7 @@ impl Region {
         let defaults = self.plan.get_defaults();
         (defaults.rx2_frequency, defaults.rx2_dr)
     }
-    /// The CFList of a Join-accept for a 1.0.x device, as on the air.
+    /// The CFList of a Join-accept, as on the air: frequencies or channel masks, as the region has it.
     pub fn cf_list(&self) -> Option<[u8; 16]> {
         self.plan.get_cf_list(MacVersion::LORAWAN_1_0_4)?.to_bytes().ok()
     }

@@ -277,6 +277,26 @@ impl fmt::Display for MacVersion {
     }
 }
 
+impl serde::Serialize for MacVersion {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for MacVersion {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// OptNeg, as DLSettings of a Join-accept has it: set where the session is of 1.1 (TS002 11.1).
+pub const OPT_NEG: u8 = 0x80;
+
+/// OptNeg of a session of this version.
+pub fn opt_neg(mac_version: MacVersion) -> u8 {
+    if mac_version >= MacVersion::V1_1 { OPT_NEG } else { 0 }
+}
+
 /// vNS to JS: who is home to this device?
 #[derive(Debug, Clone, PartialEq)]
 pub struct HomeNsReq {
