@@ -111,6 +111,7 @@ fn describe(
         fcnt_up: Some(fcnt_up),
         fcnt_down: Some(session.fcnt_down),
         confirmed: frame.is_confirmed(),
+        adr: frame.fctrl().adr(),
         // between sNS and fNS only
         fns_ul_token: None,
         ..ul.clone()
