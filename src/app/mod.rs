@@ -177,7 +177,8 @@ async fn build(
             clock: clock.clone(),
         });
         let application = Arc::new(App::delivering(keks.clone(), delivery.clone()));
-        let sns = Sns::new(net_id, region, RX_DELAY, partners, shared.clone(), peers.clone(), clock.clone());
+        let sns = Sns::new(net_id, region, RX_DELAY, partners, shared.clone(), peers.clone(), clock.clone())
+            .speaking(config.network.lorawan);
         let devices: Arc<dyn Devices> = match delivery {
             Some(delivery) => Arc::new(store.telling(delivery)),
             None => shared.clone(),

@@ -90,7 +90,7 @@ impl Operator {
             name: device.name,
             mac_version: device.mac_version,
             app_key: device.app_key,
-            nwk_key: None,
+            nwk_key: device.nwk_key,
             home: self.home,
             roaming: device.roaming,
         }
@@ -108,9 +108,18 @@ impl Operator {
             let reason = format!("JoinEUI {} is not of [join_server] join_euis", device.join_eui);
             return invalid(reason, "add it there, or give the device a JoinEUI that is ours");
         }
-        if device.mac_version >= MacVersion::V1_1 {
-            let reason = format!("LoRaWAN {} devices are not supported", device.mac_version);
-            return invalid(reason, "1.0 to 1.0.4 are");
+        let version = device.mac_version;
+        match (version >= MacVersion::V1_1, &device.nwk_key) {
+            (true, None) => {
+                let reason =
+                    format!("a device of LoRaWAN {version} has two root keys, and NwkKey is missing");
+                invalid(reason, "give both, as the maker of the device gave them")?;
+            }
+            (false, Some(_)) => {
+                let reason = format!("a device of LoRaWAN {version} has one root key, AppKey, and no NwkKey");
+                invalid(reason, "leave NwkKey out; where the data sheet says 1.1, say so")?;
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -131,6 +140,7 @@ fn record(device: &store::DeviceSummary) -> DeviceRecord {
         join_eui: Some(device.join_eui)
             .filter(|join_eui| !device.personalised || join_eui.to_msb() != [0; 8]),
         app_key: None,
+        nwk_key: None,
         name: device.name.clone(),
         mac_version: device.mac_version.to_string(),
         roaming: device.roaming,
@@ -215,11 +225,13 @@ impl control::Operator for Operator {
             }
             let devices = self.store.devices_with_keys().await?;
             tracing::warn!(devices = devices.len(), "keys were given out: an operator exported all devices");
-            let with_key = |(summary, key): &(store::DeviceSummary, Option<Key>)| DeviceRecord {
-                app_key: key.as_ref().map(|key| hex::encode_upper(key.expose())),
+            let text = |key: &Option<Key>| key.as_ref().map(|key| hex::encode_upper(key.expose()));
+            let with_keys = |(summary, app_key, nwk_key): &_| DeviceRecord {
+                app_key: text(app_key),
+                nwk_key: text(nwk_key),
                 ..record(summary)
             };
-            Ok(devices.iter().map(with_key).map(with_session).collect())
+            Ok(devices.iter().map(with_keys).map(with_session).collect())
         })
     }
 

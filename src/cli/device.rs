@@ -59,12 +59,15 @@ pub(super) struct AddArgs {
     /// Its root key, 32 hexadecimal digits; - reads it from standard input, which keeps it out of the shell's history
     #[arg(long, value_name = "KEY|-", required_unless_present = "abp")]
     app_key: Option<String>,
+    /// Its other root key, of a LoRaWAN 1.1 device; - reads it from standard input, after the AppKey
+    #[arg(long, value_name = "KEY|-", conflicts_with = "abp")]
+    nwk_key: Option<String>,
     /// Your word for it
     #[arg(long)]
     name: Option<String>,
-    /// LoRaWAN version of the device
-    #[arg(long, value_name = "VERSION", default_value = "1.0.4")]
-    mac_version: String,
+    /// LoRaWAN version of the device [default: 1.0.4, and 1.1 with the keys of 1.1]
+    #[arg(long, value_name = "VERSION")]
+    mac_version: Option<String>,
     /// C: it always listens, so downlinks go at once (LoRaWAN 1.1: after the device has said so itself)
     #[arg(long, value_name = "A|C")]
     class: Option<Class>,
@@ -239,16 +242,30 @@ async fn act(command: One, client: &Client, clock: &Clock) -> Result<String, Fai
 }
 
 async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
-    let AddArgs { dev_eui, join_eui, app_key, name, mac_version, no_roaming, class, abp, .. } = args;
+    let AddArgs { dev_eui, join_eui, app_key, nwk_key, name, mac_version, no_roaming, class, abp, .. } = args;
     let app_key = match app_key.as_deref() {
         Some("-") => Some(read_key("AppKey").await?),
         _ => app_key,
     };
+    let nwk_key = match nwk_key.as_deref() {
+        Some("-") => Some(read_key("NwkKey").await?),
+        _ => nwk_key,
+    };
     let session = abp.session().await?;
     let name = name.unwrap_or_default();
-    let (mac_version, roaming) = (Some(mac_version), Some(!no_roaming));
-    let body =
-        AddDevice { dev_eui, join_eui, app_key, session, class, name, mac_version, roaming, enabled: None };
+    let (roaming, enabled) = (Some(!no_roaming), None);
+    let body = AddDevice {
+        dev_eui,
+        join_eui,
+        app_key,
+        nwk_key,
+        session,
+        class,
+        name,
+        mac_version,
+        roaming,
+        enabled,
+    };
     let value = client.call(Method::POST, "/v1/devices", Some(&body)).await?;
     if args.json {
         return Ok(json(&value));
@@ -293,7 +310,7 @@ pub(super) async fn read_key(name: &'static str) -> Result<String, Fail> {
         stdin.lock().read_line(&mut line).map(|_| line.trim().to_string())
     });
     let line = read.await.map_err(std::io::Error::other).and_then(|line| line);
-    line.map_err(|error| Fail::new(format!("cannot read {name}: {error}"), "give it as one line of text"))
+    line.map_err(|error| Fail::new(format!("cannot read the {name}: {error}"), "give it as one line of text"))
 }
 
 async fn send(args: SendArgs, client: &Client) -> Result<String, Fail> {

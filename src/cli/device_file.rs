@@ -30,7 +30,8 @@ impl Format {
 }
 
 /// The columns, in the order in which they are written.
-const COLUMNS: [&str; 7] = ["dev_eui", "join_eui", "app_key", "name", "mac_version", "roaming", "enabled"];
+const COLUMNS: [&str; 8] =
+    ["dev_eui", "join_eui", "app_key", "nwk_key", "name", "mac_version", "roaming", "enabled"];
 /// Those that most files do not need: they are written where a device has something to put there.
 const MORE: [&str; 10] = [
     "class",
@@ -200,6 +201,7 @@ fn device<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Result<AddDevice, Reas
             dev_eui,
             join_eui,
             app_key: text("app_key").map(String::from),
+            nwk_key: text("nwk_key").map(String::from),
             session,
             class,
             name: field("name").unwrap_or_default().to_string(),
@@ -315,7 +317,7 @@ pub(super) fn write(format: Format, devices: &[DeviceRecord], keys: bool) -> Res
     }
     let lines: Vec<_> = devices.iter().map(fields).collect();
     let some = |name: &&str| lines.iter().any(|line| line.get(*name).is_some_and(|text| !text.is_empty()));
-    let columns = COLUMNS.into_iter().filter(|name| keys || *name != "app_key");
+    let columns = COLUMNS.into_iter().filter(|name| keys || !name.ends_with("_key"));
     let columns: Vec<&str> = columns.chain(MORE.into_iter().filter(some)).collect();
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(&columns)?;
@@ -336,6 +338,7 @@ fn fields(device: &DeviceRecord) -> BTreeMap<&'static str, String> {
         ("dev_eui", device.dev_eui.to_string()),
         ("join_eui", device.join_eui.map(|join_eui| join_eui.to_string()).unwrap_or_default()),
         ("app_key", device.app_key.clone().unwrap_or_default()),
+        ("nwk_key", device.nwk_key.clone().unwrap_or_default()),
         ("name", device.name.clone()),
         ("mac_version", device.mac_version.clone()),
         ("roaming", device.roaming.to_string()),
@@ -404,9 +407,9 @@ mod tests {
         assert_eq!(
             bad(Format::Csv, "dev_eui,joineui,app_key\n"),
             [
-                "1: there is no column \"joineui\": dev_eui, join_eui, app_key, name, mac_version, roaming, enabled, \
-                 class, dev_addr, nwk_s_key, f_nwk_s_int_key, s_nwk_s_int_key, nwk_s_enc_key, app_s_key, fcnt_up, \
-                 fcnt_down, a_fcnt_down",
+                "1: there is no column \"joineui\": dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming, \
+                 enabled, class, dev_addr, nwk_s_key, f_nwk_s_int_key, s_nwk_s_int_key, nwk_s_enc_key, app_s_key, \
+                 fcnt_up, fcnt_down, a_fcnt_down",
                 "1: the column \"join_eui\" is missing",
             ]
         );
@@ -432,6 +435,7 @@ mod tests {
             dev_eui: "0102030405060708".parse().unwrap(),
             join_eui: Some("0000000000000001".parse().unwrap()),
             app_key: None,
+            nwk_key: None,
             name: "a, b".into(),
             mac_version: "1.0.4".into(),
             roaming: true,
@@ -461,6 +465,7 @@ mod tests {
                     dev_eui: DevEui::from_msb(dev_eui),
                     join_eui: given.is_none().then(|| crate::lorawan::JoinEui::from_msb(join_eui)),
                     app_key: given.is_none().then(|| hex::encode_upper(key)),
+                    nwk_key: (given.is_none() && enabled).then(|| hex::encode_upper(join_eui.repeat(2))),
                     name,
                     mac_version: "1.0.3".into(),
                     roaming,
@@ -489,6 +494,7 @@ mod tests {
                     dev_eui: row.device.dev_eui,
                     join_eui: row.device.join_eui,
                     app_key: row.device.app_key,
+                    nwk_key: row.device.nwk_key,
                     name: row.device.name,
                     mac_version: row.device.mac_version.unwrap_or_default(),
                     roaming: row.device.roaming.unwrap(),

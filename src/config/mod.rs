@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::message::MacVersion;
 use crate::lorawan::{NetId, Region};
 use crate::{application, backend, discovery, js, partners, radio, store};
 
@@ -77,6 +78,8 @@ pub struct Network {
     pub net_ids: NetIds,
     /// Channel plan.
     pub region: Region,
+    /// Highest LoRaWAN version of new sessions. A device of a lower one keeps to its own.
+    pub lorawan: MacVersion,
     /// What this node is.
     pub roles: Roles,
     /// Allow NetIDs 000000 and 000001 to roam: they belong to nobody.
@@ -88,6 +91,7 @@ impl Default for Network {
         Network {
             net_ids: NetIds(vec![NetId::from_msb([0, 0, 0])]),
             region: Region::eu868(),
+            lorawan: MacVersion::V1_1,
             roles: Roles::default(),
             experimental: false,
         }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::backend::message::{ClassMode, MacVersion};
+use crate::backend::message::{ClassMode, MacVersion, UnknownMacVersion};
 use crate::clock::Clock;
 use crate::hns;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
@@ -127,6 +127,8 @@ pub struct NewDevice {
     pub join_eui: JoinEui,
     /// AppKey: the only root key of a 1.0.x device.
     pub app_key: Key,
+    /// NwkKey, of a 1.1 device.
+    pub nwk_key: Option<Key>,
     /// The operator's word for it, may be empty.
     pub name: String,
     /// LoRaWAN version of the device.
@@ -349,6 +351,9 @@ pub struct AddDevice {
     /// 32 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_key: Option<String>,
+    /// 32 hexadecimal digits; of a 1.1 device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nwk_key: Option<String>,
     /// The session of a personalised device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<GivenSession>,
@@ -358,7 +363,7 @@ pub struct AddDevice {
     /// The operator's word for it.
     #[serde(default)]
     pub name: String,
-    /// `1.0.4` where none is given.
+    /// Where none is given, `1.1` with NwkKey and `1.0.4` without.
     pub mac_version: Option<String>,
     /// `true` where nothing is said.
     pub roaming: Option<bool>,
@@ -394,23 +399,27 @@ pub struct Trouble {
 
 impl AddDevice {
     fn check(self) -> Result<Import, OperatorError> {
-        let version = self.mac_version.as_deref().unwrap_or("1.0.4");
-        let joins = self.session.is_none();
-        let mac_version = match version.parse() {
-            Ok(MacVersion::V1_1) if joins => Err("LoRaWAN 1.1 devices are not served yet".to_string()),
-            Ok(version) => Ok(version),
-            Err(error) => Err(format!("{error}")),
+        let key = |name: &str, text: String| -> Result<Key, OperatorError> {
+            let text = Zeroizing::new(text);
+            text.trim().parse().map_err(|e: crate::lorawan::key::KeyError| {
+                invalid(format!("{name}: {e}"), "the maker of the device gives it along with the DevEUI")
+            })
         };
-        let mac_version = mac_version.map_err(|reason| {
-            invalid(reason, "one of 1.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4; the data sheet tells")
+        let nwk_key = self.nwk_key.map(|text| key("NwkKey", text)).transpose()?;
+        let has_1_1 = |session: &GivenSession| session.f_nwk_s_int_key.is_some();
+        let is_1_1 = nwk_key.is_some() || self.session.as_ref().is_some_and(has_1_1);
+        let default = if is_1_1 { "1.1" } else { "1.0.4" };
+        let version = self.mac_version.as_deref().unwrap_or(default);
+        let mac_version = version.parse().map_err(|error: UnknownMacVersion| {
+            invalid(error.to_string(), "one of 1.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4, 1.1; the data sheet tells")
         })?;
         let name = check_name(self.name)?;
         let (enabled, roaming) = (self.enabled.unwrap_or(true), self.roaming.unwrap_or(true));
         let (dev_eui, class) = (self.dev_eui, self.class.unwrap_or_default().into());
         if let Some(session) = self.session {
-            if self.app_key.is_some() {
-                let reason = "a personalised device does not join: it has no AppKey";
-                return Err(invalid(reason, "leave out the root key, or the session"));
+            if self.app_key.is_some() || nwk_key.is_some() {
+                let reason = "a personalised device does not join: it has no root key";
+                return Err(invalid(reason, "leave out the root keys, or the session"));
             }
             let personalised::Checked { dev_addr, keys, app_s_key, counters } = session.check(mac_version)?;
             let join_eui = self.join_eui.unwrap_or(JoinEui::from_msb([0; 8]));
@@ -431,11 +440,8 @@ impl AddDevice {
             invalid(format!("{what} is missing"), "the maker of the device gives it along with the DevEUI")
         };
         let join_eui = self.join_eui.ok_or_else(|| needed("join_eui"))?;
-        let text = Zeroizing::new(self.app_key.ok_or_else(|| needed("app_key"))?);
-        let app_key = text.trim().parse().map_err(|e: crate::lorawan::key::KeyError| {
-            invalid(format!("AppKey: {e}"), "the maker of the device gives it along with the DevEUI")
-        })?;
-        let device = NewDevice { dev_eui, join_eui, app_key, name, mac_version, roaming };
+        let app_key = key("AppKey", self.app_key.ok_or_else(|| needed("app_key"))?)?;
+        let device = NewDevice { dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming };
         Ok(Import { device: New::Joins(device), enabled, class })
     }
 }

@@ -69,6 +69,7 @@ impl Operator for Fake {
             dev_eui: device.dev_eui,
             join_eui: Some(device.join_eui),
             app_key: keys.then(|| "2B".repeat(16)),
+            nwk_key: None,
             name: device.name.clone(),
             mac_version: device.mac_version.to_string(),
             roaming: device.roaming,

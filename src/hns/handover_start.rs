@@ -2,7 +2,8 @@
 
 use crate::backend::door::{self, Caller, Commit};
 use crate::backend::message::{
-    ClassMode, HrStartAns, HrStartReq, JoinReq, MacVersion, NwkKeys, OPT_NEG, Party, Refusal, ResultCode, opt_neg,
+    ClassMode, HrStartAns, HrStartReq, JoinReq, MacVersion, NwkKeys, OPT_NEG, Party, Refusal, ResultCode,
+    opt_neg,
 };
 
 use super::{Activation, Device, Hns};

@@ -2,9 +2,7 @@
 
 use crate::backend::door::Commit;
 use crate::backend::keywrap::Keks;
-use crate::backend::message::{
-    JoinAns, JoinReq, MacVersion, NwkKeys, OPT_NEG, Refusal, ResultCode, opt_neg,
-};
+use crate::backend::message::{JoinAns, JoinReq, MacVersion, NwkKeys, OPT_NEG, Refusal, ResultCode, opt_neg};
 use crate::lorawan::crypto::{self, SessionKeys, SessionKeys11};
 use crate::lorawan::frame::{Answered, JoinAccept, JoinRequest};
 use crate::lorawan::{Key, NetId};
@@ -92,13 +90,11 @@ fn try_accept(
     // 6.7: keys and envelope first; from the nonces on nothing fails
     let join_nonce = device.join_nonce + 1;
     let (keys, app_s_key) = if is_v11 {
-        let keys =
-            crypto::session_keys_11(&root, &device.app_key, join_nonce, device.join_eui, dev_nonce);
+        let keys = crypto::session_keys_11(&root, &device.app_key, join_nonce, device.join_eui, dev_nonce);
         let SessionKeys11 { f_nwk_s_int_key, s_nwk_s_int_key, nwk_s_enc_key, app_s_key } = keys;
         (NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key }, app_s_key)
     } else {
-        let SessionKeys { nwk_s_key, app_s_key } =
-            crypto::session_keys(&root, join_nonce, sender, dev_nonce);
+        let SessionKeys { nwk_s_key, app_s_key } = crypto::session_keys(&root, join_nonce, sender, dev_nonce);
         (NwkKeys::V10 { nwk_s_key }, app_s_key)
     };
     let app_s_key = as_keks.seal(&app_s_key).map_err(|error| {

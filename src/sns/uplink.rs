@@ -75,7 +75,10 @@ pub fn accept(
     let mut why = format!("no session of {} makes this MIC right", frame.dev_addr());
     if sent_on.is_none() && sessions.iter().any(Session::is_v11) {
         // TS002 11.8: the MIC of 1.1 covers the channel
-        why.push_str(&format!(": {:?} Hz at data rate {:?} is no channel of {region}", ul.ul_freq, ul.data_rate));
+        why.push_str(&format!(
+            ": {:?} Hz at data rate {:?} is no channel of {region}",
+            ul.ul_freq, ul.data_rate
+        ));
     }
     (Err(Refusal::new(ResultCode::MicFailed, why)), nothing)
 }
@@ -157,13 +160,7 @@ fn describe(
     let (f_port, frm_payload) = match frame.payload() {
         Some((0, encrypted)) => {
             let mut clear = encrypted.to_vec();
-            crypto::crypt_payload(
-                session.port_0_key(),
-                Direction::Up,
-                session.dev_addr,
-                fcnt_up,
-                &mut clear,
-            );
+            crypto::crypt_payload(session.port_0_key(), Direction::Up, session.dev_addr, fcnt_up, &mut clear);
             commands.extend(mac::uplink_commands(&clear));
             (None, Vec::new())
         }
@@ -320,7 +317,8 @@ pub(super) mod tests {
         let Ok(Uplink::Data(frame)) = Uplink::parse(&phy) else { panic!("a data frame") };
         let ul = UlMeta::at(jiff::Timestamp::UNIX_EPOCH);
         let visited = Some(NetId::from_msb([0, 0, 2]));
-        let (refused, write) = accept(std::slice::from_mut(&mut session), frame, &ul, &Region::eu868(), visited, 0);
+        let (refused, write) =
+            accept(std::slice::from_mut(&mut session), frame, &ul, &Region::eu868(), visited, 0);
         assert_eq!(refused.unwrap_err().code, ResultCode::DevRoamingDisallowed);
         assert_eq!((session.fcnt_up, write.commit), (Some(0), Commit::Nothing));
         assert_eq!(counter(&mut session, &phy), Some(1));

@@ -8,10 +8,14 @@ mod away;
 mod federation;
 mod heads;
 mod home;
+#[path = "../support/lorawan11.rs"]
+mod lorawan11;
+mod newer;
 mod nuisance;
 mod partner;
 mod restart;
 mod trust;
+mod v11;
 mod windows;
 
 use std::collections::VecDeque;
@@ -52,6 +56,9 @@ stories! {
         a_device_that_joined_at_home_talks_away_at_once
         a_device_that_both_hotspots_hear_is_one_device
         without_the_homes_join_server_nobody_joins_and_the_visited_node_says_why;
+    v11:
+        a_device_joins_twice_and_talks
+        it_says_that_it_rekeyed_until_it_is_confirmed;
     nuisance:
         replayed_and_forged_frames_at_home_change_nothing
         replayed_and_forged_frames_away_change_nothing;
