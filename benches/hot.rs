@@ -150,6 +150,7 @@ fn tokens(c: &mut Criterion) {
         session: 9,
         tmst: Count(123_456),
         at: clock.now(),
+        time: 0,
         dev_addr: Some(ADDR),
         number: 5,
     };

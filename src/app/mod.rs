@@ -22,6 +22,7 @@ use tracing::Instrument;
 use crate::application::{App, Delivery};
 use crate::backend::door::Peers;
 use crate::backend::keywrap::{Kek, Keks};
+use crate::backend::message::ClassMode;
 use crate::backend::server::Server;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -75,8 +76,7 @@ impl Node {
         let delivery = deliver::delivery(&config, &store, &clock);
         let house = build(&config, &ours, &clock, &store, air.clone(), outside, delivery.clone()).await?;
         let server = way.listen(&ours, house.clone()).await?;
-        let operator =
-            Arc::new(Operator::running(&config, store.clone(), clock.clone(), air, house.fns.clone()));
+        let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air, &house));
         let mut tasks = JoinSet::new();
         if let Some(delivery) = &delivery {
             deliver::start(delivery, &store, operator.clone(), &mut tasks).await?;
@@ -86,6 +86,13 @@ impl Node {
             tasks.spawn(listen(radio, house.fns.clone(), places.clone()).in_current_span());
         }
         tasks.spawn(resend(house.sns.clone(), clock).in_current_span());
+        for device in store.devices().await? {
+            // what waited for it when the last run ended
+            if device.class == ClassMode::C && device.queued > 0 {
+                house.hns.reach(device.dev_eui);
+            }
+        }
+        tasks.spawn(house.hns.clone().reach_all(config.network.net_ids.first()).in_current_span());
         Ok(Node { house, store, operator, server, tasks, places })
     }
 

@@ -14,12 +14,12 @@ use crate::control::{
     PartnersView, Status, Wrong,
 };
 use crate::fns::{Air, Fns, Learned};
-use crate::hns::{Device, Devices, QueueItem};
+use crate::hns::{Device, Devices, Hns, QueueItem};
 use crate::lorawan::{DevEui, Key, NetId};
 use crate::radio::Radios;
 use crate::store::{self, Addition, Store, Taken};
 
-use super::house::Ours;
+use super::house::{House, Ours};
 use super::{as_kek, partners, personalised};
 
 /// The operator's hands.
@@ -39,6 +39,7 @@ struct Running {
     clock: Clock,
     radios: Arc<Radios>,
     fns: Arc<Fns>,
+    hns: Arc<Hns>,
 }
 
 impl Operator {
@@ -63,10 +64,18 @@ impl Operator {
         store: Store,
         clock: Clock,
         radios: Arc<Radios>,
-        fns: Arc<Fns>,
+        house: &House,
     ) -> Operator {
-        let running = Running { since: clock.now(), clock, radios, fns };
+        let (fns, hns) = (house.fns.clone(), house.hns.clone());
+        let running = Running { since: clock.now(), clock, radios, fns, hns };
         Operator { running: Some(running), ..Operator::alone(config, store) }
+    }
+
+    /// A device of class C is sent to at once.
+    fn reach(&self, dev_eui: DevEui) {
+        if let Some(running) = &self.running {
+            running.hns.reach(dev_eui);
+        }
     }
 
     async fn kek(&self) -> Result<Kek, OperatorError> {
@@ -155,7 +164,7 @@ impl control::Operator for Operator {
         Box::pin(async move {
             let mut status = self.status.clone();
             status.devices = self.store.devices().await?.len();
-            if let Some(Running { since, clock, radios, fns }) = &self.running {
+            if let Some(Running { since, clock, radios, fns, .. }) = &self.running {
                 status.uptime = Some(clock.now().duration_since(*since).as_secs());
                 status.heads = radios.heads();
                 status.radios = radios.status().iter().map(ToString::to_string).collect();
@@ -240,7 +249,10 @@ impl control::Operator for Operator {
             let ChangeDevice { name, roaming, enabled, class } = change;
             let class = class.map(ClassMode::from);
             match self.store.change_device(dev_eui, store::Change { name, roaming, enabled, class }).await? {
-                true => Ok(()),
+                true => {
+                    self.reach(dev_eui);
+                    Ok(())
+                }
                 false => Err(OperatorError::NoDevice(dev_eui)),
             }
         })
@@ -306,7 +318,9 @@ impl control::Operator for Operator {
             let (decide, slot) =
                 door::decided(move |device: &mut Option<Device>| control::enqueue(dev_eui, device, &item));
             self.store.with_device(dev_eui, Box::new(decide)).await?;
-            door::outcome(&slot)?
+            door::outcome(&slot)??;
+            self.reach(dev_eui);
+            Ok(())
         })
     }
 }

@@ -24,6 +24,7 @@ use crate::sns::{self, ForwardKey, Sessions, Sns};
 use super::house::{Doors, House, Ours};
 
 #[cfg(test)]
+mod class_c;
 mod heads;
 
 const DEV: DevEui = DevEui::from_msb([0x58, 0x17, 0xB1, 0xC3, 0xEB, 0x89, 0x0B, 0xC4]);
@@ -599,6 +600,7 @@ async fn a_token_answers_one_hearing_of_one_device_for_one_partner() {
             session: 1,
             tmst: Count(5),
             at: Instant::now(),
+            time: 0,
             dev_addr: Some(*addr),
             number: 5,
         };

@@ -448,7 +448,7 @@ mod tests {
             frequency: heard.frequency,
             modulation: heard.modulation,
             power: 14,
-            at: heard.tmst.plus(delay),
+            at: Some(heard.tmst.plus(delay)),
             start: heard.at + delay,
         }
     }

@@ -1,5 +1,6 @@
 //! Home network server: devices, profiles, the downlink queue, the relations to JS and AS.
 
+mod class_c;
 mod handover_start;
 mod uplink;
 
@@ -171,6 +172,8 @@ pub struct Hns {
     application: Arc<dyn Application>,
     peers: Arc<dyn Peers>,
     clock: Clock,
+    /// Devices of class C that something waits for.
+    reaching: class_c::Reaching,
 }
 
 impl Hns {
@@ -181,7 +184,7 @@ impl Hns {
         peers: Arc<dyn Peers>,
         clock: Clock,
     ) -> Hns {
-        Hns { devices, application, peers, clock }
+        Hns { devices, application, peers, clock, reaching: class_c::Reaching::default() }
     }
 
     async fn device(&self, dev_eui: DevEui) -> Result<Option<Device>, StoreError> {

@@ -63,6 +63,10 @@ pub fn accept(
             return (Ok(accepted), nothing);
         }
         let changed = obey(session, &accepted.commands, region);
+        session.path = match (session.class, visited) {
+            (ClassMode::C, None) => ul.fns_ul_token.clone(),
+            _ => None,
+        };
         accepted.session = session.clone();
         // A confirmed uplink is acknowledged, and a change confirmed, so what that is about is safe first; and a
         // session's activation ends its predecessor
@@ -71,6 +75,17 @@ pub fn accept(
         let carries = accepted.up.ul.f_port.is_some_and(|port| port > 0) || accepted.up.ack;
         let forward = carries.then(|| (ForwardKey { session: session.id, fcnt_up }, accepted.up.clone()));
         return (Ok(accepted), Write { commit, forward });
+    }
+    let in_force = |session: &&Session| session.expires.is_none_or(|expires| expires > now);
+    if let Some(session) =
+        sessions.iter().filter(in_force).find(|session| began_anew(session, frame, sent_on))
+    {
+        let (dev_eui, fcnt, last) = (session.dev_eui, frame.fcnt(), session.fcnt_up.unwrap_or(0));
+        let why = format!(
+            "FCnt {fcnt} of personalised device {dev_eui} comes after {last}: it forgot its counter, or somebody \
+             replays an old frame; if it was restarted, `roamgate device reset-counter {dev_eui}`"
+        );
+        return (Err(Refusal::new(ResultCode::FrameReplayed, why)), nothing);
     }
     let mut why = format!("no session of {} makes this MIC right", frame.dev_addr());
     if sent_on.is_none() && sessions.iter().any(Session::is_v11) {
@@ -92,18 +107,28 @@ fn matching_counter(session: &Session, frame: DataFrame<'_>, sent_on: Option<(u8
     let nearest = last.checked_add(ahead);
     let next_round = if ahead == 0 { last.checked_add(0x1_0000) } else { None };
     let mut candidates = [nearest, next_round].into_iter().flatten();
+    candidates.find(|fcnt| mic_matches(session, frame, *fcnt, sent_on))
+}
+
+fn mic_matches(session: &Session, frame: DataFrame<'_>, fcnt: u32, sent_on: Option<(u8, u8)>) -> bool {
     match &session.keys {
-        NwkKeys::V10 { nwk_s_key } => candidates.find(|fcnt| frame.up_mic_matches(nwk_s_key, *fcnt)),
+        NwkKeys::V10 { nwk_s_key } => frame.up_mic_matches(nwk_s_key, fcnt),
         NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, .. } => {
-            let (data_rate, channel) = sent_on?;
-            candidates.find(|fcnt| {
-                acknowledges(session, frame, *fcnt).any(|conf_fcnt| {
-                    let sent = Circumstances { data_rate, channel, conf_fcnt };
-                    frame.up_mic_matches_11(s_nwk_s_int_key, f_nwk_s_int_key, *fcnt, sent)
-                })
+            let Some((data_rate, channel)) = sent_on else { return false };
+            acknowledges(session, frame, fcnt).any(|conf_fcnt| {
+                let sent = Circumstances { data_rate, channel, conf_fcnt };
+                frame.up_mic_matches_11(s_nwk_s_int_key, f_nwk_s_int_key, fcnt, sent)
             })
         }
     }
+}
+
+/// A personalised device whose counter began anew with its power: keys and address are right, the counter is not.
+fn began_anew(session: &Session, frame: DataFrame<'_>, sent_on: Option<(u8, u8)>) -> bool {
+    let fcnt = u32::from(frame.fcnt());
+    session.personalised
+        && session.fcnt_up.is_some_and(|last| fcnt < last)
+        && mic_matches(session, frame, fcnt, sent_on)
 }
 
 /// Data rate and channel that an uplink was sent with, by their indexes where it was heard.
@@ -135,7 +160,7 @@ fn obey(session: &mut Session, commands: &[UplinkCommand], region: &Region) -> b
             // a personalised device began anew: what commands had changed is as its maker set it
             UplinkCommand::ResetInd { .. } if session.personalised => {
                 (session.rx2_frequency, session.rx2_data_rate) = region.rx2();
-                session.rx1_dr_offset = 0;
+                (session.rx1_dr_offset, session.rx_delay) = (0, 1);
                 session.class = ClassMode::A;
             }
             _ => {}

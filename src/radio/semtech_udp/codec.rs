@@ -278,7 +278,8 @@ pub fn tx_ack(body: &[u8]) -> Result<Result<Sent, AirError>, CodecError> {
 #[derive(Serialize)]
 struct TxPk {
     imme: bool,
-    tmst: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tmst: Option<u32>,
     freq: f64,
     rfch: u8,
     powe: i8,
@@ -301,12 +302,12 @@ struct PullResp {
     txpk: TxPk,
 }
 
-/// A PULL_RESP: a class A downlink to a device.
+/// A PULL_RESP: a downlink to a device.
 pub fn pull_resp(version: u8, token: [u8; 2], tx: &Tx) -> Vec<u8> {
     let lora = matches!(tx.modulation, Modulation::Lora { .. });
     let txpk = TxPk {
-        imme: false,
-        tmst: tx.at.0,
+        imme: tx.at.is_none(),
+        tmst: tx.at.map(|at| at.0),
         freq: f64::from(tx.frequency) / 1e6,
         rfch: 0,
         powe: tx.power,
@@ -364,7 +365,7 @@ mod tests {
             frequency: 868_100_000,
             modulation,
             power: 14,
-            at: Count(3_512_348_611),
+            at: Some(Count(3_512_348_611)),
             start: Instant::now(),
         }
     }
