@@ -81,6 +81,7 @@ impl Sns {
             dev_addr: Some(dev_addr),
             lifetime: Some(0),
             dl: Some(dl),
+            ..PrStartAns::default()
         })
     }
 

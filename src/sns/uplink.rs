@@ -175,6 +175,7 @@ fn describe(
         // of a downlink of the application
         fcnt_down: Some(if session.is_v11() { session.a_fcnt_down } else { session.fcnt_down }),
         confirmed: frame.is_confirmed(),
+        adr: frame.fctrl().adr(),
         // between sNS and fNS only
         fns_ul_token: None,
         ..ul.clone()
