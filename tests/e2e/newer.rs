@@ -103,11 +103,6 @@ impl Newcomer {
         self.radio.move_to(&[(to.gateway, Link::NEAR)]);
     }
 
-    /// Send a frame as it is; nobody listens.
-    pub async fn radiate(&self, frame: &Frame) {
-        self.radio.transmit(&frame.phy, frame.frequency, modulation(frame.data_rate)).await;
-    }
-
     /// Send a frame and listen in both windows, the first of which opens after so many seconds.
     pub async fn exchange(&self, frame: &Frame, delay: u8) -> Option<(Vec<u8>, RxWindow)> {
         let (_, end) = self.radio.transmit(&frame.phy, frame.frequency, modulation(frame.data_rate)).await;
