@@ -1,7 +1,8 @@
 //! HRStartReq with a Join-request, as hNS (TS002 12.2 and 12.9; the comments are their steps).
 
 use crate::backend::door::{self, Caller, Commit};
-use crate::backend::message::{HrStartAns, HrStartReq, JoinReq, Party, Refusal, ResultCode};
+use crate::backend::message::{HrStartAns, HrStartReq, JoinReq, MacVersion, Party, Refusal, ResultCode};
+use crate::lorawan::region::is_channel_masks;
 
 use super::{Activation, Device, Hns};
 
@@ -19,14 +20,16 @@ impl Hns {
         let device = self.device(req.dev_eui).await?;
         let device = may_activate(device, &req)?;
         // 12.2 step 5: the highest version that both speak
+        let mac_version = req.mac_version.min(device.mac_version);
         let join = JoinReq {
-            mac_version: req.mac_version.min(device.mac_version),
+            mac_version,
             phy_payload: req.phy_payload,
             dev_eui: req.dev_eui,
             dev_addr: req.dev_addr,
             dl_settings: req.dl_settings,
             rx_delay: req.rx_delay,
-            cf_list: req.cf_list,
+            // devices of 1.0.2 and older do not read channel masks
+            cf_list: req.cf_list.filter(|list| mac_version >= MacVersion::V1_0_3 || !is_channel_masks(list)),
         };
         let to = Party::Js(device.join_eui);
         let answer = self.peers.ask(to, join, from.by).await.map_err(|error| error.into_refusal())?;
@@ -57,6 +60,7 @@ impl Hns {
             lifetime: answer.lifetime,
             keys: answer.keys,
             roaming: device.roaming,
+            mac_version,
         })
     }
 }
