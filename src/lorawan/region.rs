@@ -242,6 +242,11 @@ impl Region {
     pub fn uplink_data_rate(&self, modulation: Modulation) -> Option<u8> {
         self.plan.get_data_rate_index(true, &to_lrwn(modulation)).ok()
     }
+    /// The index of the channel that an uplink was sent on, in hertz with a data rate index. A device has its channels
+    /// from the plan and from the Join-accept's CFList, in this order.
+    pub fn uplink_channel(&self, frequency: u32, data_rate: u8) -> Option<u8> {
+        self.plan.get_uplink_channel_index_for_freq_dr(frequency, data_rate).ok()?.try_into().ok()
+    }
     /// The modulation of a data rate index.
     pub fn modulation(&self, data_rate: u8) -> Option<Modulation> {
         match self.plan.get_data_rate(data_rate).ok()? {

@@ -86,7 +86,7 @@ impl Sns {
         }
         // 7: the uplink opens a window, the payload goes home, a downlink comes back through it
         let dev_eui = accepted.session.dev_eui;
-        let answers = mac_answers(&accepted, &req.ul, &region);
+        let answers = self.mac_answers(&accepted, &req.ul, &region);
         let plan = accepted.session.plan.commands(&region, req.ul.data_rate);
         let window = Window::of(&accepted, &req.ul, &region, &from, req.downlink_in_answer, answers.clone())
             .map(|window| window.telling(plan.clone()));
@@ -126,7 +126,7 @@ impl Sns {
         let (decide, slot) = door::decided(move |sessions: &mut Vec<super::Session>| {
             match Uplink::parse(&bytes) {
                 Ok(Uplink::Data(frame)) => {
-                    let (mut outcome, write) = accept(sessions, frame, &ul, visited, now);
+                    let (mut outcome, write) = accept(sessions, frame, &ul, &region, visited, now);
                     if let Ok(accepted) = &mut outcome {
                         note_plan(sessions, accepted, &region, &ul, visited);
                     }
@@ -176,6 +176,37 @@ impl Sns {
         }
     }
 
+    /// What the commands of an uplink want answered, at most 15 bytes.
+    fn mac_answers(&self, accepted: &Accepted, ul: &UlMeta, region: &Region) -> Vec<u8> {
+        let (session, v11) = (&accepted.session, accepted.session.is_v11());
+        let mut answers = Vec::new();
+        for command in &accepted.commands {
+            let answer: &[u8] = match command {
+                UplinkCommand::LinkCheckReq => {
+                    let best = ul.gw_info.iter().filter_map(|gateway| gateway.snr).reduce(f64::max);
+                    let margin = margin(best, ul.data_rate, region);
+                    let heard = ul.gw_cnt.unwrap_or(1).clamp(1, 255) as u8;
+                    &mac::link_check_ans(margin, heard)
+                }
+                UplinkCommand::DeviceTimeReq => {
+                    let (seconds, fraction) = mac::gps_time(ul.recv_time);
+                    &mac::device_time_ans(seconds, fraction)
+                }
+                // no device of 1.0.x says these, and whoever does not speak 1.1 is not told that we do
+                UplinkCommand::RekeyInd { minor: 1.. } if v11 && !session.personalised => &mac::rekey_conf(),
+                UplinkCommand::ResetInd { minor: 1.. } if v11 && session.personalised => &mac::reset_conf(),
+                UplinkCommand::DeviceModeInd { class: class @ (0 | 2) } if v11 => {
+                    &mac::device_mode_conf(*class)
+                }
+                _ => &[],
+            };
+            if answers.len() + answer.len() <= 15 {
+                answers.extend(answer);
+            }
+        }
+        answers
+    }
+
     /// The channel plan where the frame was heard (TS002 8.3): ours as it is configured here, a partner's as
     /// its name says.
     pub(super) fn region_of(&self, ul: &UlMeta, visited: bool) -> Result<Region, Refusal> {
@@ -208,33 +239,6 @@ fn note_plan(
         tracing::info!(DevEUI = %session.dev_eui, %region, sub_bands = %session.plan.sub_bands, "{news}");
     }
     accepted.session.plan = session.plan.clone();
-}
-
-/// What the commands of an uplink want answered, at most 15 bytes.
-fn mac_answers(accepted: &Accepted, ul: &UlMeta, region: &Region) -> Vec<u8> {
-    let mut answers = Vec::new();
-    for command in &accepted.commands {
-        let answer: &[u8] = match command {
-            UplinkCommand::LinkCheckReq => {
-                let best = ul.gw_info.iter().filter_map(|gateway| gateway.snr).reduce(f64::max);
-                let margin = margin(best, ul.data_rate, region);
-                let heard = ul.gw_cnt.unwrap_or(1).clamp(1, 255) as u8;
-                &mac::link_check_ans(margin, heard)
-            }
-            UplinkCommand::DeviceTimeReq => {
-                let (seconds, fraction) = mac::gps_time(ul.recv_time);
-                &mac::device_time_ans(seconds, fraction)
-            }
-            UplinkCommand::LinkAdrAns { .. }
-            | UplinkCommand::TxParamSetupAns
-            | UplinkCommand::DevStatusAns { .. }
-            | UplinkCommand::Other(_) => &[],
-        };
-        if answers.len() + answer.len() <= 15 {
-            answers.extend(answer);
-        }
-    }
-    answers
 }
 
 /// Demodulation margin of LinkCheckAns, dB above what the spreading factor needs.
