@@ -155,7 +155,7 @@ async fn build(
     outside: Arc<dyn Peers>,
     delivery: Option<Arc<Delivery>>,
 ) -> anyhow::Result<Arc<House>> {
-    let (net_id, region) = (config.network.net_ids.first(), config.network.region.clone());
+    let (net_id, region) = (config.network.net_ids.first(), config.network.plan());
     let shared: Arc<Store> = Arc::new(store.clone());
     let partners = Arc::new(config.roaming.clone());
     let seal = Seal::new(&store.secret("FNSULToken").await?, clock.now());

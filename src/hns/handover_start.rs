@@ -4,6 +4,7 @@ use crate::backend::door::{self, Caller, Commit};
 use crate::backend::message::{
     HrStartAns, HrStartReq, JoinReq, MacVersion, NwkKeys, OPT_NEG, Party, Refusal, ResultCode, opt_neg,
 };
+use crate::lorawan::region::is_channel_masks;
 
 use super::{Activation, Device, Hns};
 
@@ -30,7 +31,8 @@ impl Hns {
             dev_addr: req.dev_addr,
             dl_settings: req.dl_settings & !OPT_NEG | opt_neg(mac_version),
             rx_delay: req.rx_delay,
-            cf_list: req.cf_list,
+            // devices of 1.0.2 and older do not read channel masks
+            cf_list: req.cf_list.filter(|list| mac_version >= MacVersion::V1_0_3 || !is_channel_masks(list)),
         };
         let to = Party::Js(device.join_eui);
         let answer = self.peers.ask(to, join, from.by).await.map_err(|error| error.into_refusal())?;
@@ -65,6 +67,7 @@ impl Hns {
             lifetime: answer.lifetime,
             keys: answer.keys,
             roaming: device.roaming,
+            mac_version,
         })
     }
 }

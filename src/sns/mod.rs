@@ -3,6 +3,7 @@
 mod activate;
 mod downlink;
 mod passive_start;
+pub mod plan;
 pub mod uplink;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
 use crate::partners;
 
+use plan::Plan;
 use uplink::Accepted;
 
 /// A session, as the sNS needs it. Its LoRaWAN version is the one that its keys are of.
@@ -53,6 +55,8 @@ pub struct Session {
     pub rx2_frequency: u32,
     /// RX2 data rate index.
     pub rx2_data_rate: u8,
+    /// The region that it was made in, and which of its channels the device uses.
+    pub plan: Plan,
     /// The device may talk through other networks.
     pub roaming: bool,
     /// Seconds since 1970 when it was made.

@@ -218,6 +218,7 @@ pub(super) mod tests {
             rx1_dr_offset: 0,
             rx2_frequency: 869_525_000,
             rx2_data_rate: 0,
+            plan: Default::default(),
             roaming: true,
             created: 0,
             expires: None,
