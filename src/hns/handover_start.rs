@@ -48,12 +48,14 @@ impl Hns {
             fcnt_up: None,
             created: self.clock.unix(),
         };
+        // the sNS that asks writes its session after this, and waits for the disk
+        let commit = Commit::Durable.asked_by(&from);
         let (decide, slot) = door::decided(move |device: &mut Option<Device>| match device {
             Some(device) => {
                 let kept = device.activations.len().saturating_sub(ACTIVATIONS - 1);
                 device.activations.drain(..kept);
                 device.activations.push(activation.clone());
-                (true, Commit::Durable)
+                (true, commit)
             }
             None => (false, Commit::Nothing),
         });
