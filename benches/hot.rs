@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use roamgate::backend::message::wire::{self, Incoming};
-use roamgate::backend::message::{Party, UlMeta};
+use roamgate::backend::message::{ClassMode, NwkKeys, Party, UlMeta};
 use roamgate::clock::{Clock, Instant};
 use roamgate::fns::dedup::{Dedup, Seen};
 use roamgate::fns::{Count, Heard, Hearing, Seal};
@@ -45,9 +45,13 @@ fn session(nwk_s_key: Key) -> Session {
         dev_eui: DevEui::from_msb([1; 8]),
         dev_addr: ADDR,
         net_id: NetId::from_msb([0, 0, 1]),
-        nwk_s_key,
+        keys: NwkKeys::V10 { nwk_s_key },
         fcnt_up: Some(FCNT - 1),
         fcnt_down: 3,
+        a_fcnt_down: 0,
+        confirmed_down: None,
+        class: ClassMode::A,
+        personalised: false,
         pending: false,
         roaming: true,
         rx_delay: 1,

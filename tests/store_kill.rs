@@ -13,7 +13,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use roamgate::backend::door::{Commit, decided, outcome};
-use roamgate::backend::message::{MacVersion, UlMeta, XmitAppUp};
+use roamgate::backend::message::{ClassMode, MacVersion, NwkKeys, UlMeta, XmitAppUp};
 use roamgate::clock::Clock;
 use roamgate::js::{self, RootKeys};
 use roamgate::lorawan::{DevAddr, DevEui, Key, NetId};
@@ -89,9 +89,13 @@ async fn prepare(store: &Store, n: u8) {
             dev_eui: eui(n),
             dev_addr: addr(n),
             net_id: NetId::from_msb([0, 0, 0x13]),
-            nwk_s_key: Key::new([n; 16]),
+            keys: NwkKeys::V10 { nwk_s_key: Key::new([n; 16]) },
             fcnt_up: None,
             fcnt_down: 0,
+            a_fcnt_down: 0,
+            confirmed_down: None,
+            class: ClassMode::A,
+            personalised: false,
             pending: true,
             rx_delay: 1,
             rx1_dr_offset: 0,

@@ -4,8 +4,7 @@ use rand::RngExt;
 
 use crate::backend::door::{self, Caller, Commit, PeerError};
 use crate::backend::message::{
-    ClassMode, DlMeta, HrStartAns, HrStartReq, MacVersion, NwkKeys, Party, PrStartAns, PrStartReq, Refusal,
-    ResultCode,
+    ClassMode, DlMeta, HrStartAns, HrStartReq, MacVersion, Party, PrStartAns, PrStartReq, Refusal, ResultCode,
 };
 use crate::lorawan::frame::JoinRequest;
 use crate::lorawan::region::JOIN_ACCEPT_DELAY1;
@@ -40,38 +39,34 @@ impl Sns {
             ul: req.ul.clone(),
             visited,
         };
-        let mut session = Session {
-            // SQLite's integers are signed
-            id: self.clock.rng().random::<u64>() >> 1,
-            dev_eui: start.dev_eui,
-            dev_addr: start.dev_addr,
-            net_id: self.net_id,
-            // replaced by the hNS's answer just below; a session is only stored with it
-            nwk_s_key: crate::lorawan::Key::new([0; 16]),
-            fcnt_up: None,
-            fcnt_down: 0,
-            pending: true,
-            rx_delay: start.rx_delay,
-            rx1_dr_offset: 0,
-            rx2_frequency,
-            rx2_data_rate,
-            roaming: true,
-            created: self.clock.unix(),
-            expires: None,
-        };
+        let (dev_eui, dev_addr, rx_delay) = (start.dev_eui, start.dev_addr, start.rx_delay);
         let home = Party::Ns(self.net_id);
         let answer: HrStartAns =
             self.peers.ask(home, start, from.by).await.map_err(PeerError::into_refusal)?;
-        session.nwk_s_key = match &answer.keys {
-            NwkKeys::V10 { nwk_s_key } => nwk_s_key.clone(),
-            NwkKeys::V11 { .. } => {
-                return Err(Refusal::new(ResultCode::Other, "LoRaWAN 1.1 sessions are not supported"));
-            }
+        let created = self.clock.unix();
+        let session = Session {
+            // SQLite's integers are signed
+            id: self.clock.rng().random::<u64>() >> 1,
+            dev_eui,
+            dev_addr,
+            net_id: self.net_id,
+            keys: answer.keys,
+            fcnt_up: None,
+            fcnt_down: 0,
+            a_fcnt_down: 0,
+            confirmed_down: None,
+            class: ClassMode::A,
+            personalised: false,
+            pending: true,
+            rx_delay,
+            rx1_dr_offset: 0,
+            rx2_frequency,
+            rx2_data_rate,
+            roaming: answer.roaming,
+            created,
+            expires: (answer.lifetime > 0).then(|| created + u64::from(answer.lifetime)),
         };
-        session.roaming = answer.roaming;
-        session.expires = (answer.lifetime > 0).then(|| session.created + u64::from(answer.lifetime));
-        let dl = DlMeta { dev_eui: Some(session.dev_eui), ..join_windows(req, &region) };
-        let (dev_eui, dev_addr) = (session.dev_eui, session.dev_addr);
+        let dl = DlMeta { dev_eui: Some(dev_eui), ..join_windows(req, &region) };
         let decide = move |sessions: &mut Vec<Session>| {
             // The running session stays: the device may not hear this Join-accept. An older one
             // that was never used goes.

@@ -120,6 +120,10 @@ fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Resul
         let why = "every FCntDown of this session is used: the device must join again";
         return (Err(Refusal::new(ResultCode::XmitFailed, why)), nothing);
     };
+    let Some(key) = session.nwk_s_key() else {
+        let why = "a session of LoRaWAN 1.1 has no downlinks yet";
+        return (Err(Refusal::new(ResultCode::Other, why)), nothing);
+    };
     let mut down = Downlink { ack: window.ack, ..Downlink::default() };
     let mut commands = window.fopts.clone();
     match &content.payload {
@@ -137,13 +141,15 @@ fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Resul
         // Commands without a payload travel on FPort 0: a widely used device stack drops a frame
         // that has FOpts but no FPort, with the ACK in it.
         None if !commands.is_empty() => {
-            let key = &session.nwk_s_key;
             crypto::crypt_payload(key, crypto::Direction::Down, session.dev_addr, fcnt, &mut commands);
             down.payload = Some((0, &commands));
         }
         None => {}
     }
-    let phy = down.build(&session.nwk_s_key, session.dev_addr, fcnt);
+    let phy = down.build(key, session.dev_addr, fcnt);
+    if down.confirmed {
+        session.confirmed_down = Some(fcnt);
+    }
     session.fcnt_down = next;
     (Ok(phy), Write { commit: Commit::Durable, forward: None })
 }

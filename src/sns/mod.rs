@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::backend::door::{Boxed, Caller, Commit, Peers, StoreError};
-use crate::backend::message::{DlMeta, Party, XmitAppUp};
+use crate::backend::message::{ClassMode, DlMeta, NwkKeys, Party, XmitAppUp};
 use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
 use crate::partners;
 
 use uplink::Accepted;
 
-/// A session of a 1.0.x device, as the sNS needs it.
+/// A session, as the sNS needs it. Its LoRaWAN version is the one that its keys are of.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
     /// Ours, random, never reused.
@@ -28,12 +28,21 @@ pub struct Session {
     pub dev_addr: DevAddr,
     /// Our NetID that the address was allocated from (and that is in the Join-accept).
     pub net_id: NetId,
-    /// The network session key.
-    pub nwk_s_key: Key,
+    /// The network session keys.
+    pub keys: NwkKeys,
     /// Last accepted FCntUp; `None` before the first uplink.
     pub fcnt_up: Option<u32>,
-    /// Next FCntDown; never given out twice.
+    /// Next FCntDown, in 1.1 the next NFCntDown; never given out twice.
     pub fcnt_down: u32,
+    /// Next AFCntDown; never given out twice. Of 1.1 only.
+    pub a_fcnt_down: u32,
+    /// The counter of the last confirmed downlink: an ACK of the device is for this one, and in 1.1 its
+    /// MIC says so (TS001 1.1, 4.4).
+    pub confirmed_down: Option<u32>,
+    /// Class C: the device can be reached at any time.
+    pub class: ClassMode,
+    /// Made by personalisation: no join began it, and no join ends it.
+    pub personalised: bool,
     /// `true` until the first uplink: the device may not have heard the Join-accept.
     pub pending: bool,
     /// RxDelay of the Join-accept, seconds (0 means 1).
@@ -50,6 +59,16 @@ pub struct Session {
     pub created: u64,
     /// Seconds since 1970 after which it is void; `None`: no limit.
     pub expires: Option<u64>,
+}
+
+impl Session {
+    /// The one network session key of 1.0.x.
+    fn nwk_s_key(&self) -> Option<&Key> {
+        match &self.keys {
+            NwkKeys::V10 { nwk_s_key } => Some(nwk_s_key),
+            NwkKeys::V11 { .. } => None,
+        }
+    }
 }
 
 /// What one decision over sessions wants written.

@@ -79,7 +79,8 @@ fn matching_counter(session: &Session, frame: DataFrame<'_>) -> Option<u32> {
     let ahead = low.wrapping_sub(last) & 0xFFFF;
     let nearest = last.checked_add(ahead);
     let next_round = if ahead == 0 { last.checked_add(0x1_0000) } else { None };
-    [nearest, next_round].into_iter().flatten().find(|fcnt| frame.up_mic_matches(&session.nwk_s_key, *fcnt))
+    let key = session.nwk_s_key()?;
+    [nearest, next_round].into_iter().flatten().find(|fcnt| frame.up_mic_matches(key, *fcnt))
 }
 
 fn describe(
@@ -94,7 +95,9 @@ fn describe(
     let (f_port, frm_payload) = match frame.payload() {
         Some((0, encrypted)) => {
             let mut clear = encrypted.to_vec();
-            crypto::crypt_payload(&session.nwk_s_key, Direction::Up, session.dev_addr, fcnt_up, &mut clear);
+            if let Some(key) = session.nwk_s_key() {
+                crypto::crypt_payload(key, Direction::Up, session.dev_addr, fcnt_up, &mut clear);
+            }
             commands.extend(mac::uplink_commands(&clear));
             (None, Vec::new())
         }
@@ -127,6 +130,7 @@ fn describe(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::backend::message::{ClassMode, NwkKeys};
     use crate::lorawan::frame::Uplink;
     use crate::lorawan::{DevAddr, DevEui, Key};
 
@@ -136,9 +140,13 @@ pub(super) mod tests {
             dev_eui: DevEui::from_msb([1; 8]),
             dev_addr: DevAddr::new(0x0200_0001),
             net_id: NetId::from_msb([0, 0, 1]),
-            nwk_s_key: Key::new([7; 16]),
+            keys: NwkKeys::V10 { nwk_s_key: Key::new([7; 16]) },
             fcnt_up,
             fcnt_down: 0,
+            a_fcnt_down: 0,
+            confirmed_down: None,
+            class: ClassMode::A,
+            personalised: false,
             pending: fcnt_up.is_none(),
             rx_delay: 1,
             rx1_dr_offset: 0,

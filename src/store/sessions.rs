@@ -1,14 +1,14 @@
 //! Sessions of the sNS, with the forward rows that their decisions write.
 
-use rusqlite::{Row, ToSql};
+use rusqlite::{Row, ToSql, params};
 
 use super::rows::{Bits, Seconds, Text};
 use super::secrets::Place;
 use super::writer::{Db, Done, Fault};
 use super::{Store, forward};
 use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::backend::message::XmitAppUp;
-use crate::lorawan::{DevAddr, DevEui};
+use crate::backend::message::{ClassMode, NwkKeys, XmitAppUp};
+use crate::lorawan::{DevAddr, DevEui, Key};
 use crate::sns::{Decide, ForwardKey, Session, Sessions};
 
 const BY_DEV_ADDR: &str = "SELECT * FROM sessions WHERE dev_addr = ?1 ORDER BY created, id";
@@ -60,8 +60,25 @@ fn over(db: &Db<'_>, select: &str, by: &dyn ToSql, decide: &Decide) -> Result<((
     Ok(((), done))
 }
 
-fn place(id: u64, dev_eui: DevEui) -> Place {
-    Place::new("sessions", "nwk_s_key", format_args!("{id:016X}/{dev_eui}"))
+fn place(column: &'static str, id: u64, dev_eui: DevEui) -> Place {
+    Place::new("sessions", column, format_args!("{id:016X}/{dev_eui}"))
+}
+
+/// A row has FNwkSIntKey in `nwk_s_key` where it is of 1.1, and the other two are NULL where it is of 1.0.x.
+fn keys(db: &Db<'_>, row: &Row<'_>, id: u64, dev_eui: DevEui) -> Result<NwkKeys, Fault> {
+    let open = |column: &'static str| -> Result<Option<Key>, Fault> {
+        let sealed = row.get_ref(column)?.as_blob_or_null().map_err(wrong)?;
+        sealed.map(|sealed| Ok(db.seal.open_key(&place(column, id, dev_eui), sealed)?)).transpose()
+    };
+    let missing = || Fault::Wrong(format!("session {id:016X} has not all its keys"));
+    let first = open("nwk_s_key")?.ok_or_else(missing)?;
+    Ok(match (open("s_nwk_s_int_key")?, open("nwk_s_enc_key")?) {
+        (Some(s_nwk_s_int_key), Some(nwk_s_enc_key)) => {
+            NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key: first, nwk_s_enc_key }
+        }
+        (None, None) => NwkKeys::V10 { nwk_s_key: first },
+        _ => return Err(missing()),
+    })
 }
 
 fn load(db: &Db<'_>, select: &str, by: &dyn ToSql) -> Result<Vec<Session>, Fault> {
@@ -82,11 +99,13 @@ fn session(db: &Db<'_>, row: &Row<'_>) -> Result<Session, Fault> {
         dev_eui,
         dev_addr: row.get::<_, Text<_>>("dev_addr")?.0,
         net_id: row.get::<_, Text<_>>("net_id")?.0,
-        nwk_s_key: db
-            .seal
-            .open_key(&place(id, dev_eui), row.get_ref("nwk_s_key")?.as_blob().map_err(wrong)?)?,
+        keys: keys(db, row, id, dev_eui)?,
         fcnt_up: row.get("fcnt_up")?,
         fcnt_down: row.get("fcnt_down")?,
+        a_fcnt_down: row.get("a_fcnt_down")?,
+        confirmed_down: row.get("confirmed_down")?,
+        class: if row.get("class_c")? { ClassMode::C } else { ClassMode::A },
+        personalised: row.get("personalised")?,
         pending: row.get("pending")?,
         rx_delay: row.get("rx_delay")?,
         rx1_dr_offset: row.get("rx1_dr_offset")?,
@@ -123,20 +142,33 @@ fn store(db: &Db<'_>, before: &[Session], after: &[Session]) -> Result<u32, Faul
 }
 
 fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
-    let key = db.seal.seal(&place(new.id, new.dev_eui), new.nwk_s_key.expose())?;
+    let seal = |column, key: &Key| db.seal.seal(&place(column, new.id, new.dev_eui), key.expose());
+    let (nwk, s_int, enc) = match &new.keys {
+        NwkKeys::V10 { nwk_s_key } => (nwk_s_key, None, None),
+        NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key } => {
+            (f_nwk_s_int_key, Some(s_nwk_s_int_key), Some(nwk_s_enc_key))
+        }
+    };
     // An id that is taken fails here: it must never be used for two sessions.
     db.run(
-        "INSERT INTO sessions (id, dev_eui, dev_addr, net_id, nwk_s_key, fcnt_up, fcnt_down, pending, rx_delay,
-            rx1_dr_offset, rx2_frequency, rx2_data_rate, created, expires, roaming)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-        (
+        "INSERT INTO sessions (id, dev_eui, dev_addr, net_id, nwk_s_key, s_nwk_s_int_key, nwk_s_enc_key, fcnt_up,
+            fcnt_down, a_fcnt_down, confirmed_down, class_c, personalised, pending, rx_delay, rx1_dr_offset,
+            rx2_frequency, rx2_data_rate, created, expires, roaming)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+        params![
             Bits(new.id),
             Text(new.dev_eui),
             Text(new.dev_addr),
             Text(new.net_id),
-            key,
+            seal("nwk_s_key", nwk)?,
+            s_int.map(|key| seal("s_nwk_s_int_key", key)).transpose()?,
+            enc.map(|key| seal("nwk_s_enc_key", key)).transpose()?,
             new.fcnt_up,
             new.fcnt_down,
+            new.a_fcnt_down,
+            new.confirmed_down,
+            new.class == ClassMode::C,
+            new.personalised,
             new.pending,
             new.rx_delay,
             new.rx1_dr_offset,
@@ -145,46 +177,28 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
             Seconds(new.created),
             new.expires.map(Seconds),
             new.roaming,
-        ),
+        ],
     )?;
     Ok(())
 }
 
 fn update(db: &Db<'_>, old: &Session, new: &Session) -> Result<(), Fault> {
-    let counters = Session { fcnt_up: new.fcnt_up, fcnt_down: new.fcnt_down, ..old.clone() };
+    let counters = Session {
+        fcnt_up: new.fcnt_up,
+        fcnt_down: new.fcnt_down,
+        a_fcnt_down: new.a_fcnt_down,
+        confirmed_down: new.confirmed_down,
+        ..old.clone()
+    };
     if counters == *new {
         // Nearly every uplink and downlink.
-        let set = "UPDATE sessions SET fcnt_up = ?2, fcnt_down = ?3 WHERE id = ?1";
-        db.run(set, (Bits(new.id), new.fcnt_up, new.fcnt_down))?;
+        let set = "UPDATE sessions SET fcnt_up = ?2, fcnt_down = ?3, a_fcnt_down = ?4, confirmed_down = ?5
+            WHERE id = ?1";
+        db.run(set, (Bits(new.id), new.fcnt_up, new.fcnt_down, new.a_fcnt_down, new.confirmed_down))?;
         return Ok(());
     }
-    db.run(
-        "UPDATE sessions SET dev_eui = ?2, dev_addr = ?3, net_id = ?4, fcnt_up = ?5, fcnt_down = ?6,
-            pending = ?7, rx_delay = ?8, rx1_dr_offset = ?9, rx2_frequency = ?10, rx2_data_rate = ?11,
-            created = ?12, expires = ?13, roaming = ?14
-         WHERE id = ?1",
-        (
-            Bits(new.id),
-            Text(new.dev_eui),
-            Text(new.dev_addr),
-            Text(new.net_id),
-            new.fcnt_up,
-            new.fcnt_down,
-            new.pending,
-            new.rx_delay,
-            new.rx1_dr_offset,
-            new.rx2_frequency,
-            new.rx2_data_rate,
-            Seconds(new.created),
-            new.expires.map(Seconds),
-            new.roaming,
-        ),
-    )?;
-    if (old.dev_eui, &old.nwk_s_key) != (new.dev_eui, &new.nwk_s_key) {
-        let key = db.seal.seal(&place(new.id, new.dev_eui), new.nwk_s_key.expose())?;
-        db.run("UPDATE sessions SET nwk_s_key = ?2 WHERE id = ?1", (Bits(new.id), key))?;
-    }
-    Ok(())
+    db.run("DELETE FROM sessions WHERE id = ?1", [Bits(new.id)])?;
+    insert(db, new)
 }
 
 /// The running sessions of a device follow its switch.

@@ -16,6 +16,7 @@ const STEPS: &[&str] = &[
     include_str!("0002_retired.sql"),
     include_str!("0003_roaming.sql"),
     include_str!("0004_outbox.sql"),
+    include_str!("0005_generations.sql"),
 ];
 
 /// The schema that this program works with.

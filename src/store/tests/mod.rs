@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::testing::Twice;
 use super::*;
 use crate::backend::door::{decided, outcome};
-use crate::backend::message::{GwInfo, KeyEnvelope, MacVersion, UlMeta, XmitAppUp};
+use crate::backend::message::{ClassMode, GwInfo, KeyEnvelope, MacVersion, NwkKeys, UlMeta, XmitAppUp};
 use crate::fns::Learned;
 use crate::hns::{self, Activation, Devices, QueueItem};
 use crate::js::{self, RootKeys};
@@ -55,9 +55,13 @@ fn session(id: u64) -> Session {
         dev_eui: EUI,
         dev_addr: ADDR,
         net_id: "000013".parse().unwrap(),
-        nwk_s_key: Key::new(KEY),
+        keys: NwkKeys::V10 { nwk_s_key: Key::new(KEY) },
         fcnt_up: None,
         fcnt_down: 0,
+        a_fcnt_down: 0,
+        confirmed_down: None,
+        class: ClassMode::A,
+        personalised: false,
         pending: true,
         rx_delay: 1,
         rx1_dr_offset: 0,

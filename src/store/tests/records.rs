@@ -16,7 +16,7 @@ async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
     store.with_dev_addr(ADDR, Box::new(change)).await.unwrap();
     let rewrite = |sessions: &mut Vec<Session>| {
         sessions[0].pending = false;
-        sessions[0].nwk_s_key = Key::new([9; 16]);
+        sessions[0].keys = NwkKeys::V10 { nwk_s_key: Key::new([9; 16]) };
         sessions[0].roaming = false;
         sessions[0].expires = None;
         write(Commit::Lazy)
@@ -26,7 +26,7 @@ async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
     let left = Session {
         fcnt_down: 7,
         pending: false,
-        nwk_s_key: Key::new([9; 16]),
+        keys: NwkKeys::V10 { nwk_s_key: Key::new([9; 16]) },
         roaming: false,
         expires: None,
         ..session(u64::MAX)
