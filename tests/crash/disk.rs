@@ -115,6 +115,23 @@ pub fn lay(image: &Image, folder: &Path) {
     }
 }
 
+/// Whether the journal told what is there. Of the last write, without which there would be `before`, any part may have been
+/// done; a name that was made or removed at the very end may not have been told.
+pub fn agree(told: &Image, before: &Image, real: &Image) -> bool {
+    let of_one = |one: &Image, other: &Image| one.keys().filter(|name| !other.contains_key(*name)).count();
+    let nothing = Vec::new();
+    of_one(told, real) + of_one(real, told) <= 1
+        && real.iter().all(|(name, real)| {
+            let told = told.get(name).unwrap_or(real);
+            let before = before.get(name).unwrap_or(&nothing);
+            let lengths = told.len().min(before.len())..=told.len().max(before.len());
+            *real == *told
+                || lengths.contains(&real.len())
+                    && (0..real.len())
+                        .all(|at| told.get(at) == Some(&real[at]) || before.get(at) == Some(&real[at]))
+        })
+}
+
 #[derive(Debug, Clone)]
 enum Change {
     Write(usize, Vec<u8>),
@@ -145,7 +162,7 @@ enum Naming {
 /// Something that is not durable yet, with its place in the order of all such things.
 type Unsynced<T> = Vec<(u64, T)>;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct File {
     durable: Vec<u8>,
     unsynced: Unsynced<Change>,
@@ -160,13 +177,15 @@ impl File {
 }
 
 /// The disk as far as the journal has been told.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Disk {
     names: BTreeMap<String, u32>,
     renamings: Unsynced<Naming>,
     files: BTreeMap<u32, File>,
     /// The journal's numbers of files that were there before it.
     known: BTreeMap<u32, u32>,
+    /// Journals before this one.
+    journals: u32,
     /// Syncs under way: number, and where they began.
     syncs: BTreeMap<u64, u64>,
     order: u64,
@@ -185,8 +204,20 @@ impl Disk {
         disk
     }
 
+    /// Another process goes on, with a journal of its own.
+    pub fn next_journal(&mut self) {
+        self.journals += 1;
+        self.known.clear();
+        self.syncs.clear();
+    }
+
+    /// Our number of a file, by the journal's.
+    fn number(&self, number: u32) -> u32 {
+        self.known.get(&number).copied().unwrap_or(self.journals << 16 | number)
+    }
+
     fn file(&mut self, number: u32) -> &mut File {
-        let number = self.known.get(&number).copied().unwrap_or(number);
+        let number = self.number(number);
         self.files.entry(number).or_default()
     }
 
@@ -208,8 +239,9 @@ impl Disk {
                 }
             }
             What::Made(number, name) => {
-                self.files.entry(*number).or_default();
-                self.renamings.push((order, Naming::Link(name.clone(), *number)));
+                let number = self.number(*number);
+                self.files.entry(number).or_default();
+                self.renamings.push((order, Naming::Link(name.clone(), number)));
             }
             What::Written(number, offset, bytes) => {
                 let change = Change::Write(*offset as usize, bytes.clone());
@@ -277,10 +309,15 @@ impl Disk {
             }
             // Every name for itself, up to some moment.
             Style::Some | Style::Anything => {
-                let touched: BTreeSet<&str> = self.renamings.iter().map(|(_, naming)| naming.name()).collect();
+                let touched: BTreeSet<&str> =
+                    self.renamings.iter().map(|(_, naming)| naming.name()).collect();
                 for name in touched {
-                    let of_name: Vec<&Naming> =
-                        self.renamings.iter().map(|(_, naming)| naming).filter(|naming| naming.name() == name).collect();
+                    let of_name: Vec<&Naming> = self
+                        .renamings
+                        .iter()
+                        .map(|(_, naming)| naming)
+                        .filter(|naming| naming.name() == name)
+                        .collect();
                     let until = rng.random_range(0..=of_name.len());
                     of_name[..until].iter().for_each(|naming| rename(&mut names, naming));
                 }

@@ -79,6 +79,9 @@ pub struct House {
     unsynced: Vec<usize>,
     starts_cut: usize,
     stops_cut: usize,
+    /// What killed processes left on the disk, synced or not.
+    disk: Option<Disk>,
+    kills: usize,
 }
 
 /// A node that runs.
@@ -129,6 +132,8 @@ impl House {
             unsynced: Vec::new(),
             starts_cut: 0,
             stops_cut: 0,
+            disk: None,
+            kills: 0,
         };
         let store = open(&house.data(), &house.clock).unwrap();
         let new: Vec<(NewDevice, bool)> = lock(&house.world)
@@ -211,7 +216,9 @@ impl House {
 
     /// Start, talk, crash, judge.
     pub async fn round(&mut self) {
-        let ms = |from: u64, to: u64, rng: &mut StdRng| Duration::from_micros(rng.random_range(from * 1000..to * 1000));
+        let ms = |from: u64, to: u64, rng: &mut StdRng| {
+            Duration::from_micros(rng.random_range(from * 1000..to * 1000))
+        };
         let rng = &mut self.rng;
         let end = match rng.random_range(0..10) {
             0 => End::Starting(ms(1, 60, rng)),
@@ -269,7 +276,17 @@ impl House {
             lock(&self.world).faults.push(format!("the node ended by itself: {status}, {state}: {said}"));
         }
         if self.crash == Crash::Cut {
-            self.power_fails(&before);
+            let disk = self.tells_disk(&before);
+            // Sometimes only the process dies, and what it did not sync is at stake under the next one.
+            if self.rng.random_range(0..4) == 0 {
+                self.kills += 1;
+                self.disk = Some(disk);
+            } else {
+                self.unsynced.push(disk.unsynced());
+                // What is left is what the next node finds.
+                let left = disk.cut(&mut self.rng);
+                self.lays(&left);
+            }
         }
         self.judges(at).await;
     }
@@ -302,27 +319,25 @@ impl House {
         }
     }
 
-    /// What was not synced may go; what is left is what the next node finds.
-    fn power_fails(&mut self, before: &Image) {
+    /// The process has been killed: what its journal tells, and whether that is all.
+    fn tells_disk(&mut self, before: &Image) -> Disk {
         let records = disk::read(&self.journal());
-        let tell = |records: &mut dyn Iterator<Item = &disk::Record>| {
-            let mut disk = Disk::holding(before);
-            disk.forgetful = self.forgetful;
-            records.for_each(|record| disk.tell(record));
-            disk
-        };
-        let disk = tell(&mut records.iter());
-        // Nothing escaped the shim: its journal tells exactly what is there. (The last write may not have happened.)
-        let real = self.image();
-        let last = records.iter().rposition(|record| matches!(record.what, What::Written(..) | What::Truncated(..)));
-        let complete = disk.now() == real || {
-            let but_one = records.iter().enumerate().filter(|(at, _)| Some(*at) != last).map(|(_, record)| record);
-            tell(&mut { but_one }).now() == real
-        };
-        assert!(complete, "the journal does not tell what became of the store's folder");
-        self.unsynced.push(disk.unsynced());
-        let left = disk.cut(&mut self.rng);
-        self.lays(&left);
+        let mut disk = self.disk.take().unwrap_or_else(|| Disk::holding(before));
+        disk.forgetful = self.forgetful;
+        disk.next_journal();
+        let last =
+            records.iter().rposition(|record| matches!(record.what, What::Written(..) | What::Truncated(..)));
+        let (until, from) = records.split_at(last.unwrap_or(records.len()));
+        until.iter().for_each(|record| disk.tell(record));
+        // The last write may not have happened, or not all of it.
+        let image = disk.now();
+        from.iter().for_each(|record| disk.tell(record));
+        if !disk::agree(&disk.now(), &image, &self.image()) {
+            let told: Vec<_> = disk.now().iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect();
+            let fault = format!("the journal does not tell what became of the folder: {told:?}");
+            lock(&self.world).faults.push(fault);
+        }
+        disk
     }
 
     /// Look into the store as it is.
@@ -387,12 +402,13 @@ impl House {
         let world = lock(&self.world);
         let counts = &world.counts;
         println!(
-            "{:?} {:?}: {} rounds ({} while starting, {} while stopping), {} effects: {counts:?}",
+            "{:?} {:?}: {} rounds ({} while starting, {} while stopping, {} kills between the cuts), {} effects: {counts:?}",
             self.mode,
             self.crash,
             self.lost.len(),
             self.starts_cut,
             self.stops_cut,
+            self.kills,
             counts.effects(),
         );
         if self.crash == Crash::Cut {
@@ -408,7 +424,9 @@ impl House {
 pub fn spread(values: impl Iterator<Item = u64>) -> String {
     let mut values: Vec<u64> = values.collect();
     values.sort_unstable();
-    let at = |part: usize| values.get((values.len() * part / 100).min(values.len().saturating_sub(1))).unwrap_or(&0);
+    let at = |part: usize| {
+        values.get((values.len() * part / 100).min(values.len().saturating_sub(1))).unwrap_or(&0)
+    };
     format!("median {}, p90 {}, most {}", at(50), at(90), at(100))
 }
 
@@ -449,23 +467,26 @@ async fn read(store: &Store, world: &Shared) -> Result<Found, roamgate::backend:
     let mut found = Found::default();
     let devices: Vec<_> = lock(world).devices.iter().map(|device| device.dev_eui).collect();
     for dev_eui in devices {
-        let (decide, slot) = decided(|device: &mut Option<roamgate::js::Device>| (device.clone(), Commit::Nothing));
+        let (decide, slot) =
+            decided(|device: &mut Option<roamgate::js::Device>| (device.clone(), Commit::Nothing));
         RootKeys::with_device(store, dev_eui, Box::new(decide)).await?;
         let Some(keys) = outcome(&slot)? else { continue };
         let sessions = store.sessions_of(dev_eui).await?;
         let device = store.device(dev_eui).await?;
         let queue = device.into_iter().flat_map(|device| device.queue).map(|item| item.id).collect();
         let sessions = sessions.into_iter().map(|of| (of.dev_addr, (of.fcnt_up, of.fcnt_down))).collect();
-        let device = FoundDevice { dev_nonces: keys.dev_nonces, join_nonce: keys.join_nonce, sessions, queue };
+        let device =
+            FoundDevice { dev_nonces: keys.dev_nonces, join_nonce: keys.join_nonce, sessions, queue };
         found.devices.insert(dev_eui, device);
-    }
-    for (_, up) in store.waiting().await? {
-        found.waiting.extend(up.ul.dev_addr.zip(up.ul.fcnt_up));
     }
     for waiting in store.first(Sink::Http, 1_000_000).await? {
         let event: serde_json::Value = serde_json::from_str(&waiting.event.body).unwrap_or_default();
         let addr = event["devAddr"].as_str().and_then(|addr| addr.parse().ok());
-        found.waiting.extend(addr.zip(event["fCnt"].as_u64().map(|fcnt| fcnt as u32)));
+        let uplink = addr.zip(event["fCnt"].as_u64().map(|fcnt| fcnt as u32));
+        found.waiting.extend(uplink.map(|uplink| (uplink, "outbox")));
+    }
+    for (_, up) in store.waiting().await? {
+        found.waiting.extend(up.ul.dev_addr.zip(up.ul.fcnt_up).map(|uplink| (uplink, "forward")));
     }
     Ok(found)
 }

@@ -36,8 +36,17 @@ pub struct Device {
     unheard: u32,
     /// A confirmed downlink waits for its acknowledgement.
     owes: bool,
-    /// Queued downlinks by id: payload, and whether one was seen.
-    items: BTreeMap<String, (Vec<u8>, bool)>,
+    /// Downlinks that an application wanted sent, by id.
+    items: BTreeMap<String, (Vec<u8>, Item)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Item {
+    Asked,
+    /// The node has said that it has it.
+    Queued,
+    /// It was on the air.
+    Seen,
 }
 
 struct Join {
@@ -76,6 +85,8 @@ struct Up {
     may_return: bool,
     /// Its payload was lost so.
     may_miss: bool,
+    /// What was seen of it, for whoever looks for the reason.
+    trail: String,
 }
 
 /// What a frame in this round was.
@@ -121,8 +132,8 @@ pub struct Lost {
 #[derive(Debug, Default)]
 pub struct Found {
     pub devices: BTreeMap<DevEui, FoundDevice>,
-    /// Uplinks that wait for the hNS or for an application.
-    pub waiting: BTreeSet<(DevAddr, u32)>,
+    /// Uplinks that wait for the hNS or for an application, and where.
+    pub waiting: BTreeMap<(DevAddr, u32), &'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -204,9 +215,11 @@ impl World {
     pub fn acts(&mut self, n: usize, rng: &mut StdRng) -> Action {
         let device = &self.devices[n];
         let Some(session) = device.session.filter(|_| device.unheard < 4) else { return self.joins(n, rng) };
-        if let Some((fcnt, _)) = self.sessions[session].ups.last_key_value().filter(|(_, up)| {
-            up.confirmed && !up.acked && up.round < self.round
-        }) {
+        if let Some((fcnt, _)) = self.sessions[session]
+            .ups
+            .last_key_value()
+            .filter(|(_, up)| up.confirmed && !up.acked && up.round < self.round)
+        {
             // A device repeats what nobody acknowledged.
             let fcnt = *fcnt;
             return self.repeats(session, fcnt);
@@ -257,7 +270,13 @@ impl World {
     }
 
     /// The device's next uplink: `asks` puts a LinkCheckReq in.
-    pub fn sends_this(&mut self, session: usize, confirmed: bool, asks: bool, payload: Option<Vec<u8>>) -> Action {
+    pub fn sends_this(
+        &mut self,
+        session: usize,
+        confirmed: bool,
+        asks: bool,
+        payload: Option<Vec<u8>>,
+    ) -> Action {
         let n = self.sessions[session].device;
         let owes = std::mem::take(&mut self.devices[n].owes);
         if confirmed {
@@ -295,6 +314,7 @@ impl World {
             delivered: 0,
             may_return: false,
             may_miss: false,
+            trail: String::new(),
         };
         self.sessions[session].ups.insert(fcnt, up);
         Action::Wait(line, self.waits(tmst))
@@ -316,7 +336,13 @@ impl World {
     fn replays(&mut self, n: usize, rng: &mut StdRng) -> Action {
         self.counts.replays += 1;
         let round = self.round;
-        let old: Vec<usize> = self.devices[n].joins.iter().enumerate().filter(|(_, join)| join.round < round).map(|(at, _)| at).collect();
+        let old: Vec<usize> = self.devices[n]
+            .joins
+            .iter()
+            .enumerate()
+            .filter(|(_, join)| join.round < round)
+            .map(|(at, _)| at)
+            .collect();
         if !old.is_empty() && rng.random_range(0..3) == 0 {
             // Mostly a fresh one: it was committed last.
             let at = old[old.len() - 1 - rng.random_range(0..old.len().min(4))];
@@ -325,7 +351,12 @@ impl World {
             return Action::Send(line);
         }
         let session = self.devices[n].session.unwrap_or_default();
-        let old: Vec<u32> = self.sessions[session].ups.iter().filter(|(_, up)| up.round < round).map(|(fcnt, _)| *fcnt).collect();
+        let old: Vec<u32> = self.sessions[session]
+            .ups
+            .iter()
+            .filter(|(_, up)| up.round < round)
+            .map(|(fcnt, _)| *fcnt)
+            .collect();
         if old.is_empty() {
             return self.sends(session, false, rng);
         }
@@ -341,7 +372,7 @@ impl World {
         let (id, payload) = (format!("{:016x}", rng.random::<u64>()), rng.random::<[u8; 8]>().to_vec());
         let device = &mut self.devices[n];
         let line = format!("queue {} {id} {}", device.dev_eui, hex::encode(&payload));
-        device.items.insert(id, (payload, true));
+        device.items.insert(id, (payload, Item::Asked));
         Action::Send(line)
     }
 
@@ -369,8 +400,10 @@ impl World {
             ["queued", id] => {
                 self.counts.queued += 1;
                 for device in &mut self.devices {
-                    if let Some((_, seen)) = device.items.get_mut(id) {
-                        *seen = false;
+                    match device.items.get_mut(id) {
+                        // it may have gone out in the meantime
+                        Some((_, item)) if *item == Item::Asked => *item = Item::Queued,
+                        _ => {}
                     }
                 }
             }
@@ -380,7 +413,9 @@ impl World {
 
     fn join_accept(&mut self, frame: Frame, phy: &[u8]) {
         self.counts.join_accepts += 1;
-        let Frame::Join(n, at) = frame else { return self.fault("a Join-accept answers a data frame".into()) };
+        let Frame::Join(n, at) = frame else {
+            return self.fault("a Join-accept answers a data frame".into());
+        };
         let device = &mut self.devices[n];
         let mut clear = phy.to_vec();
         crypto::decrypt_join_accept(&device.app_key, &mut clear[1..]);
@@ -429,7 +464,11 @@ impl World {
         if phy.len() > 8 + fopts + 4 && phy[8 + fopts] == 2 {
             let mut payload = phy[9 + fopts..phy.len() - 4].to_vec();
             crypto::crypt_payload(&session.app_s_key, Direction::Down, addr, fcnt, &mut payload);
-            device.items.values_mut().filter(|(item, _)| *item == payload).for_each(|(_, seen)| *seen = true);
+            device
+                .items
+                .values_mut()
+                .filter(|(of, _)| *of == payload)
+                .for_each(|(_, item)| *item = Item::Seen);
         }
         device.owes |= phy[0] == 0xA0;
         if phy[5] & 0x20 != 0 {
@@ -446,7 +485,9 @@ impl World {
 
     fn accepted(&mut self, addr: DevAddr, fcnt: u32, new: bool, now: u64) {
         let found = self.by_addr.get(&addr).and_then(|at| self.sessions.get_mut(*at));
-        let Some(session) = found else { return self.fault(format!("{addr} was accepted and nobody has it")) };
+        let Some(session) = found else {
+            return self.fault(format!("{addr} was accepted and nobody has it"));
+        };
         session.used = true;
         let Some(up) = session.ups.get_mut(&fcnt) else {
             return self.fault(format!("FCntUp {fcnt} of {addr} was accepted and not sent"));
@@ -455,6 +496,7 @@ impl World {
         let tmst = up.tmst;
         let wants_answer = up.confirmed;
         let twice = new && before && !up.may_return;
+        up.trail += &format!(" {}:{}", self.round, if new { "new" } else { "again" });
         if new || !before {
             up.accepted = Some(now);
             (up.may_return, up.may_miss) = (false, false);
@@ -481,6 +523,7 @@ impl World {
         match found.and_then(|session| session.ups.get_mut(&(fcnt as u32))) {
             Some(up) if up.payload == payload => {
                 up.delivered += 1;
+                up.trail += &format!(" {}:delivered", self.round);
                 self.counts.delivered_again += usize::from(up.delivered > 1);
             }
             _ => self.fault(format!("the application was told what nobody sent: {event}")),
@@ -490,7 +533,8 @@ impl World {
     /// Whether the application knows everything that it must.
     pub fn all_delivered(&self) -> bool {
         let ups = self.sessions.iter().flat_map(|session| session.ups.values());
-        ups.filter(|up| up.accepted.is_some() && up.payload.is_some()).all(|up| up.delivered > 0 || up.may_miss)
+        ups.filter(|up| up.accepted.is_some() && up.payload.is_some())
+            .all(|up| up.delivered > 0 || up.may_miss)
     }
 
     /// Of acknowledged confirmed uplinks, how many the application never saw.
@@ -532,8 +576,8 @@ impl World {
             if device.join_nonces.last().is_some_and(|last| stored.join_nonce < *last) {
                 faults.push(format!("{dev_eui}: JoinNonce went back to {}", stored.join_nonce));
             }
-            for (id, (_, seen)) in &device.items {
-                if !seen && !stored.queue.contains(id) {
+            for (id, (_, item)) in &device.items {
+                if *item == Item::Queued && !stored.queue.contains(id) {
                     faults.push(format!("{dev_eui}: queued downlink {id} is lost"));
                 }
             }
@@ -544,7 +588,7 @@ impl World {
                     if current && (session.used || !device.asked) {
                         faults.push(format!("{dev_eui}: the session of {addr} is lost"));
                     }
-                    judge_undelivered(session, found, lossy, now, &mut lost, &mut faults);
+                    judge_undelivered(session, found, self.round, lossy, now, &mut lost, &mut faults);
                     continue;
                 };
                 if session.downs.last().is_some_and(|last| fcnt_down <= *last) {
@@ -562,10 +606,10 @@ impl World {
                     lost.counters_age = lost.counters_age.max(now.saturating_sub(at));
                     up.may_return = true;
                 }
-                judge_undelivered(session, found, lossy, now, &mut lost, &mut faults);
+                judge_undelivered(session, found, self.round, lossy, now, &mut lost, &mut faults);
             }
         }
-        if lost.counters > FRAMES || lost.counters_age > COUNTERS || lost.undelivered_age > UNDELIVERED {
+        if lost.counters > FRAMES || lost.counters_age > COUNTERS {
             faults.push(format!("more is lost than `balanced` may lose: {lost:?}"));
         }
         faults.into_iter().for_each(|fault| self.fault(fault));
@@ -582,6 +626,7 @@ impl World {
 fn judge_undelivered(
     session: &mut Session,
     found: &Found,
+    round: usize,
     lossy: bool,
     now: u64,
     lost: &mut Lost,
@@ -589,17 +634,24 @@ fn judge_undelivered(
 ) {
     let addr = session.dev_addr;
     for (fcnt, up) in &mut session.ups {
-        let Some(at) = up.accepted.filter(|_| up.payload.is_some() && up.delivered == 0 && !up.may_miss) else {
+        let Some(at) = up.accepted.filter(|_| up.payload.is_some() && up.delivered == 0 && !up.may_miss)
+        else {
             continue;
         };
-        if found.waiting.contains(&(addr, *fcnt)) {
+        if let Some(place) = found.waiting.get(&(addr, *fcnt)) {
+            up.trail += &format!(" {round}:{place}");
             continue;
         }
-        if up.confirmed || !lossy {
-            faults.push(format!("{addr}: FCntUp {fcnt} was accepted, is not delivered and waits nowhere"));
+        let age = now.saturating_sub(at);
+        if up.confirmed || !lossy || age > UNDELIVERED {
+            faults.push(format!(
+                "{addr}: FCntUp {fcnt} was accepted {} ms ago, is not delivered and waits nowhere:{}",
+                age / 1_000_000,
+                up.trail
+            ));
         }
         lost.undelivered += 1;
-        lost.undelivered_age = lost.undelivered_age.max(now.saturating_sub(at));
+        lost.undelivered_age = lost.undelivered_age.max(age);
         up.may_miss = true;
     }
 }
