@@ -186,7 +186,10 @@ impl Sns {
     pub async fn resend_waiting(&self) -> Result<usize, StoreError> {
         let waiting = self.sessions.waiting().await?;
         let count = waiting.len();
-        for (key, up) in waiting {
+        for (key, mut up) in waiting {
+            // Its receive windows have passed: a downlink would take those of a later uplink, perhaps of
+            // another session, for which it was not encrypted.
+            up.ul.fcnt_down = None;
             self.forward(key, up, self.clock.now() + HNS_PATIENCE).await;
         }
         Ok(count)
