@@ -2,6 +2,7 @@
 
 mod deliver;
 pub mod house;
+mod keks;
 pub mod operator;
 pub mod partners;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Config, Role};
 use crate::lorawan::{JoinEuiRange, NetId};
+use crate::partners::KekKey;
 use crate::{application, radio};
 
 /// A combination of values that cannot be.
@@ -77,7 +78,15 @@ impl Config {
                     "`roamgate pki inspect CERTIFICATE` prints it",
                 );
             }
-            let on = partner.passive.start || partner.passive.activation;
+            if partner.passive.mic_check && partner.kek.is_none() {
+                refuse(
+                    at("passive.mic_check"),
+                    "MIC checks at the forwarding network need a key, and keys never travel in the clear"
+                        .into(),
+                    "agree on a key with the partner: kek = { label = \"...\", key = { file = \"...\" } }",
+                );
+            }
+            let on = partner.passive.any();
             if on && partner.server.is_none() && self.discovery.is_none() {
                 refuse(
                     at("net_id"),
@@ -87,7 +96,14 @@ impl Config {
             }
         }
         let default = self.roaming.default.as_ref().map(|rules| &rules.passive);
-        if default.is_some_and(|passive| passive.start || passive.activation) && self.discovery.is_none() {
+        if default.is_some_and(|passive| passive.mic_check) {
+            refuse(
+                "roaming.default.passive.mic_check".into(),
+                "MIC checks need a key-encryption key, and none is agreed with everybody".into(),
+                "set it in the [[roaming.partner]] entries that have a kek",
+            );
+        }
+        if default.is_some_and(|passive| passive.any()) && self.discovery.is_none() {
             refuse(
                 "roaming.default".into(),
                 "strangers may roam, but there is no [discovery] to find their homes with".into(),
@@ -210,6 +226,11 @@ impl Config {
             files.push(("backend.identity.key".into(), backend.identity.key.clone()));
             let roots = backend.roots.iter().enumerate();
             files.extend(roots.map(|(i, root)| (format!("backend.roots[{i}]"), root.clone())));
+        }
+        for (i, partner) in self.roaming.partner.iter().enumerate() {
+            if let Some(KekKey::File(path)) = partner.kek.as_ref().map(|kek| &kek.key) {
+                files.push((format!("roaming.partner[{i}].kek.key"), path.clone()));
+            }
         }
         if let Some(path) = self.discovery.as_ref().and_then(|discovery| discovery.trust_anchor.clone()) {
             files.push(("discovery.trust_anchor".into(), path));

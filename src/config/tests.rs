@@ -253,7 +253,7 @@ proptest! {
         socket in "[a-z\"\\\\ #]{1,12}",
     ) {
         let [experimental, start, activation, backend, default] = flags;
-        let passive = partners::Passive { start, activation };
+        let passive = partners::Passive { start, activation, ..Default::default() };
         let mut config = Config::default();
         config.network.net_ids = NetIds(net_ids.into_iter().filter_map(NetId::new).collect());
         config.network.experimental = experimental;

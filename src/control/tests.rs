@@ -97,6 +97,7 @@ impl Operator for Fake {
                 server: Whereabouts::Nowhere { why: "a test".into() },
                 identity: "c0002f.example".into(),
                 pin: None,
+                kek: None,
                 speaks_for: vec![],
                 spoken_for_by: vec![],
                 learnt: None,

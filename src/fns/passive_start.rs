@@ -114,6 +114,7 @@ impl Fns {
             ul: self.ul_meta(heard, token, to == self.me),
             // our own sNS hears from us whether the radio took a downlink; a partner need not reach us
             downlink_in_answer: self.downlink_in_answer && to != self.me,
+            mic_check: to != self.me && self.partners.agreement(to).passive.mic_check,
         };
         self.peers.ask(party, req, by).await.map(|answer| (answer, to))
     }

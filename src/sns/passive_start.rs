@@ -116,10 +116,11 @@ impl Sns {
         ul: &UlMeta,
         visited: Option<NetId>,
     ) -> Result<Accepted, Refusal> {
+        let region = self.region_of(ul).unwrap_or_else(|_| self.region.clone());
         let (bytes, ul, now) = (frame.as_bytes().to_vec(), ul.clone(), self.clock.unix());
         let (decide, slot) = door::decided(move |sessions: &mut Vec<super::Session>| {
             match Uplink::parse(&bytes) {
-                Ok(Uplink::Data(frame)) => accept(sessions, frame, &ul, visited, now),
+                Ok(Uplink::Data(frame)) => accept(sessions, frame, &ul, &region, visited, now),
                 // it parsed a moment ago
                 _ => (
                     Err(Refusal::new(ResultCode::MalformedRequest, "no data frame")),
@@ -166,6 +167,7 @@ impl Sns {
 
     /// What the commands of an uplink want answered, at most 15 bytes.
     fn mac_answers(&self, accepted: &Accepted, ul: &UlMeta) -> Vec<u8> {
+        let (session, v11) = (&accepted.session, accepted.session.is_v11());
         let mut answers = Vec::new();
         for command in &accepted.commands {
             let answer: &[u8] = match command {
@@ -179,7 +181,13 @@ impl Sns {
                     let (seconds, fraction) = mac::gps_time(ul.recv_time);
                     &mac::device_time_ans(seconds, fraction)
                 }
-                UplinkCommand::DevStatusAns { .. } | UplinkCommand::Other(_) => &[],
+                // no device of 1.0.x says these, and whoever does not speak 1.1 is not told that we do
+                UplinkCommand::RekeyInd { minor: 1.. } if v11 && !session.personalised => &mac::rekey_conf(),
+                UplinkCommand::ResetInd { minor: 1.. } if v11 && session.personalised => &mac::reset_conf(),
+                UplinkCommand::DeviceModeInd { class: class @ (0 | 2) } if v11 => {
+                    &mac::device_mode_conf(*class)
+                }
+                _ => &[],
             };
             if answers.len() + answer.len() <= 15 {
                 answers.extend(answer);

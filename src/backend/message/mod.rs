@@ -280,6 +280,26 @@ impl fmt::Display for MacVersion {
     }
 }
 
+impl serde::Serialize for MacVersion {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for MacVersion {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// OptNeg, as DLSettings of a Join-accept has it: set where the session is of 1.1 (TS002 11.1).
+pub const OPT_NEG: u8 = 0x80;
+
+/// OptNeg of a session of this version.
+pub fn opt_neg(mac_version: MacVersion) -> u8 {
+    if mac_version >= MacVersion::V1_1 { OPT_NEG } else { 0 }
+}
+
 /// vNS to JS: who is home to this device?
 #[derive(Debug, Clone, PartialEq)]
 pub struct HomeNsReq {
@@ -303,6 +323,9 @@ pub struct PrStartReq {
     pub ul: UlMeta,
     /// The asker takes a class A downlink in the answer (between Roamgates; a VSExtension).
     pub downlink_in_answer: bool,
+    /// It is agreed that the asker checks MICs: a key in the answer is wanted. Without, keys that a partner
+    /// sends unasked are not even opened. Inside the house only.
+    pub mic_check: bool,
 }
 
 /// sNS to fNS.
@@ -316,9 +339,49 @@ pub struct PrStartAns {
     pub dev_addr: Option<DevAddr>,
     /// Seconds; 0 or `None`: stateless.
     pub lifetime: Option<u32>,
+    /// Where it is agreed that the fNS checks MICs.
+    pub mic_key: Option<MicKey>,
+    /// The last valid counter, with the key (a widely deployed peer: the next expected).
+    pub fcnt_up: Option<u32>,
     /// With `phy_payload`.
     pub dl: Option<DlMeta>,
+    /// The frame of the question was taken as any uplink is, so nobody need send it again by XmitDataReq
+    /// (between Roamgates; a VSExtension).
+    pub taken: bool,
 }
+
+/// The key that an fNS checks uplink MICs with (TS002 12.5 step 6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MicKey {
+    /// NwkSKey of LoRaWAN 1.0.x: the whole MIC.
+    NwkSKey(Key),
+    /// FNwkSIntKey of LoRaWAN 1.1: the second half of the MIC.
+    FNwkSIntKey(Key),
+}
+
+impl From<&NwkKeys> for MicKey {
+    fn from(keys: &NwkKeys) -> MicKey {
+        match keys {
+            NwkKeys::V10 { nwk_s_key } => MicKey::NwkSKey(nwk_s_key.clone()),
+            NwkKeys::V11 { f_nwk_s_int_key, .. } => MicKey::FNwkSIntKey(f_nwk_s_int_key.clone()),
+        }
+    }
+}
+
+/// Either way between sNS and fNS: the roaming of a device by a context ends (TS002 12.6.3).
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrStopReq {
+    /// The device.
+    pub dev_eui: DevEui,
+    /// From the sNS: which session's context.
+    pub dev_addr: Option<DevAddr>,
+    /// From the sNS, seconds: no PRStartReq for the device so long; 0 cancels such a hold-off, `None`: none.
+    pub lifetime: Option<u32>,
+}
+
+/// The context is gone.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PrStopAns;
 
 /// XmitDataReq with PHYPayload and ULMetaData: fNS to sNS.
 #[derive(Debug, Clone, PartialEq)]
@@ -500,6 +563,7 @@ macro_rules! messages {
 messages! {
     HomeNs(HomeNsReq), "HomeNSReq" => HomeNs(HomeNsAns);
     PrStart(PrStartReq), "PRStartReq" => PrStart(PrStartAns);
+    PrStop(PrStopReq), "PRStopReq" => PrStop(PrStopAns);
     XmitUp(XmitUp), "XmitDataReq" => Xmit(XmitAns);
     XmitDown(XmitDown), "XmitDataReq" => Xmit(XmitAns);
     XmitAppUp(XmitAppUp), "XmitDataReq" => Xmit(XmitAns);
@@ -514,6 +578,7 @@ messages! {
 pub enum Answer {
     HomeNs(HomeNsAns),
     PrStart(PrStartAns),
+    PrStop(PrStopAns),
     Xmit(XmitAns),
     Join(JoinAns),
     HrStart(HrStartAns),
