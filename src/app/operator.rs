@@ -246,7 +246,13 @@ impl control::Operator for Operator {
 
     fn change_device(&self, dev_eui: DevEui, change: ChangeDevice) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
-            let ChangeDevice { name, roaming, enabled, class } = change;
+            let ChangeDevice { name, roaming, enabled, class, forget_nonces } = change;
+            if forget_nonces && !self.store.clear_dev_nonces(dev_eui).await? {
+                return Err(OperatorError::NoDevice(dev_eui));
+            }
+            if forget_nonces {
+                tracing::info!(DevEUI = %dev_eui, "its DevNonces are forgotten: it may begin anew");
+            }
             let class = class.map(ClassMode::from);
             match self.store.change_device(dev_eui, store::Change { name, roaming, enabled, class }).await? {
                 true => {
@@ -261,6 +267,9 @@ impl control::Operator for Operator {
     fn reset_counter(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
             if self.store.reset_counter(dev_eui).await? {
+                if let Some(running) = &self.running {
+                    running.hns.began_anew(dev_eui);
+                }
                 tracing::warn!(DevEUI = %dev_eui, "an operator reset its uplink counter: its next uplink counts anew");
                 return Ok(());
             }

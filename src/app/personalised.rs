@@ -6,6 +6,7 @@ use crate::control::{Counters, GivenSession, NewPersonalised, OperatorError};
 use crate::hns::{Activation, Device};
 use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
 use crate::sns::Session;
+use crate::sns::plan::Plan;
 use crate::store::Addition;
 
 use super::house::Ours;
@@ -94,6 +95,7 @@ pub(super) fn records(
         rx1_dr_offset: 0,
         rx2_frequency,
         rx2_data_rate,
+        plan: Plan::untold(region),
         roaming: new.roaming,
         path: None,
         created: 0,

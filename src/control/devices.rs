@@ -88,12 +88,16 @@ pub struct ChangeDevice {
     /// What it is declared to be. A session of 1.0.x that runs follows at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,
+    /// Forget the DevNonces that it has used: it lost its state and begins anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forget_nonces: bool,
 }
 
 impl ChangeDevice {
     pub(super) fn check(self) -> Result<ChangeDevice, OperatorError> {
         if self == ChangeDevice::default() {
-            return Err(invalid("nothing is to be changed", "name, roaming, enabled or class"));
+            let what = "name, roaming, enabled, class or forget_nonces";
+            return Err(invalid("nothing is to be changed", what));
         }
         let name = self.name.map(check_name).transpose()?;
         Ok(ChangeDevice { name, ..self })

@@ -1,6 +1,6 @@
 //! An end device that nobody here wrote: crate `lorawan-device` on a simulated radio.
 //!
-//! Class A, EU868, LoRaWAN 1.0.x, fixed at DR5 (SF7, 125 kHz). What the stack does is its own
+//! Class A, LoRaWAN 1.0.x, EU868 or another region that the stack knows, fixed at SF7, 125 kHz. What the stack does is its own
 //! business; this file gives it a radio, a timer and randomness, and reports what came of it.
 //!
 //! How the stack behaves, where that matters to whoever tests with it:
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use lorawan_device::async_device::{self, JoinResponse, SendResponse, radio as phy, region};
 use lorawan_device::default_crypto::DefaultFactory;
-use lorawan_device::{AppEui, AppKey, JoinMode, RngCore};
+use lorawan_device::{AppEui, AppKey, AppSKey, JoinMode, NewSKey, RngCore};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::clock::{Clock, Instant};
@@ -98,7 +98,60 @@ pub enum DeviceError {
     SessionExpired,
 }
 
-type Stack = async_device::Device<Phy, DefaultFactory, Timer, Chance>;
+/// Where a device was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    /// EU868.
+    Eu868,
+    /// US915; its first Join-requests go to channels of this sub-band.
+    Us915 {
+        /// 1 to 8.
+        sub_band: u8,
+    },
+    /// AU915, likewise.
+    Au915 {
+        /// 1 to 8.
+        sub_band: u8,
+    },
+    /// AS923-1.
+    As923,
+    /// IN865.
+    In865,
+}
+
+impl Stands {
+    fn plan(self) -> region::Configuration {
+        use region::Subband::{_1, _2, _3, _4, _5, _6, _7, _8};
+        let preferred = |number: u8| match number {
+            2 => _2,
+            3 => _3,
+            4 => _4,
+            5 => _5,
+            6 => _6,
+            7 => _7,
+            8 => _8,
+            _ => _1,
+        };
+        match self {
+            Stands::Us915 { sub_band } => {
+                let mut plan = region::US915::new();
+                plan.set_join_bias(preferred(sub_band));
+                plan.into()
+            }
+            Stands::Au915 { sub_band } => {
+                let mut plan = region::AU915::new();
+                plan.set_join_bias(preferred(sub_band));
+                plan.into()
+            }
+            Stands::Eu868 => region::Configuration::new(async_device::Region::EU868),
+            Stands::As923 => region::Configuration::new(async_device::Region::AS923_1),
+            Stands::In865 => region::Configuration::new(async_device::Region::IN865),
+        }
+    }
+}
+
+/// With room for what a device of class C hears between two windows.
+type Stack = async_device::Device<Phy, DefaultFactory, Timer, Chance, 256, 4>;
 
 /// An end device on a simulated air.
 pub struct Device {
@@ -107,6 +160,8 @@ pub struct Device {
     dev_eui: DevEui,
     shared: Shared,
     clock: Clock,
+    /// Of Join-requests, where the region fixes it, and of everything else.
+    rates: (async_device::DR, async_device::DR),
 }
 
 impl Device {
@@ -120,27 +175,92 @@ impl Device {
         app_key: &Key,
         seed: u64,
     ) -> Device {
+        Device::in_region(air, clock, dev_eui, join_eui, app_key, seed, Stands::Eu868)
+    }
+
+    /// The same elsewhere.
+    pub fn in_region(
+        air: &Air,
+        clock: Clock,
+        dev_eui: DevEui,
+        join_eui: JoinEui,
+        app_key: &Key,
+        seed: u64,
+        stands: Stands,
+    ) -> Device {
         let shared = Shared(Arc::new(Mutex::new(State {
             base: clock.now(),
             open: clock.now(),
             rx: None,
+            listens_from: clock.now(),
             uplink: None,
             received: None,
             windows: 0,
             dev_nonce: None,
             rng: StdRng::seed_from_u64(seed),
         })));
-        let radio = Phy { radio: air.device(), shared: shared.clone() };
+        let radio = Phy { radio: air.device(), shared: shared.clone(), clock: clock.clone() };
         let timer = Timer { clock: clock.clone(), shared: shared.clone() };
-        let region = region::Configuration::new(async_device::Region::EU868);
+        use async_device::DR;
+        let region = stands.plan();
+        // fixed channel plans fix the data rate of Join-requests
+        let rates = match stands {
+            Stands::Us915 { .. } => (DR::_0, DR::_3),
+            Stands::Au915 { .. } => (DR::_0, DR::_5),
+            Stands::Eu868 | Stands::As923 | Stands::In865 => (DR::_5, DR::_5),
+        };
         let mut stack = Stack::new(region, radio, timer, Chance(shared.clone()));
-        stack.set_datarate(async_device::DR::_5);
+        stack.set_datarate(rates.1);
         let mode = JoinMode::OTAA {
             deveui: dev_eui.to_air().into(),
             appeui: AppEui::from(join_eui.to_air()),
             appkey: AppKey::from(*app_key.expose()),
         };
-        Device { stack, mode, dev_eui, shared, clock }
+        Device { stack, mode, dev_eui, shared, clock, rates }
+    }
+
+    /// A device that was given its session (ABP) and is switched on. EU868.
+    pub async fn personalised(
+        air: &Air,
+        clock: Clock,
+        dev_eui: DevEui,
+        dev_addr: DevAddr,
+        nwk_s_key: &Key,
+        app_s_key: &Key,
+        seed: u64,
+    ) -> Device {
+        let nobody = JoinEui::from_msb([0; 8]);
+        let mut device = Device::new(air, clock, dev_eui, nobody, &Key::new([0; 16]), seed);
+        device.mode = JoinMode::ABP {
+            newskey: NewSKey::from(*nwk_s_key.expose()),
+            appskey: AppSKey::from(*app_s_key.expose()),
+            devaddr: dev_addr.to_air().into(),
+        };
+        device.switch_on().await;
+        device
+    }
+
+    /// Switch a personalised device off and on: it keeps no counter.
+    pub async fn switch_on(&mut self) {
+        // nothing is sent, so nothing fails
+        let _ = self.stack.join(&self.mode).await;
+    }
+
+    /// From now on it listens at all times (class C).
+    pub fn become_class_c(&mut self) {
+        self.stack.enable_class_c();
+    }
+
+    /// Listen as a device of class C; what came, as FPort and clear text. What came since it listened last counts too.
+    pub async fn listen(&mut self, time: Duration) -> Vec<(u8, Vec<u8>)> {
+        let until = self.clock.now() + time;
+        let mut downlinks = Vec::new();
+        while tokio::time::timeout_at(until, self.stack.rxc_listen()).await.is_ok_and(|heard| heard.is_ok()) {
+            while let Some(downlink) = self.stack.take_downlink() {
+                downlinks.push((downlink.fport, downlink.data.to_vec()));
+            }
+        }
+        downlinks
     }
 
     /// DevEUI.
@@ -177,7 +297,10 @@ impl Device {
     /// Join over the air: one Join-request, then both windows. A session that stood is lost.
     pub async fn join(&mut self) -> JoinReport {
         self.shared.lock().begin();
+        // the stack computes RX1 from this, whatever it sent with
+        self.stack.set_datarate(self.rates.0);
         let joined = matches!(self.stack.join(&self.mode.clone()).await, Ok(JoinResponse::JoinSuccess));
+        self.stack.set_datarate(self.rates.1);
         let now = self.clock.now();
         let dev_addr = self.stack.get_session().map(|session| air_address(session.devaddr.as_ref()));
         let state = self.shared.lock();
@@ -242,6 +365,23 @@ impl Device {
         self.stack.get_session().map(|session| session.fcnt_up)
     }
 
+    /// Go on with another FCntUp, as after years of talking. The stack's own limit: it takes no downlink whose
+    /// FCntDown has more than 16 bits.
+    pub fn set_fcnt_up(&mut self, fcnt_up: u32) {
+        let Some(mut session) = self.stack.get_session().cloned() else { return };
+        session.fcnt_up = fcnt_up;
+        let (shared, clock) = (self.shared.clone(), self.clock.clone());
+        let radio = Phy {
+            radio: self.stack.get_radio().radio.clone(),
+            shared: shared.clone(),
+            clock: self.clock.clone(),
+        };
+        let timer = Timer { clock, shared: shared.clone() };
+        let region = self.stack.get_region().clone();
+        self.stack = Stack::new_with_session(region, radio, timer, Chance(shared), Some(session));
+        self.stack.set_datarate(self.rates.1);
+    }
+
     /// DevAddr of the session.
     pub fn dev_addr(&mut self) -> Option<DevAddr> {
         self.stack.get_session().map(|session| air_address(session.devaddr.as_ref()))
@@ -268,6 +408,8 @@ struct State {
     /// The instant that the timer last woke the stack for (and not the one at which it woke).
     open: Instant,
     rx: Option<phy::RxConfig>,
+    /// What came before was missed, or heard already (class C).
+    listens_from: Instant,
     uplink: Option<Uplink>,
     received: Option<(Received, RxWindow)>,
     /// Windows opened since the last uplink.
@@ -300,6 +442,7 @@ impl State {
 struct Phy {
     radio: DeviceRadio,
     shared: Shared,
+    clock: Clock,
 }
 
 fn modulation(rf: &phy::RfConfig) -> Modulation {
@@ -322,13 +465,30 @@ impl phy::PhyRxTx for Phy {
     }
 
     async fn setup_rx(&mut self, config: phy::RxConfig) -> Result<(), Infallible> {
-        self.shared.lock().rx = Some(config);
+        let mut state = self.shared.lock();
+        state.rx = Some(config);
+        state.listens_from = self.clock.now();
         Ok(())
     }
 
-    async fn rx_continuous(&mut self, _: &mut [u8]) -> Result<(usize, phy::RxQuality), Infallible> {
-        // class C only, which this device is not
-        std::future::pending().await
+    async fn rx_continuous(&mut self, buffer: &mut [u8]) -> Result<(usize, phy::RxQuality), Infallible> {
+        loop {
+            let (config, open) = {
+                let state = self.shared.lock();
+                (state.rx, state.listens_from)
+            };
+            let Some(config) = config else { return std::future::pending().await };
+            // longer than half a preamble at any data rate, so no frame begins unseen between two of them
+            let length = Duration::from_millis(300);
+            let (frequency, modulation) = (config.rf.frequency, modulation(&config.rf));
+            let heard = self.radio.listen(Window { frequency, modulation, open, length }).await;
+            self.shared.lock().listens_from = heard.as_ref().map_or(open + length, |received| received.end);
+            let Some(received) = heard else { continue };
+            let length = received.phy.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&received.phy[..length]);
+            let rssi = i16::try_from(received.rssi).unwrap_or(i16::MIN);
+            return Ok((length, phy::RxQuality::new(rssi, received.snr as i8)));
+        }
     }
 
     async fn rx_single(&mut self, buffer: &mut [u8]) -> Result<phy::RxStatus, Infallible> {

@@ -1,15 +1,18 @@
 //! Home network server: devices, profiles, the downlink queue, the relations to JS and AS.
 
 mod class_c;
+mod delivered;
 mod handover_start;
 mod uplink;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::door::{self, Boxed, Commit, Peers, StoreError};
 use crate::backend::message::{ClassMode, KeyEnvelope, MacVersion, UlMeta, XmitAns};
 use crate::clock::Clock;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, NetId};
+
+use delivered::Delivered;
 
 /// A device whose home we are.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,8 +33,7 @@ pub struct Device {
     pub personalised: bool,
     /// What the operator declares it to be. Class C: it can be reached without an uplink.
     pub class: ClassMode,
-    /// The newest two activations, newest last: until the first uplink under the newer keys both
-    /// may be in use.
+    /// Newest last. Until the first uplink under the newer keys an older one may be in use.
     pub activations: Vec<Activation>,
     /// Downlinks that wait, first to go first. Clear text: a 1.0.x device shares its counter with
     /// MAC-only frames, so nothing can be encrypted ahead of time.
@@ -58,7 +60,7 @@ pub struct Activation {
     pub session_key_id: Option<Vec<u8>>,
     /// Unopened: for the AS.
     pub app_s_key: Option<KeyEnvelope>,
-    /// Last FCntUp that was delivered: the same forward row may come twice.
+    /// Highest FCntUp that was delivered.
     pub fcnt_up: Option<u32>,
     /// Seconds since 1970.
     pub created: u64,
@@ -174,6 +176,7 @@ pub struct Hns {
     clock: Clock,
     /// Devices of class C that something waits for.
     reaching: class_c::Reaching,
+    delivered: Mutex<Delivered>,
 }
 
 impl Hns {
@@ -184,7 +187,17 @@ impl Hns {
         peers: Arc<dyn Peers>,
         clock: Clock,
     ) -> Hns {
-        Hns { devices, application, peers, clock, reaching: class_c::Reaching::default() }
+        let reaching = class_c::Reaching::default();
+        Hns { devices, application, peers, clock, reaching, delivered: Mutex::default() }
+    }
+
+    /// An operator let the uplink counter of a personalised device begin anew.
+    pub fn began_anew(&self, dev_eui: DevEui) {
+        self.delivered().forget(dev_eui);
+    }
+
+    fn delivered(&self) -> MutexGuard<'_, Delivered> {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn device(&self, dev_eui: DevEui) -> Result<Option<Device>, StoreError> {

@@ -103,11 +103,6 @@ impl Newcomer {
         self.radio.move_to(&[(to.gateway, Link::NEAR)]);
     }
 
-    /// Send a frame as it is; nobody listens.
-    pub async fn radiate(&self, frame: &Frame) {
-        self.radio.transmit(&frame.phy, frame.frequency, modulation(frame.data_rate)).await;
-    }
-
     /// Send a frame and listen in both windows, the first of which opens after so many seconds.
     pub async fn exchange(&self, frame: &Frame, delay: u8) -> Option<(Vec<u8>, RxWindow)> {
         let (_, end) = self.radio.transmit(&frame.phy, frame.frequency, modulation(frame.data_rate)).await;
@@ -121,6 +116,24 @@ impl Newcomer {
             if let Some(received) = self.radio.listen(Window { frequency, modulation, open, length }).await {
                 return Some((received.phy, which));
             }
+        }
+        None
+    }
+
+    /// Listen as a device of class C until something comes, which must be right.
+    pub async fn listen(&mut self, time: Duration) -> Option<Answer> {
+        let modulation = modulation(self.device.dl_settings & 0x0F);
+        // longer than half a preamble, so no frame begins unseen between two of them
+        let length = Duration::from_millis(300);
+        let begin = tokio::time::Instant::now();
+        let mut open = begin;
+        while open < begin + time {
+            if let Some(received) =
+                self.radio.listen(Window { frequency: RX2, modulation, open, length }).await
+            {
+                return Some(self.device.take(&received.phy).expect("a right downlink"));
+            }
+            open += length;
         }
         None
     }

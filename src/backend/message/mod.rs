@@ -530,6 +530,8 @@ pub struct HrStartAns {
     pub roaming: bool,
     /// Class C from its first uplink on (1.0.x). Inside the house only, for the same reason.
     pub class: ClassMode,
+    /// LoRaWAN version of the session. Inside the house only, likewise.
+    pub mac_version: MacVersion,
 }
 
 /// A request that knows its answer.

@@ -285,6 +285,8 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
             // the word for it is the Device Profile's
             roaming: true,
             class: ClassMode::A,
+            // likewise; the oldest devices are told the most
+            mac_version: MacVersion::V1_0_2,
         }),
     })
 }
