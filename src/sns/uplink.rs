@@ -486,6 +486,40 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_personalised_device_that_began_anew_is_refused_with_the_remedy_and_sent_to_nobody_else() {
+        let (mut session, key) = (session(Some(212)), Key::new([7; 16]));
+        session.personalised = true;
+        let before = session.clone();
+        let (refused, write) = run(&mut session, &up(&key, 0x40, 0, 3, &[5, 1]));
+        let refusal = refused.unwrap_err();
+        assert_eq!((refusal.code, write.commit), (ResultCode::FrameReplayed, Commit::Nothing));
+        assert!(refusal.description.contains("roamgate device reset-counter 0101010101010101"), "{refusal}");
+        assert_eq!(session, before);
+        let wrong = up(&Key::new([8; 16]), 0x40, 0, 3, &[5, 1]);
+        assert_eq!(run(&mut session, &wrong).0.unwrap_err().code, ResultCode::MicFailed);
+        session.fcnt_up = None;
+        assert_eq!(counter(&mut session, &up(&key, 0x40, 0, 3, &[5, 1])), Some(3));
+    }
+
+    #[test]
+    fn the_way_to_a_device_of_class_c_is_that_of_its_last_uplink_at_home() {
+        let (mut session, key) = (session(Some(0)), Key::new([7; 16]));
+        let heard = |session: &mut Session, fcnt, visited| {
+            let phy = up(&key, 0x40, 0, fcnt, &[5, 1]);
+            let Ok(Uplink::Data(frame)) = Uplink::parse(&phy) else { panic!("a data frame") };
+            let token = Some(vec![fcnt as u8]);
+            let ul = UlMeta { fns_ul_token: token, ..UlMeta::at(jiff::Timestamp::UNIX_EPOCH) };
+            accept(std::slice::from_mut(session), frame, &ul, &Region::eu868(), visited, 0).0.unwrap();
+            session.path.clone()
+        };
+        assert_eq!(heard(&mut session, 1, None), None, "class A has none");
+        session.class = ClassMode::C;
+        assert_eq!(heard(&mut session, 2, None), Some(vec![2]));
+        assert_eq!(heard(&mut session, 3, None), Some(vec![3]));
+        assert_eq!(heard(&mut session, 4, Some(NetId::from_msb([0, 0, 2]))), None);
+    }
+
+    #[test]
     fn an_expired_session_accepts_nothing() {
         let (mut session, key) = (session(Some(0)), Key::new([7; 16]));
         session.expires = Some(1000);

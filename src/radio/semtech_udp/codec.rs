@@ -432,6 +432,11 @@ mod tests {
         assert_eq!(json["txpk"]["fdev"], 25_000);
         assert_eq!(json["txpk"]["modu"], "FSK");
         assert!(json["txpk"].get("codr").is_none() && json["txpk"].get("ncrc").is_none());
+
+        // class C: at once, whatever the head's counter is
+        let now = Tx { at: None, ..tx(Modulation::Lora { sf: 9, bandwidth: 125_000 }) };
+        let json: Value = serde_json::from_slice(&pull_resp(2, [0, 0], &now)[4..]).unwrap();
+        assert_eq!((&json["txpk"]["imme"], json["txpk"].get("tmst")), (&json!(true), None));
     }
 
     #[test]
