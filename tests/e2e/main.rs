@@ -8,10 +8,10 @@ mod away;
 mod federation;
 mod heads;
 mod home;
+mod lasting;
 #[path = "../support/lorawan11.rs"]
 mod lorawan11;
 mod newer;
-mod lasting;
 mod nuisance;
 mod partner;
 mod regions;
