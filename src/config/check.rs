@@ -223,6 +223,27 @@ impl Config {
             let reason = "a password without a username: MQTT knows none".into();
             refuse("application.mqtt.password_file".into(), reason, "add username = \"...\"");
         }
+        if let Some(mqtt) = &application.mqtt {
+            if mqtt.server.is_tls() && mqtt.ca.is_none() {
+                refuse(
+                    "application.mqtt.server".into(),
+                    "mqtts without a root that vouches for the broker; the system's roots are never used"
+                        .into(),
+                    "add ca = \"FILE\" with the root certificate of the broker's authority",
+                );
+            }
+            let named = [("ca", mqtt.ca.is_some()), ("identity", mqtt.identity.is_some())];
+            for (field, _) in named.iter().filter(|(_, is_named)| *is_named && !mqtt.server.is_tls()) {
+                refuse(
+                    format!("application.mqtt.{field}"),
+                    format!(
+                        "{field} is for TLS, and the connection to {} would be in the clear",
+                        mqtt.server
+                    ),
+                    "write server = \"mqtts://HOST:PORT\", or remove it",
+                );
+            }
+        }
         if let Some(client_id) = application.mqtt.as_ref().and_then(|mqtt| mqtt.client_id.as_deref())
             && (client_id.is_empty() || client_id.starts_with(' '))
         {
@@ -261,6 +282,13 @@ impl Config {
         if let Some(path) = self.application.http.as_ref().and_then(|http| http.ca.clone()) {
             files.push(("application.http.ca".into(), path));
         }
+        if let Some(mqtt) = &self.application.mqtt {
+            files.extend(mqtt.ca.iter().map(|ca| ("application.mqtt.ca".into(), ca.clone())));
+            if let Some(identity) = &mqtt.identity {
+                files.push(("application.mqtt.identity.chain".into(), identity.chain.clone()));
+                files.push(("application.mqtt.identity.key".into(), identity.key.clone()));
+            }
+        }
         let unreadable = |(key, path): (String, PathBuf)| {
             let error = std::fs::File::open(&path).err()?;
             let remedy = match error.kind() {
@@ -270,7 +298,18 @@ impl Config {
             let reason = format!("cannot read {}: {error}", path.display());
             Some(Refusal { key, reason, remedy: remedy.into() })
         };
-        files.into_iter().filter_map(unreadable).collect()
+        let mut refusals: Vec<Refusal> = files.into_iter().filter_map(unreadable).collect();
+        let mqtt = self.application.mqtt.as_ref().filter(|mqtt| mqtt.ca.is_some());
+        if refusals.is_empty()
+            && let Some(Err(error)) = mqtt.map(application::mqtt::Config::credentials)
+        {
+            refusals.push(Refusal {
+                key: "application.mqtt".into(),
+                reason: error.to_string(),
+                remedy: "correct the file, or name another".into(),
+            });
+        }
+        refusals
     }
 }
 

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::message::MacVersion;
 use crate::lorawan::region::SubBands;
 use crate::lorawan::{NetId, Region};
 use crate::{application, backend, discovery, js, partners, radio, store};
@@ -78,6 +79,8 @@ pub struct Network {
     pub net_ids: NetIds,
     /// Channel plan.
     pub region: Region,
+    /// Highest LoRaWAN version of new sessions. A device of a lower one keeps to its own.
+    pub lorawan: MacVersion,
     /// The groups of eight channels that the gateways listen to, from 1; empty: all of them. US915, AU915 and
     /// CN470 only.
     pub sub_bands: Vec<u8>,
@@ -95,6 +98,7 @@ impl Default for Network {
         Network {
             net_ids: NetIds(vec![NetId::from_msb([0, 0, 0])]),
             region: Region::eu868(),
+            lorawan: MacVersion::V1_1,
             sub_bands: Vec::new(),
             dwell_time: None,
             roles: Roles::default(),

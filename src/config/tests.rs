@@ -63,9 +63,14 @@ fn a_wrong_file_is_refused_with_line_column_key_and_reason() {
         ("[[radio]]\nlisten = \"[::]:1700\"\n", "r.toml:1:1: radio[0]: ", "missing field `kind`"),
         ("[application]\nid = \"7\"\n", "r.toml:2:6: application.id: ", "no UUID"),
         (
-            "[application.mqtt]\nserver = \"mqtts://b.example\"\n",
+            "[application.mqtt]\nserver = \"wss://b.example\"\n",
             "r.toml:2:10: application.mqtt.server: ",
-            "TLS is not in this version",
+            "no way to a broker",
+        ),
+        (
+            "[application.mqtt]\nserver = \"mqtts://b\"\nca = \"c\"\nidentity = { chain = \"c\" }\n",
+            "r.toml:4:12: application.mqtt.identity: ",
+            "missing field `key`",
         ),
         ("[application.http]\nurl = \"b.example/x\"\n", "r.toml:2:7: application.http.url: ", "no address"),
     ];
@@ -108,6 +113,21 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             "[application.mqtt]\nserver = \"mqtt://b\"\npassword_file = \"p\"\n".into(),
             "r.toml:3:17: application.mqtt.password_file: ",
             "without a username",
+        ),
+        (
+            "[application.mqtt]\nserver = \"mqtts://b\"\nidentity = { chain = \"c\", key = \"k\" }\n".into(),
+            "r.toml:2:10: application.mqtt.server: ",
+            "the system's roots are never used",
+        ),
+        (
+            "[application.mqtt]\nserver = \"mqtt://b\"\nca = \"c\"\n".into(),
+            "r.toml:3:6: application.mqtt.ca: ",
+            "in the clear",
+        ),
+        (
+            "[application.mqtt]\nserver = \"mqtt://b\"\nidentity = { chain = \"c\", key = \"k\" }\n".into(),
+            "r.toml:3:12: application.mqtt.identity: ",
+            "in the clear",
         ),
         (
             "[application.http]\nurl = \"http://b\"\nheaders = { \"a b\" = \"c\" }\n".into(),

@@ -52,6 +52,9 @@ pub struct DeviceRecord {
     /// 32 hexadecimal digits; only where keys were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_key: Option<String>,
+    /// 32 hexadecimal digits, of a 1.1 device; only where keys were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nwk_key: Option<String>,
     /// The operator's word for it.
     pub name: String,
     /// LoRaWAN version.

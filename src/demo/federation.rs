@@ -302,6 +302,7 @@ impl Hotspot {
             dev_eui: DEVICE,
             join_eui: HOME.join_eui,
             app_key: app_key.clone(),
+            nwk_key: None,
             name: "walking device".into(),
             // what the stack of the device is: DevNonces at random
             mac_version: MacVersion::V1_0_3,

@@ -251,7 +251,10 @@ pub(super) const LEAD: Duration = Duration::from_millis(400);
 
 #[cfg(test)]
 mod tests {
-    use super::super::uplink::tests::session;
+    use crate::lorawan::Key;
+    use crate::lorawan::crypto::Counter;
+
+    use super::super::uplink::tests::{session, session_11};
     use super::*;
 
     fn window(ack: bool, fopts: &[u8]) -> Window {
@@ -291,6 +294,65 @@ mod tests {
         assert_eq!(hex::encode(&with[5..13]), "830000020a0103aa");
         let without = frame(&mut sessions, &window(false, &[2, 10, 1]), &Content::none()).0.unwrap();
         assert_eq!((without[5], without[8], without.len()), (0x80, 0, 8 + 1 + 3 + 4));
+    }
+
+    /// What a 1.1 device reads with keys 3 (SNwkSIntKey) and 4 (NwkSEncKey): FCtrl, FCnt and FOpts in the clear.
+    fn read_11(phy: &[u8], counter: Counter, conf: u16) -> (u8, u16, Vec<u8>) {
+        let (addr, fcnt) = (session(None).dev_addr, u16::from_le_bytes([phy[6], phy[7]]));
+        let (body, mic) = phy.split_at(phy.len() - 4);
+        let right = crypto::down_mic_11(&Key::new([3; 16]), addr, fcnt.into(), conf, body);
+        assert_eq!(right, mic, "signed with SNwkSIntKey, for the uplink {conf}");
+        let mut fopts = phy[8..8 + usize::from(phy[5] & 0x0F)].to_vec();
+        crypto::crypt_fopts(&Key::new([4; 16]), counter, addr, fcnt.into(), &mut fopts);
+        (phy[5], fcnt, fopts)
+    }
+
+    #[test]
+    fn in_1_1_the_application_and_the_network_count_for_themselves() {
+        let mut sessions = vec![session_11(Some(1))];
+        (sessions[0].fcnt_down, sessions[0].a_fcnt_down) = (9, 4);
+        let window = window(true, &[2, 10, 1]);
+        let with = frame(&mut sessions, &window, &content(4)).0.unwrap();
+        let read = read_11(&with, Counter::ApplicationDown, 1);
+        assert_eq!(read, (0xA3, 4, vec![2, 10, 1]));
+        assert_eq!(with[11], 3);
+        let without = frame(&mut sessions, &window, &Content::none()).0.unwrap();
+        assert_eq!(read_11(&without, Counter::NetworkDown, 1), (0xA0, 9, vec![]));
+        let mut commands = without[9..12].to_vec();
+        crypto::crypt_payload(
+            &Key::new([4; 16]),
+            crypto::Direction::Down,
+            session(None).dev_addr,
+            9,
+            &mut commands,
+        );
+        assert_eq!((without[8], commands), (0, vec![2, 10, 1]));
+        let empty = frame(&mut sessions, &self::window(false, &[]), &Content::none()).0.unwrap();
+        assert_eq!(read_11(&empty, Counter::NetworkDown, 0), (0x80, 10, vec![]));
+        assert_eq!((sessions[0].fcnt_down, sessions[0].a_fcnt_down), (11, 5));
+    }
+
+    #[test]
+    fn the_application_may_leave_out_counters_of_its_own_but_use_none_twice() {
+        let mut sessions = vec![session_11(Some(1))];
+        sessions[0].fcnt_down = 9;
+        assert!(frame(&mut sessions, &window(false, &[]), &content(3)).0.is_ok());
+        let refusal = frame(&mut sessions, &window(false, &[]), &content(3)).0.unwrap_err();
+        assert_eq!((refusal.code, refusal.fcnt_down), (ResultCode::XmitFailed, Some(4)));
+        assert_eq!(
+            frame(&mut sessions, &window(false, &[]), &content(u32::MAX)).0.unwrap_err().code,
+            ResultCode::XmitFailed
+        );
+        assert_eq!((sessions[0].a_fcnt_down, sessions[0].fcnt_down), (4, 9));
+    }
+
+    #[test]
+    fn a_confirmed_downlink_of_1_1_is_remembered_by_the_counter_of_the_application() {
+        let mut sessions = vec![session_11(Some(1))];
+        sessions[0].a_fcnt_down = 6;
+        let confirmed = Content { payload: Some((6, 3, vec![0xAA], true)) };
+        frame(&mut sessions, &window(false, &[]), &confirmed).0.unwrap();
+        assert_eq!(sessions[0].confirmed_down, Some(6));
     }
 
     #[test]

@@ -45,6 +45,17 @@ pub struct Walker {
     pub dev_eui: DevEui,
 }
 
+/// A device that a home knows.
+pub trait Known {
+    fn dev_eui(&self) -> DevEui;
+}
+
+impl Known for Walker {
+    fn dev_eui(&self) -> DevEui {
+        self.dev_eui
+    }
+}
+
 impl Street {
     /// Two hotspots; the visited one roams.
     pub async fn open() -> Street {
@@ -80,6 +91,7 @@ impl Street {
             dev_eui,
             join_eui: HOME.join_eui,
             app_key: app_key.clone(),
+            nwk_key: None,
             name: format!("a {mac_version} device"),
             mac_version,
             roaming: true,
@@ -140,7 +152,7 @@ impl Street {
     }
 
     /// Put a downlink into a device's queue at home.
-    pub async fn queue(&self, walker: &Walker, payload: &[u8], confirmed: bool) {
+    pub async fn queue(&self, of: &impl Known, payload: &[u8], confirmed: bool) {
         let item = QueueItem {
             id: hex::encode(self.clock.random::<8>()),
             f_port: 7,
@@ -150,18 +162,18 @@ impl Street {
             attempts: 0,
             expires: None,
         };
-        self.home().node().unwrap().operator().enqueue(walker.dev_eui, item).await.expect("it is queued");
+        self.home().node().unwrap().operator().enqueue(of.dev_eui(), item).await.expect("it is queued");
     }
 
     /// What an operator sees of a device.
-    pub async fn view(&self, walker: &Walker) -> DeviceView {
-        let device = self.home().node().unwrap().operator().device(walker.dev_eui).await;
+    pub async fn view(&self, of: &impl Known) -> DeviceView {
+        let device = self.home().node().unwrap().operator().device(of.dev_eui()).await;
         DeviceView::from(&device.expect("the device is known"))
     }
 
     /// Downlinks that wait for a device.
-    pub async fn waiting(&self, walker: &Walker) -> usize {
-        self.view(walker).await.waiting
+    pub async fn waiting(&self, of: &impl Known) -> usize {
+        self.view(of).await.waiting
     }
 
     /// Doors close and the application is told a moment after the device has its answer.
@@ -189,8 +201,8 @@ impl Street {
     }
 
     /// FCntUp and clear text of every uplink that a device's application was given, in order.
-    pub fn delivered(&mut self, walker: &Walker) -> Vec<(u32, Vec<u8>)> {
-        let told = self.milestones("payload delivered", ("DevEUI", &walker.dev_eui.to_string()));
+    pub fn delivered(&mut self, of: &impl Known) -> Vec<(u32, Vec<u8>)> {
+        let told = self.milestones("payload delivered", ("DevEUI", &of.dev_eui().to_string()));
         let read = |record: &Arc<Record>| {
             (record.fields["FCntUp"].parse().unwrap(), hex::decode(&record.fields["payload"]).unwrap())
         };

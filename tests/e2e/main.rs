@@ -9,11 +9,15 @@ mod federation;
 mod heads;
 mod home;
 mod lasting;
+#[path = "../support/lorawan11.rs"]
+mod lorawan11;
+mod newer;
 mod nuisance;
 mod partner;
 mod regions;
 mod restart;
 mod trust;
+mod v11;
 mod windows;
 
 use std::collections::VecDeque;
@@ -54,6 +58,15 @@ stories! {
         a_device_that_joined_at_home_talks_away_at_once
         a_device_that_both_hotspots_hear_is_one_device
         without_the_homes_join_server_nobody_joins_and_the_visited_node_says_why;
+    v11:
+        a_device_joins_twice_and_talks
+        it_says_that_it_rekeyed_until_it_is_confirmed
+        it_joins_away_and_downlinks_ride_in_the_answers
+        it_joins_away_and_downlinks_come_by_xmitdatareq
+        what_it_repeats_on_another_channel_is_acknowledged_again
+        a_join_accept_that_it_did_not_hear_leaves_its_session
+        the_home_restarts_and_both_counters_go_on
+        on_a_network_of_1_0_4_it_falls_back_until_the_network_speaks_1_1;
     nuisance:
         replayed_and_forged_frames_at_home_change_nothing
         replayed_and_forged_frames_away_change_nothing;

@@ -251,9 +251,9 @@ async fn a_list_of_devices_is_added_whole_or_not_at_all() {
     let store = open(&folder);
     let all = store.devices_with_keys().await.unwrap();
     assert_eq!(all.len(), 2001);
-    let (odd, key) = &all[7];
+    let (odd, key, nwk_key) = &all[7];
     assert_eq!((odd.dev_eui, odd.enabled, odd.roaming), (numbered(7).dev_eui, false, true));
-    assert_eq!(key.as_ref(), Some(&Key::new(KEY)));
+    assert_eq!((key.as_ref(), nwk_key), (Some(&Key::new(KEY)), &None));
 }
 
 #[tokio::test]
