@@ -58,6 +58,7 @@ fn session(nwk_s_key: Key) -> Session {
         rx1_dr_offset: 0,
         rx2_frequency: 869_525_000,
         rx2_data_rate: 0,
+        plan: Default::default(),
         created: 0,
         expires: None,
     }

@@ -205,7 +205,13 @@ impl control::Operator for Operator {
 
     fn change_device(&self, dev_eui: DevEui, change: ChangeDevice) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
-            let ChangeDevice { name, roaming, enabled } = change;
+            let ChangeDevice { name, roaming, enabled, forget_nonces } = change;
+            if forget_nonces && !self.store.clear_dev_nonces(dev_eui).await? {
+                return Err(OperatorError::NoDevice(dev_eui));
+            }
+            if forget_nonces {
+                tracing::info!(DevEUI = %dev_eui, "its DevNonces are forgotten: it may begin anew");
+            }
             match self.store.change_device(dev_eui, store::Change { name, roaming, enabled }).await? {
                 true => Ok(()),
                 false => Err(OperatorError::NoDevice(dev_eui)),

@@ -99,7 +99,7 @@ pub(super) struct OneArgs {
 
 /// `roamgate device set`
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("change").required(true).multiple(true).args(["name", "roaming", "enable", "disable"])))]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true).args(["name", "roaming", "enable", "disable", "forget_nonces"])))]
 pub(super) struct SetArgs {
     /// DevEUI
     #[arg(value_name = "DEVEUI", value_parser = eui::<DevEui>)]
@@ -116,6 +116,9 @@ pub(super) struct SetArgs {
     /// It may not join or talk: its session ends, its keys stay
     #[arg(long)]
     disable: bool,
+    /// It lost its state and counts its DevNonces from the beginning: accept those that it has used once more
+    #[arg(long)]
+    forget_nonces: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -242,9 +245,9 @@ async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
 }
 
 async fn set(args: SetArgs, client: &Client) -> Result<String, Fail> {
-    let SetArgs { dev_eui, name, roaming, enable, disable, .. } = args;
+    let SetArgs { dev_eui, name, roaming, enable, disable, forget_nonces, .. } = args;
     let enabled = (enable || disable).then_some(enable);
-    let change = ChangeDevice { name, roaming, enabled };
+    let change = ChangeDevice { name, roaming, enabled, forget_nonces };
     let value = client.call(Method::PATCH, &path(dev_eui), Some(&change)).await?;
     if args.json {
         return Ok(json(&value));
@@ -256,7 +259,14 @@ async fn set(args: SetArgs, client: &Client) -> Result<String, Fail> {
         (true, true) => "it may join and talk, here and through other networks",
         (true, false) => "it may join and talk here, and nowhere else",
     };
-    Ok(format!("Changed {dev_eui}{named}: {may}.\n"))
+    let nonces = match forget_nonces {
+        true => {
+            "The DevNonces that it has used are forgotten: it can join again from the beginning, and so could somebody \
+             who replays an old request, once each. Its keys stay fresh: no JoinNonce comes twice.\n"
+        }
+        false => "",
+    };
+    Ok(format!("Changed {dev_eui}{named}: {may}.\n{nonces}"))
 }
 
 async fn read_key(name: &'static str) -> Result<String, Fail> {

@@ -276,6 +276,9 @@ impl Hotspot {
         let config = config::load(Some(&self.config()), std::iter::empty())?.checked()?.config;
         let mut radios = vec![air.head_at(self.site.gateway, self.site.name, Some(self.site.location))];
         radios.extend(self.further.iter().map(|gateway| air.head(*gateway, &gateway.to_string())));
+        for gateway in self.further.iter().chain([&self.site.gateway]) {
+            air.tune(*gateway, &config.network.plan());
+        }
         let node = Node::start(config, clock.clone(), radios).await;
         self.node = Some(node.with_context(|| format!("start the {} hotspot", self.site.name))?);
         Ok(())

@@ -77,11 +77,12 @@ fn try_accept(
     let counts = device.mac_version >= MacVersion::V1_0_4;
     let last = device.dev_nonces.last().copied();
     if counts && last.is_some_and(|last| dev_nonce <= last) {
-        let why = format!("DevNonce {dev_nonce} is not above {}", last.unwrap_or(0));
+        let why = format!("DevNonce {dev_nonce} is not above {}; {}", last.unwrap_or(0), lost_state(req));
         return refuse(ResultCode::JoinReqFailed, why);
     }
     if !counts && device.dev_nonces.contains(&dev_nonce) {
-        return refuse(ResultCode::JoinReqFailed, format!("DevNonce {dev_nonce} already used"));
+        let why = format!("DevNonce {dev_nonce} already used; {}", lost_state(req));
+        return refuse(ResultCode::JoinReqFailed, why);
     }
     // 6.6
     if device.join_nonce >= JOIN_NONCE_MAX {
@@ -128,6 +129,15 @@ fn try_accept(
         // unique for the device, as JoinNonce never repeats
         session_key_id: Some(join_nonce.to_be_bytes().to_vec()),
     })
+}
+
+/// A device whose counter begins anew cannot be told from somebody who replays its requests: only who knows
+/// the device can.
+fn lost_state(req: &JoinReq) -> String {
+    format!(
+        "if the device lost its state, its operator lets it begin anew: roamgate device set {} --forget-nonces",
+        req.dev_eui
+    )
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub(super) struct Window {
     ack: Option<u32>,
     /// MAC answers, at most 15 bytes.
     fopts: Vec<u8>,
+    /// Commands of the channel plan, all or none of which go out.
+    plan: Vec<u8>,
     /// The fNS takes the downlink in its answer.
     rides: bool,
     by: Deadline,
@@ -63,20 +65,28 @@ impl Window {
             room,
             ack: accepted.confirmed.then_some(accepted.fcnt_up),
             fopts,
+            plan: Vec::new(),
             rides,
             by: from.by,
         })
+    }
+
+    /// The window with what the device must be told of the channel plan.
+    pub(super) fn telling(self, plan: Vec<u8>) -> Window {
+        Window { plan, ..self }
     }
 }
 
 /// Both receive windows of an uplink, as TS002 8.2 writes them, and the longest FRMPayload.
 fn class_a(ul: &UlMeta, region: &Region, session: &Session) -> Option<(DlMeta, usize)> {
     let rx1 = region.rx1(ul.ul_freq?, ul.data_rate?, session.rx1_dr_offset);
+    // RX2 is of the session's own region: another one's radio must not be asked for it
+    let rx2 = session.plan.is_of(region).then_some((session.rx2_frequency, session.rx2_data_rate));
     let dl = DlMeta {
         dl_freq1: rx1.map(|(frequency, _)| frequency),
         data_rate1: rx1.map(|(_, data_rate)| data_rate),
-        dl_freq2: Some(session.rx2_frequency),
-        data_rate2: Some(session.rx2_data_rate),
+        dl_freq2: rx2.map(|(frequency, _)| frequency),
+        data_rate2: rx2.map(|(_, data_rate)| data_rate),
         rx_delay1: Some(session.rx_delay.max(1)),
         class_mode: Some(ClassMode::A),
         ..with_tokens(ul)
@@ -108,6 +118,9 @@ impl Content {
     }
 }
 
+/// Bytes of commands beside a payload.
+const FOPTS: usize = 15;
+
 /// Build the next downlink of a session and take its counter. Pure.
 fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Result<Vec<u8>, Refusal>, Write) {
     let nothing = Write { commit: Commit::Nothing, forward: None };
@@ -133,12 +146,21 @@ fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Resul
         return (Err(Refusal::new(ResultCode::XmitFailed, why)), nothing);
     };
     let mut down = Downlink { ack: window.ack.is_some(), ..Downlink::default() };
+    // the plan's commands go together or not at all, and a payload goes first
+    let room = content
+        .payload
+        .as_ref()
+        .map_or(window.room, |(_, _, payload, _)| FOPTS.min(window.room.saturating_sub(payload.len())));
     let mut commands = window.fopts.clone();
+    let tells = !window.plan.is_empty() && commands.len() + window.plan.len() <= room;
+    if tells {
+        commands.extend(&window.plan);
+    }
     match &content.payload {
         Some((_, port, payload, confirmed)) => {
             down.confirmed = *confirmed;
             down.payload = Some((*port, payload));
-            down.fopts = &window.fopts;
+            down.fopts = &commands;
         }
         // Commands without a payload travel on FPort 0: a widely used device stack drops a frame
         // that has FOpts but no FPort, with the ACK in it.
@@ -160,6 +182,9 @@ fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Resul
         session.confirmed_down = Some(fcnt);
     }
     *session.next_down(content.payload.is_some()) = following;
+    if tells {
+        session.plan.note_told();
+    }
     (Ok(phy), Write { commit: Commit::Durable, forward: None })
 }
 
@@ -241,6 +266,7 @@ mod tests {
             room: 51,
             ack: ack.then_some(1),
             fopts: fopts.to_vec(),
+            plan: Vec::new(),
             rides: false,
             by: Deadline(tokio::time::Instant::now()),
         }

@@ -7,6 +7,7 @@ use crate::lorawan::frame::DataFrame;
 use crate::lorawan::mac::{self, UplinkCommand};
 use crate::lorawan::{NetId, Region};
 
+use super::plan::Plan;
 use super::{ForwardKey, Session, Write};
 
 /// An accepted frame, decided and about to be committed.
@@ -64,10 +65,10 @@ pub fn accept(
         }
         let changed = obey(session, &accepted.commands, region);
         accepted.session = session.clone();
-        // A confirmed uplink is acknowledged, and a change confirmed, so what that is about is safe first; and a
-        // session's activation ends its predecessor
-        let durable = frame.is_confirmed() || activated || changed;
-        let commit = if durable { Commit::Durable } else { Commit::Lazy };
+        // A change is confirmed, so it is safe first, and a session's activation ends its predecessor. What a confirmed
+        // uplink's acknowledgement says is safe is so before it leaves: its FCntDown is committed durably after
+        // this, and commits keep their order
+        let commit = if activated || changed { Commit::Durable } else { Commit::Lazy };
         let carries = accepted.up.ul.f_port.is_some_and(|port| port > 0) || accepted.up.ack;
         let forward = carries.then(|| (ForwardKey { session: session.id, fcnt_up }, accepted.up.clone()));
         return (Ok(accepted), Write { commit, forward });
@@ -134,8 +135,11 @@ fn obey(session: &mut Session, commands: &[UplinkCommand], region: &Region) -> b
             UplinkCommand::DeviceModeInd { class: 2 } => session.class = ClassMode::C,
             // a personalised device began anew: what commands had changed is as its maker set it
             UplinkCommand::ResetInd { .. } if session.personalised => {
-                (session.rx2_frequency, session.rx2_data_rate) = region.rx2();
+                let of = session.plan.region.as_ref().unwrap_or(region);
+                let of = of.clone().with_sub_bands(session.plan.sub_bands);
+                (session.rx2_frequency, session.rx2_data_rate) = of.rx2();
                 session.rx1_dr_offset = 0;
+                session.plan = Plan::untold(&of);
                 session.class = ClassMode::A;
             }
             _ => {}
@@ -218,6 +222,7 @@ pub(super) mod tests {
             rx1_dr_offset: 0,
             rx2_frequency: 869_525_000,
             rx2_data_rate: 0,
+            plan: Default::default(),
             roaming: true,
             created: 0,
             expires: None,
@@ -279,7 +284,7 @@ pub(super) mod tests {
     fn a_repetition_is_known_and_writes_nothing() {
         let (mut session, key) = (session(Some(4)), Key::new([7; 16]));
         let frame = up(&key, 0x80, 0, 5, &[5, 1]);
-        assert_eq!(run(&mut session, &frame).1.commit, Commit::Durable);
+        assert_eq!(run(&mut session, &frame).1.commit, Commit::Lazy, "its FCntDown is waited for");
         let (again, write) = run(&mut session, &frame);
         assert!(again.unwrap().repeated);
         assert_eq!((write.commit, write.forward), (Commit::Nothing, None));

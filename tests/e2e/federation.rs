@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use roamgate::backend::message::MacVersion;
 use roamgate::clock::Clock;
 use roamgate::control::{DeviceView, NewDevice, Operator};
-use roamgate::demo::device::{Device, JoinReport, RxWindow, SendReport};
+use roamgate::demo::device::{Device, JoinReport, RxWindow, SendReport, Stands};
 use roamgate::demo::federation::{Federation, HOME, Hotspot, Site, Unplug, suffixes};
 use roamgate::discovery::name::{join_eui_name, net_id_name};
 use roamgate::hns::QueueItem;
@@ -18,6 +18,7 @@ use roamgate::lorawan::crypto::Direction;
 use roamgate::lorawan::{DevEui, JoinEui, Key, Modulation, NetId};
 use roamgate::pki::make::{Authority, Identity, IntermediateSpec, LeafSpec};
 use roamgate::radio::simulated::Handover;
+use roamgate::sns::Session;
 use roamgate::telemetry::{Record, Tap};
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 use tracing::subscriber::DefaultGuard;
@@ -80,6 +81,11 @@ impl Street {
 
     /// A device whose channels and DevNonces are known before.
     pub async fn device_with(&self, mac_version: MacVersion, at: Site, seed: u64) -> Walker {
+        self.device_for(mac_version, at, seed, Stands::Eu868).await
+    }
+
+    /// A device for another region.
+    pub async fn device_for(&self, mac_version: MacVersion, at: Site, seed: u64, stands: Stands) -> Walker {
         let (dev_eui, app_key) = (DevEui::from_msb(self.clock.random()), Key::new(self.clock.random()));
         let new = NewDevice {
             dev_eui,
@@ -92,7 +98,8 @@ impl Street {
         };
         self.home().node().unwrap().operator().add_device(new).await.expect("the device is new");
         let air = &self.federation.air;
-        let device = Device::new(air, self.clock.clone(), dev_eui, HOME.join_eui, &app_key, seed);
+        let device =
+            Device::in_region(air, self.clock.clone(), dev_eui, HOME.join_eui, &app_key, seed, stands);
         let mut walker = Walker { device, dev_eui };
         walker.carry(at);
         walker
@@ -115,6 +122,24 @@ impl Street {
         change(&mut table);
         std::fs::write(&file, table.to_string()).unwrap();
         hotspot.restart(&air, &clock).await.expect("the node starts again");
+    }
+
+    /// Start a hotspot again for another region.
+    pub async fn resettle(&mut self, site: Site, region: &str, sub_bands: &[u8]) {
+        let bands: Vec<toml::Value> = sub_bands.iter().map(|number| i64::from(*number).into()).collect();
+        let change = |config: &mut toml::Table| {
+            let network = config["network"].as_table_mut().unwrap();
+            network.insert("region".into(), region.into());
+            network.insert("sub_bands".into(), bands.into());
+        };
+        self.restart(site, change).await;
+    }
+
+    /// The session of a device that its home has in use.
+    pub async fn session(&self, walker: &Walker) -> Session {
+        let mut sessions = self.home().node().unwrap().store().sessions_of(walker.dev_eui).await.unwrap();
+        assert_eq!(sessions.len(), 1, "{sessions:?}");
+        sessions.remove(0)
     }
 
     /// Give a hotspot another certificate and start it again.

@@ -8,11 +8,13 @@ mod away;
 mod federation;
 mod heads;
 mod home;
+mod lasting;
 #[path = "../support/lorawan11.rs"]
 mod lorawan11;
 mod newer;
 mod nuisance;
 mod partner;
+mod regions;
 mod restart;
 mod trust;
 mod v11;
@@ -75,6 +77,18 @@ stories! {
     restart:
         the_home_restarts_between_join_and_data
         the_visited_node_restarts_between_join_and_data;
+    regions:
+        us915_at_home_in_one_sub_band
+        an_old_device_is_told_its_sub_band_by_command
+        us915_away_from_home
+        a_device_of_an_eu868_home_roams_in_us915
+        au915_at_home
+        as923_at_home
+        in865_at_home;
+    lasting:
+        an_uplink_counter_goes_past_16_bits_at_home_and_away
+        a_1_0_3_device_that_lost_its_state_joins_again_at_once
+        a_1_0_4_device_that_lost_its_state_is_forgiven_by_name;
     windows:
         what_rx1_cannot_carry_goes_in_rx2
         a_downlink_that_no_window_took_waits_for_the_next_uplink
