@@ -490,6 +490,14 @@ impl Machine {
         self.counters.checkpoints.add(1);
     }
 
+    /// The last run did not close the store. What it wrote lazily may still be nowhere but in the kernel's cache, and
+    /// nobody knows since when: the bounds hold over a crash too.
+    pub fn inherits(&mut self) {
+        let now = self.clock.now();
+        self.ledger = Ledger { dirty: true, counters: Some(now), outbox: Some(now), ..Ledger::default() };
+        self.checkpoint("TRUNCATE");
+    }
+
     /// The last push; the connection copies its log and deletes it.
     fn close(mut self) -> Result<(), StoreError> {
         self.checkpoint("TRUNCATE");
