@@ -2,6 +2,7 @@
 
 mod deliver;
 pub mod house;
+mod keks;
 pub mod operator;
 pub mod partners;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use crate::backend::server::Server;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fns::{Air, Fns, Heard, Parts, Seal};
-use crate::hns::Hns;
+use crate::hns::{Devices, Hns};
 use crate::js::Js;
 use crate::radio::{Radio, Radios};
 use crate::sns::Sns;
@@ -160,7 +161,7 @@ async fn build(
     outside: Arc<dyn Peers>,
     delivery: Option<Arc<Delivery>>,
 ) -> anyhow::Result<Arc<House>> {
-    let (net_id, region) = (config.network.net_ids.first(), config.network.region.clone());
+    let (net_id, region) = (config.network.net_ids.first(), config.network.plan());
     let shared: Arc<Store> = Arc::new(store.clone());
     let partners = Arc::new(config.roaming.clone());
     let seal = Seal::new(&store.secret("FNSULToken").await?, clock.now());
@@ -182,11 +183,16 @@ async fn build(
             clock: clock.clone(),
         });
         let application = Arc::new(App::delivering(keks.clone(), delivery.clone()));
-        let sns = Sns::new(net_id, region, RX_DELAY, partners, shared.clone(), peers.clone(), clock.clone());
+        let sns = Sns::new(net_id, region, RX_DELAY, partners, shared.clone(), peers.clone(), clock.clone())
+            .speaking(config.network.lorawan);
+        let devices: Arc<dyn Devices> = match delivery {
+            Some(delivery) => Arc::new(store.telling(delivery)),
+            None => shared.clone(),
+        };
         House {
             fns: Arc::new(fns),
             sns: Arc::new(sns),
-            hns: Arc::new(Hns::new(shared.clone(), application, peers, clock.clone())),
+            hns: Arc::new(Hns::new(devices, application, peers, clock.clone())),
             js: Arc::new(Js::new(shared, keks, config.join_server.authorise.clone())),
         }
     };

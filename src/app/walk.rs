@@ -284,6 +284,7 @@ impl Hotspot {
             confirmed,
             sent_as: None,
             attempts: 0,
+            expires: None,
         });
     }
 

@@ -1,7 +1,10 @@
 //! HRStartReq with a Join-request, as hNS (TS002 12.2 and 12.9; the comments are their steps).
 
 use crate::backend::door::{self, Caller, Commit};
-use crate::backend::message::{HrStartAns, HrStartReq, JoinReq, Party, Refusal, ResultCode};
+use crate::backend::message::{
+    HrStartAns, HrStartReq, JoinReq, MacVersion, NwkKeys, OPT_NEG, Party, Refusal, ResultCode, opt_neg,
+};
+use crate::lorawan::region::is_channel_masks;
 
 use super::{Activation, Device, Hns};
 
@@ -18,18 +21,25 @@ impl Hns {
         // 12.9 step 8: the device is known and may activate, here or as a visitor elsewhere
         let device = self.device(req.dev_eui).await?;
         let device = may_activate(device, &req)?;
-        // 12.2 step 5: the highest version that both speak
+        // 12.2 step 5: the highest version that both speak, and OptNeg accordingly: a device of 1.0.x could not
+        // read a Join-accept of 1.1
+        let mac_version = req.mac_version.min(device.mac_version);
         let join = JoinReq {
-            mac_version: req.mac_version.min(device.mac_version),
+            mac_version,
             phy_payload: req.phy_payload,
             dev_eui: req.dev_eui,
             dev_addr: req.dev_addr,
-            dl_settings: req.dl_settings,
+            dl_settings: req.dl_settings & !OPT_NEG | opt_neg(mac_version),
             rx_delay: req.rx_delay,
-            cf_list: req.cf_list,
+            // devices of 1.0.2 and older do not read channel masks
+            cf_list: req.cf_list.filter(|list| mac_version >= MacVersion::V1_0_3 || !is_channel_masks(list)),
         };
         let to = Party::Js(device.join_eui);
         let answer = self.peers.ask(to, join, from.by).await.map_err(|error| error.into_refusal())?;
+        if matches!(answer.keys, NwkKeys::V11 { .. }) != (mac_version >= MacVersion::V1_1) {
+            let why = format!("the join server gave keys of another version than {mac_version}");
+            return Err(Refusal::new(ResultCode::Other, why));
+        }
         // 12.2 step 10: what the AS will need, before anybody can use the session
         let activation = Activation {
             dev_addr: req.dev_addr,
@@ -38,11 +48,13 @@ impl Hns {
             fcnt_up: None,
             created: self.clock.unix(),
         };
+        // the sNS that asks writes its session after this, and waits for the disk
+        let commit = Commit::Durable.asked_by(&from);
         let (decide, slot) = door::decided(move |device: &mut Option<Device>| match device {
             Some(device) => {
                 make_room(&mut device.activations);
                 device.activations.push(activation.clone());
-                (true, Commit::Durable)
+                (true, commit)
             }
             None => (false, Commit::Nothing),
         });
@@ -56,6 +68,7 @@ impl Hns {
             lifetime: answer.lifetime,
             keys: answer.keys,
             roaming: device.roaming,
+            mac_version,
         })
     }
 }
