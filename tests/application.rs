@@ -68,6 +68,7 @@ impl Home {
             dev_eui,
             join_eui: JOIN_EUI,
             app_key: app_key.clone(),
+            nwk_key: None,
             name: "barometer".into(),
             mac_version: MacVersion::V1_0_3,
             roaming: true,

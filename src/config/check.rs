@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, Role};
+use super::{Config, Network, Role};
 use crate::lorawan::{JoinEuiRange, NetId};
 use crate::partners::KekKey;
 use crate::{application, radio};
@@ -150,9 +150,50 @@ impl Config {
                 "add \"sns\", or turn roaming on",
             );
         }
+        self.check_region(&mut refuse);
         self.check_radios(&mut refuse);
         self.check_application(&mut refuse);
         refusals
+    }
+
+    fn check_region(&self, refuse: &mut impl FnMut(String, String, &str)) {
+        let Network { region, sub_bands, dwell_time, .. } = &self.network;
+        let count = region.sub_band_count();
+        if region.to_string() == "ISM2400" {
+            refuse(
+                "network.region".into(),
+                "ISM2400 is modulated with a coding rate that no radio here speaks".into(),
+                "choose the region of your gateways below 1 GHz",
+            );
+        }
+        for (i, number) in sub_bands.iter().enumerate() {
+            let key = format!("network.sub_bands[{i}]");
+            if count == 0 {
+                let reason = format!("{region} has no sub-bands: its devices learn single channels");
+                refuse(
+                    "network.sub_bands".into(),
+                    reason,
+                    "remove it; US915, AU915 and CN470 have sub-bands",
+                );
+                break;
+            } else if !(1..=count).contains(number) {
+                let reason = format!("{region} has no sub-band {number}");
+                refuse(
+                    key,
+                    reason,
+                    &format!("1 to {count}, each for eight channels that your gateways listen to"),
+                );
+            } else if sub_bands.iter().take(i).any(|earlier| earlier == number) {
+                refuse(key, format!("sub-band {number} is listed twice"), "list it once");
+            }
+        }
+        if dwell_time.is_some() && !region.negotiates_dwell() {
+            let reason = match region.uplink_dwell() {
+                Some(_) => format!("the dwell time of {region} is law and fixed"),
+                None => format!("{region} has no dwell time"),
+            };
+            refuse("network.dwell_time".into(), reason, "remove it; AS923 and AU915 let the network choose");
+        }
     }
 
     fn check_radios(&self, refuse: &mut impl FnMut(String, String, &str)) {

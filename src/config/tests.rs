@@ -282,3 +282,41 @@ proptest! {
         let _ = read(&text, &[("ROAMGATE__NETWORK__REGION", &value)]);
     }
 }
+
+#[test]
+fn sub_bands_and_dwell_time_are_taken_where_the_region_has_them() {
+    let table = [
+        ("region = \"US915\"\nsub_bands = [0]", "network.sub_bands[0]: US915 has no sub-band 0", "1 to 8"),
+        ("region = \"AU915\"\nsub_bands = [2, 9]", "network.sub_bands[1]: AU915 has no sub-band 9", "1 to 8"),
+        ("region = \"US915\"\nsub_bands = [2, 2]", "sub-band 2 is listed twice", "once"),
+        ("region = \"EU868\"\nsub_bands = [2]", "EU868 has no sub-bands", "remove it"),
+        ("sub_bands = [1]", "network.sub_bands: EU868 has no sub-bands", "remove it"),
+        ("region = \"CN470\"\nsub_bands = [13]", "CN470 has no sub-band 13", "1 to 12"),
+        ("region = \"US915\"\nsub_bands = [300]", "network.sub_bands[0]: ", "u8"),
+        (
+            "region = \"US915\"\ndwell_time = \"none\"",
+            "the dwell time of US915 is law and fixed",
+            "remove it",
+        ),
+        ("region = \"IN865\"\ndwell_time = \"400ms\"", "IN865 has no dwell time", "remove it"),
+        ("region = \"AS923\"\ndwell_time = \"1s\"", "unknown variant `1s`", "400ms"),
+        ("region = \"ISM2400\"", "no radio here speaks", "below 1 GHz"),
+    ];
+    for (text, reason, remedy) in table {
+        let error = error(&format!("[network]\n{text}\n"), &[]);
+        assert!(error.contains(reason) && error.contains(remedy), "{text}: {error}");
+    }
+    let taken = |text: &str| {
+        let loaded = read(&format!("[network]\n{text}\n"), &[]).unwrap();
+        assert_eq!(loaded.config.check(), []);
+        let again = read(&loaded.config.to_toml().unwrap(), &[]).unwrap().config.network.plan();
+        let plan = loaded.config.network.plan();
+        assert_eq!((again.sub_bands(), again.uplink_dwell()), (plan.sub_bands(), plan.uplink_dwell()));
+        plan
+    };
+    let us = taken("region = \"US902\"\nsub_bands = [2]");
+    assert_eq!((us.to_string(), us.sub_bands().to_string()), ("US915".into(), "2".into()));
+    assert!(taken("region = \"US915\"").is_whole());
+    assert_eq!(taken("region = \"AS923\"\ndwell_time = \"none\"").uplink_dwell(), None);
+    assert!(taken("region = \"AS923\"").uplink_dwell().is_some());
+}

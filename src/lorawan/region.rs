@@ -502,6 +502,23 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_is_known_by_its_frequency_and_data_rate() {
+        let eu = region("EU868");
+        for (frequency, channel) in
+            [(868_100_000, Some(0)), (868_500_000, Some(2)), (867_100_000, Some(3)), (867_900_000, Some(7))]
+        {
+            assert_eq!(eu.uplink_channel(frequency, 5), channel, "{frequency}");
+        }
+        assert_eq!((eu.uplink_channel(868_200_000, 5), eu.uplink_channel(868_100_000, 9)), (None, None));
+        let us = region("US915");
+        assert_eq!(
+            (us.uplink_channel(902_300_000, 3), us.uplink_channel(914_900_000, 0)),
+            (Some(0), Some(63))
+        );
+        assert_eq!((us.uplink_channel(903_000_000, 4), us.uplink_channel(903_000_000, 3)), (Some(64), None));
+    }
+
+    #[test]
     fn every_channel_belongs_to_a_sub_band() {
         let us = region("US915");
         for (frequency, number) in [
