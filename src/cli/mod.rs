@@ -7,7 +7,7 @@ mod abp;
 mod bulk;
 mod config;
 mod device;
-mod device_file;
+pub mod device_file;
 mod dns;
 mod partner;
 mod pki;

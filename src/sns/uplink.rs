@@ -160,11 +160,11 @@ fn obey(session: &mut Session, commands: &[UplinkCommand], region: &Region) -> b
             UplinkCommand::DeviceModeInd { class: 2 } => session.class = ClassMode::C,
             // a personalised device began anew: what commands had changed is as its maker set it
             UplinkCommand::ResetInd { .. } if session.personalised => {
-                (session.rx2_frequency, session.rx2_data_rate) = region.rx2();
+                let of = session.plan.region.as_ref().unwrap_or(region);
+                let of = of.clone().with_sub_bands(session.plan.sub_bands);
+                (session.rx2_frequency, session.rx2_data_rate) = of.rx2();
                 (session.rx1_dr_offset, session.rx_delay) = (0, 1);
-                if session.plan.is_of(region) {
-                    session.plan = Plan::untold(region);
-                }
+                session.plan = Plan::untold(&of);
                 session.class = ClassMode::A;
             }
             _ => {}

@@ -163,8 +163,8 @@ fn listen(clock: &Clock, heard: &mpsc::Sender<Heard>, asked: &mpsc::Sender<Asked
                     payload: hex::decode(payload).unwrap(),
                     confirmed: false,
                     sent_as: None,
-                    attempts: 0,
                     expires: None,
+                    attempts: 0,
                 };
                 let _ = asked.blocking_send(Asked { dev_eui: dev_eui.into(), item });
             }
