@@ -4,7 +4,7 @@ use roamgate::demo::device::RxWindow;
 use roamgate::demo::federation::{HOME, VISITED};
 
 use crate::federation::Street;
-use crate::newer::Newcomer;
+use crate::newer::{Newcomer, Plan};
 
 pub async fn a_device_joins_twice_and_talks() {
     let mut street = Street::open().await;
@@ -131,6 +131,28 @@ async fn joins_away_and_talks(street: &mut Street) {
     let told: Vec<Vec<u8>> = street.delivered(&newcomer).into_iter().map(|(_, payload)| payload).collect();
     assert_eq!(told, [&b"hello"[..], b"quiet", b"3", b"4", b"home"]);
     assert_eq!(street.handed(HOME).len(), 1, "the home's own radio spoke at home only");
+}
+
+/// The MIC covers the channel's index: 8 to 15 in the second sub-band.
+pub async fn in_us915_it_gets_channel_masks_and_counts_channels_as_the_network_does() {
+    let mut street = Street::open().await;
+    street.resettle(HOME, "US915", &[2]).await;
+    let mut newcomer = street.newcomer(HOME).await;
+    newcomer.plan = Plan::Us915;
+    newcomer.device.channels = (0..64).map(|channel| 902_300_000 + 200_000 * channel).collect();
+    (newcomer.device.channel, newcomer.device.data_rate) = (9, 0);
+    street.newcomer_joins(&mut newcomer).await;
+    assert!(newcomer.device.is_v11());
+    let masks = newcomer.device.masks.expect("a CFList of type 1");
+    assert_eq!(masks[..8], [0, 0xFF, 0, 0, 0, 0, 0, 0], "of the 64 channels those of the sub-band");
+    newcomer.device.data_rate = 3;
+    for channel in [8, 15] {
+        newcomer.device.channel = channel;
+        assert!(newcomer.say(b"up", true).await.acked());
+    }
+    street.queue(&newcomer, b"down", false).await;
+    assert_eq!(newcomer.say(b"up", false).await.answer().payload, b"down");
+    street.close().await;
 }
 
 pub async fn what_it_repeats_on_another_channel_is_acknowledged_again() {
