@@ -66,7 +66,8 @@ stories! {
         what_it_repeats_on_another_channel_is_acknowledged_again
         a_join_accept_that_it_did_not_hear_leaves_its_session
         the_home_restarts_and_both_counters_go_on
-        on_a_network_of_1_0_4_it_falls_back_until_the_network_speaks_1_1;
+        on_a_network_of_1_0_4_it_falls_back_until_the_network_speaks_1_1
+        it_talks_in_us915_at_home_and_away;
     nuisance:
         replayed_and_forged_frames_at_home_change_nothing
         replayed_and_forged_frames_away_change_nothing;

@@ -1,4 +1,4 @@
-//! A LoRaWAN 1.1 device with a radio on the air of a federation. EU868.
+//! A LoRaWAN 1.1 device with a radio on the air of a federation. EU868, or US915.
 
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ const RX2: u32 = 869_525_000;
 pub struct Newcomer {
     pub device: Device,
     pub dev_eui: DevEui,
+    /// Made for US915 and not for EU868.
+    pub us915: bool,
     radio: DeviceRadio,
 }
 
@@ -67,7 +69,7 @@ impl Street {
     /// The same, where the device is made already and known at home, or not.
     pub fn newcomer_with(&self, device: Device, at: Site) -> Newcomer {
         let dev_eui = DevEui::from_msb(device.dev_eui);
-        let newcomer = Newcomer { device, dev_eui, radio: self.federation.air.device() };
+        let newcomer = Newcomer { device, dev_eui, us915: false, radio: self.federation.air.device() };
         newcomer.carry(at);
         newcomer
     }
@@ -92,9 +94,10 @@ fn modulation(data_rate: u8) -> Modulation {
     Modulation::Lora { sf: 12 - data_rate, bandwidth: 125_000 }
 }
 
-/// As many as a receiver needs, at 125 kHz: a symbol is 2^SF chips.
-fn symbols(data_rate: u8) -> Duration {
-    Duration::from_micros(LOCK_SYMBOLS * (1 << (12 - data_rate)) * 8)
+/// As many as a receiver needs: a symbol is 2^SF chips.
+fn symbols(modulation: Modulation) -> Duration {
+    let Modulation::Lora { sf, bandwidth } = modulation else { panic!("no LoRa") };
+    Duration::from_micros((LOCK_SYMBOLS << sf) * 1_000_000 / u64::from(bandwidth))
 }
 
 impl Newcomer {
@@ -103,16 +106,34 @@ impl Newcomer {
         self.radio.move_to(&[(to.gateway, Link::NEAR)]);
     }
 
+    /// How a frame is sent, and both windows.
+    fn eu868(&self, frame: &Frame) -> (Modulation, (u32, Modulation), (u32, Modulation)) {
+        let rx1_offset = self.device.dl_settings >> 4 & 0x07;
+        let rx1 = modulation(frame.data_rate.saturating_sub(rx1_offset));
+        let rx2 = modulation(self.device.dl_settings & 0x0F);
+        (modulation(frame.data_rate), (frame.frequency, rx1), (RX2, rx2))
+    }
+
+    /// DR0 to DR3 at 125 kHz, DR4 at 500 kHz, and 500 kHz downwards.
+    fn us915(&self, frame: &Frame) -> (Modulation, (u32, Modulation), (u32, Modulation)) {
+        let lora = |sf, khz: u32| Modulation::Lora { sf, bandwidth: khz * 1000 };
+        let (up, down) = match frame.data_rate {
+            4 => (lora(8, 500), lora(7, 500)),
+            slower => (lora(10 - slower, 125), lora(10 - slower, 500)),
+        };
+        let rx1 = 923_300_000 + self.device.channel as u32 % 8 * 600_000;
+        (up, (rx1, down), (923_300_000, lora(12, 500)))
+    }
+
     /// Send a frame and listen in both windows, the first of which opens after so many seconds.
     pub async fn exchange(&self, frame: &Frame, delay: u8) -> Option<(Vec<u8>, RxWindow)> {
-        let (_, end) = self.radio.transmit(&frame.phy, frame.frequency, modulation(frame.data_rate)).await;
-        let rx1_offset = self.device.dl_settings >> 4 & 0x07;
-        let first = (RxWindow::Rx1, delay, frame.frequency, frame.data_rate.saturating_sub(rx1_offset));
-        let second = (RxWindow::Rx2, delay + 1, RX2, self.device.dl_settings & 0x0F);
-        for (which, after, frequency, data_rate) in [first, second] {
-            let modulation = modulation(data_rate);
+        let (up, rx1, rx2) = if self.us915 { self.us915(frame) } else { self.eu868(frame) };
+        let (_, end) = self.radio.transmit(&frame.phy, frame.frequency, up).await;
+        for (which, after, (frequency, modulation)) in
+            [(RxWindow::Rx1, delay, rx1), (RxWindow::Rx2, delay + 1, rx2)]
+        {
             let open = end + Duration::from_secs(after.into()) - TOLERANCE;
-            let length = 2 * TOLERANCE + symbols(data_rate);
+            let length = 2 * TOLERANCE + symbols(modulation);
             if let Some(received) = self.radio.listen(Window { frequency, modulation, open, length }).await {
                 return Some((received.phy, which));
             }
