@@ -289,8 +289,11 @@ async fn a_device_is_changed_in_what_is_named_alone() {
     let changed =
         client.call(Method::PATCH, path, Some(&json!({ "name": "", "enabled": false }))).await.unwrap();
     assert_eq!((&changed["name"], &changed["enabled"]), (&json!(""), &json!(false)));
+    let forgiven = client.call(Method::PATCH, path, Some(&json!({ "forget_nonces": true }))).await.unwrap();
+    assert_eq!(forgiven, changed, "what is seen of a device stays");
     let table = [
         (json!({}), "nothing is to be changed"),
+        (json!({ "forget_nonces": false }), "nothing is to be changed"),
         (json!({ "app_key": "" }), "unknown field"),
         (json!({ "name": "a\nb" }), "control characters"),
     ];

@@ -65,7 +65,7 @@ stories! {
         it_says_that_it_rekeyed_until_it_is_confirmed
         it_joins_away_and_downlinks_ride_in_the_answers
         it_joins_away_and_downlinks_come_by_xmitdatareq
-        in_us915_it_gets_channel_masks_and_counts_channels_as_the_network_does
+        it_talks_in_us915_at_home_and_away
         what_it_repeats_on_another_channel_is_acknowledged_again
         a_join_accept_that_it_did_not_hear_leaves_its_session
         the_home_restarts_and_both_counters_go_on

@@ -26,8 +26,11 @@ pub enum Plan {
 
 impl Plan {
     fn up(self, data_rate: u8) -> Modulation {
-        let sf = if self == Plan::Eu868 { 12 - data_rate } else { 10 - data_rate };
-        Modulation::Lora { sf, bandwidth: 125_000 }
+        match (self, data_rate) {
+            (Plan::Eu868, _) => Modulation::Lora { sf: 12 - data_rate, bandwidth: 125_000 },
+            (Plan::Us915, 4) => Modulation::Lora { sf: 8, bandwidth: 500_000 },
+            (Plan::Us915, _) => Modulation::Lora { sf: 10 - data_rate, bandwidth: 125_000 },
+        }
     }
 
     fn down(self, data_rate: u8) -> Modulation {
@@ -43,7 +46,7 @@ impl Plan {
             Plan::Eu868 => (frame.frequency, frame.data_rate.saturating_sub(offset), 869_525_000),
             Plan::Us915 => {
                 let frequency = 923_300_000 + 600_000 * (channel as u32 % 8);
-                (frequency, 10 + frame.data_rate - offset, 923_300_000)
+                (frequency, (10 + frame.data_rate - offset).min(13), 923_300_000)
             }
         }
     }

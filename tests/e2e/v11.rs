@@ -133,28 +133,6 @@ async fn joins_away_and_talks(street: &mut Street) {
     assert_eq!(street.handed(HOME).len(), 1, "the home's own radio spoke at home only");
 }
 
-/// The MIC covers the channel's index: 8 to 15 in the second sub-band.
-pub async fn in_us915_it_gets_channel_masks_and_counts_channels_as_the_network_does() {
-    let mut street = Street::open().await;
-    street.resettle(HOME, "US915", &[2]).await;
-    let mut newcomer = street.newcomer(HOME).await;
-    newcomer.plan = Plan::Us915;
-    newcomer.device.channels = (0..64).map(|channel| 902_300_000 + 200_000 * channel).collect();
-    (newcomer.device.channel, newcomer.device.data_rate) = (9, 0);
-    street.newcomer_joins(&mut newcomer).await;
-    assert!(newcomer.device.is_v11());
-    let masks = newcomer.device.masks.expect("a CFList of type 1");
-    assert_eq!(masks[..8], [0, 0xFF, 0, 0, 0, 0, 0, 0], "of the 64 channels those of the sub-band");
-    newcomer.device.data_rate = 3;
-    for channel in [8, 15] {
-        newcomer.device.channel = channel;
-        assert!(newcomer.say(b"up", true).await.acked());
-    }
-    street.queue(&newcomer, b"down", false).await;
-    assert_eq!(newcomer.say(b"up", false).await.answer().payload, b"down");
-    street.close().await;
-}
-
 pub async fn what_it_repeats_on_another_channel_is_acknowledged_again() {
     let mut street = Street::open().await;
     let mut newcomer = joined(&street).await;
@@ -268,4 +246,31 @@ async fn joined(street: &Street) -> Newcomer {
     street.newcomer_joins(&mut newcomer).await;
     assert!(newcomer.say(b"first", true).await.acked() && !newcomer.device.rekey);
     newcomer
+}
+
+/// Its MIC covers data rate and channel, of which there are 72.
+pub async fn it_talks_in_us915_at_home_and_away() {
+    let mut street = Street::open().await;
+    street.resettle(HOME, "US915", &[2]).await;
+    street.resettle(VISITED, "US915", &[]).await;
+    let mut newcomer = street.newcomer(HOME).await;
+    newcomer.plan = Plan::Us915;
+    let narrow = (0..64).map(|n| 902_300_000 + n * 200_000);
+    newcomer.device.channels = narrow.chain((0..8).map(|n| 903_000_000 + n * 1_600_000)).collect();
+    (newcomer.device.channel, newcomer.device.data_rate) = (9, 0);
+    street.newcomer_joins(&mut newcomer).await;
+    assert!(newcomer.device.is_v11() && newcomer.device.dl_settings & 0x0F == 8);
+    let masks = newcomer.device.masks.expect("a CFList of type 1");
+    assert_eq!(masks[..8], [0, 0xFF, 0, 0, 0, 0, 0, 0], "of the 64 channels those of the sub-band");
+    for (site, channel, data_rate) in
+        [(HOME, 15, 3), (HOME, 65, 4), (VISITED, 8, 1), (VISITED, 14, 2), (HOME, 65, 4)]
+    {
+        newcomer.carry(site);
+        (newcomer.device.channel, newcomer.device.data_rate) = (channel, data_rate);
+        street.queue(&newcomer, &[channel as u8], false).await;
+        let sent = newcomer.say(b"up", true).await;
+        assert!(sent.acked(), "channel {channel}: {:?}", street.whys(site));
+        assert_eq!(sent.answer().payload, [channel as u8]);
+    }
+    street.close().await;
 }
