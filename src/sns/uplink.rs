@@ -69,10 +69,10 @@ pub fn accept(
             _ => None,
         };
         accepted.session = session.clone();
-        // A change is confirmed, so it is safe first, and a session's activation ends its predecessor. What a confirmed
-        // uplink's acknowledgement says is safe is so before it leaves: its FCntDown is committed durably after
-        // this, and commits keep their order
-        let commit = if activated || changed { Commit::Durable } else { Commit::Lazy };
+        // A confirmed uplink is acknowledged and a change is confirmed, so they are safe first; and a session's
+        // activation ends its predecessor
+        let confirmed = frame.is_confirmed();
+        let commit = if confirmed || activated || changed { Commit::Durable } else { Commit::Lazy };
         let carries = accepted.up.ul.f_port.is_some_and(|port| port > 0) || accepted.up.ack;
         let forward = carries.then(|| (ForwardKey { session: session.id, fcnt_up }, accepted.up.clone()));
         return (Ok(accepted), Write { commit, forward });
@@ -310,7 +310,7 @@ pub(super) mod tests {
     fn a_repetition_is_known_and_writes_nothing() {
         let (mut session, key) = (session(Some(4)), Key::new([7; 16]));
         let frame = up(&key, 0x80, 0, 5, &[5, 1]);
-        assert_eq!(run(&mut session, &frame).1.commit, Commit::Lazy, "its FCntDown is waited for");
+        assert_eq!(run(&mut session, &frame).1.commit, Commit::Durable);
         let (again, write) = run(&mut session, &frame);
         assert!(again.unwrap().repeated);
         assert_eq!((write.commit, write.forward), (Commit::Nothing, None));

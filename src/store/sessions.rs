@@ -18,7 +18,7 @@ const BY_DEVICE: &str = "SELECT * FROM sessions WHERE dev_eui = ?1 ORDER BY crea
 
 impl Sessions for Store {
     fn with_dev_addr(&self, addr: DevAddr, decide: Decide) -> Boxed<'_, Result<(), StoreError>> {
-        // Uplinks; only the first of a session is durable by itself.
+        // Most are unconfirmed uplinks.
         let work = move |db: &Db<'_>| over(db, BY_DEV_ADDR, &Text(addr), &decide);
         Box::pin(self.queue.run(false, work))
     }
