@@ -10,7 +10,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     let table = fs::read_to_string(Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("registers.csv"))?;
     let mut constants = String::new();
-    let mut all = String::from("/// Every field of the chip, in the order of the table.\npub const ALL: &[(&str, Field)] = &[\n");
+    let mut all = String::from(
+        "/// Every field of the chip, in the order of the table.\npub const ALL: &[(&str, Field)] = &[\n",
+    );
     for (number, line) in table.lines().enumerate().skip(1) {
         let columns: Vec<&str> = line.split(',').collect();
         let [name, address, offset, signed, length, read_only, default, _touched] = columns[..] else {

@@ -234,7 +234,12 @@ mod tests {
     #[test]
     fn what_the_chip_changes_itself_is_read_each_time() {
         let read: (&[u8], &[u8]) = (&[0, 0x57, 0x80, 0, 0], &[0, 0, 0, 0, 0x14]);
-        let bus = Transcript::of_pairs([read, (&[0, 0xd7, 0x80, 0x1c], &[0; 4]), read, (&[0, 0xd7, 0x80, 0x10], &[0; 4])]);
+        let bus = Transcript::of_pairs([
+            read,
+            (&[0, 0xd7, 0x80, 0x1c], &[0; 4]),
+            read,
+            (&[0, 0xd7, 0x80, 0x10], &[0; 4]),
+        ]);
         let mut chip = Chip::new(bus);
         chip.set(AGC_MCU_CTRL_FORCE_HOST_FE_CTRL, 1).unwrap();
         chip.set(AGC_MCU_CTRL_MCU_CLEAR, 0).unwrap();
@@ -247,10 +252,15 @@ mod tests {
         let mut bytes = [0; 1500];
         chip.read_block(RX_FIFO, &mut bytes).unwrap();
         chip.read_block(ARB_MEMORY, &mut bytes).unwrap();
-        let sent: Vec<Vec<u8>> = chip.bus_mut().events().iter().map(|event| match event {
-            Event::Spi { tx, .. } => tx[..3].to_vec(),
-            _ => Vec::new(),
-        }).collect();
+        let sent: Vec<Vec<u8>> = chip
+            .bus_mut()
+            .events()
+            .iter()
+            .map(|event| match event {
+                Event::Spi { tx, .. } => tx[..3].to_vec(),
+                _ => Vec::new(),
+            })
+            .collect();
         assert_eq!(sent, [[0, 0x40, 0], [0, 0x40, 0], [0, 0x20, 0], [0, 0x24, 0]]);
         assert_eq!(chip.read_block(RX_FIFO, &mut []), Err(BusError::Empty));
     }

@@ -190,7 +190,9 @@ impl<B: Bus> Concentrator<B> {
 
     /// What a transmitter does.
     pub fn tx_status(&mut self, chain: Chain) -> Result<Status, Error> {
-        self.with(|this| if this.running.is_some() { tx::status(&mut this.chip, chain) } else { Ok(Status::Off) })
+        self.with(
+            |this| if this.running.is_some() { tx::status(&mut this.chip, chain) } else { Ok(Status::Off) },
+        )
     }
 
     /// Aborts what a transmitter does or waits for.

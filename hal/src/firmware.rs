@@ -70,7 +70,9 @@ pub enum FirmwareError {
     #[error("the patch of the SX1261 is missing: import it first")]
     NoPatch,
     /// An image fills the program memory, and the patch has its size.
-    #[error("{0} bytes are no firmware image: {IMAGE_BYTES} are wanted (or {PATCH_WORDS} words for the SX1261)")]
+    #[error(
+        "{0} bytes are no firmware image: {IMAGE_BYTES} are wanted (or {PATCH_WORDS} words for the SX1261)"
+    )]
     Length(usize),
     /// The two highest bits of a word count the ones of the others.
     #[error("the parity of word {0} is wrong: the file is damaged, or no firmware")]
@@ -101,7 +103,8 @@ impl Program {
         if file.len() == IMAGE_BYTES {
             return Program::new(file.to_vec());
         }
-        let bytes: Option<Vec<u8>> = numbers(file)?.into_iter().map(|number| u8::try_from(number).ok()).collect();
+        let bytes: Option<Vec<u8>> =
+            numbers(file)?.into_iter().map(|number| u8::try_from(number).ok()).collect();
         Program::new(bytes.ok_or_else(|| FirmwareError::Text("a number above 255".into()))?)
     }
 
@@ -133,13 +136,18 @@ pub struct Patch(Vec<u32>);
 impl Patch {
     /// Checks the number of words.
     pub fn new(words: Vec<u32>) -> Result<Patch, FirmwareError> {
-        if words.len() == PATCH_WORDS { Ok(Patch(words)) } else { Err(FirmwareError::Length(words.len() * 4)) }
+        if words.len() == PATCH_WORDS {
+            Ok(Patch(words))
+        } else {
+            Err(FirmwareError::Length(words.len() * 4))
+        }
     }
 
     /// Takes a file as it is published (comma-separated literals) or as raw bytes, most significant first.
     pub fn of_file(file: &[u8]) -> Result<Patch, FirmwareError> {
         if file.len() == PATCH_WORDS * 4 {
-            let words = file.chunks_exact(4).map(|word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+            let words =
+                file.chunks_exact(4).map(|word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
             return Patch::new(words.collect());
         }
         Patch::new(numbers(file)?)

@@ -126,7 +126,9 @@ pub fn start_agc<B: Bus>(chip: &mut Chip<B>, config: &Config) -> Result<(), Caus
             }
         }
         chip.set(W3, i32::from(*command))?;
-        until(chip, STATUS, Limit::processor("the AGC did not take a parameter"), |status| status == *answer)?;
+        until(chip, STATUS, Limit::processor("the AGC did not take a parameter"), |status| {
+            status == *answer
+        })?;
         let mut kept = [0; 3];
         chip.read_block(R2.address, &mut kept)?;
         for (kept, (given, what)) in kept.into_iter().zip(data.iter().zip(["R2", "R1", "R0"])) {

@@ -125,7 +125,9 @@ pub fn interpret(
         crc = match (has_crc, raw.crc_error) {
             (false, _) => CrcStatus::Absent,
             (true, true) => CrcStatus::Bad,
-            (true, false) if raw.payload.is_empty() || payload_crc(&raw.payload) == raw.crc16 => CrcStatus::Good,
+            (true, false) if raw.payload.is_empty() || payload_crc(&raw.payload) == raw.crc16 => {
+                CrcStatus::Good
+            }
             (true, false) => return Err(Refused::Payload),
         };
         modulation = Modulation::Lora { bandwidth, sf, coding_rate };

@@ -48,7 +48,11 @@ impl Field {
     /// The field's value in `byte`.
     pub const fn extract(self, byte: u8) -> i32 {
         let raw = (byte & self.mask()) >> self.shift;
-        if self.signed && raw >> (self.width - 1) & 1 == 1 { raw as i32 - (1 << self.width) } else { raw as i32 }
+        if self.signed && raw >> (self.width - 1) & 1 == 1 {
+            raw as i32 - (1 << self.width)
+        } else {
+            raw as i32
+        }
     }
 }
 

@@ -204,8 +204,7 @@ pub fn encode(packet: &RawPacket) -> Vec<u8> {
 /// CRC of a LoRa payload: CCITT over all but the last two bytes, which are XORed in.
 pub fn payload_crc(payload: &[u8]) -> u16 {
     payload.iter().fold(0, |crc: u16, byte| {
-        let shifted =
-            (0..8).fold(crc, |crc, _| if crc & 0x8000 != 0 { crc << 1 ^ 0x1021 } else { crc << 1 });
+        let shifted = (0..8).fold(crc, |crc, _| if crc & 0x8000 != 0 { crc << 1 ^ 0x1021 } else { crc << 1 });
         shifted ^ u16::from(*byte)
     })
 }

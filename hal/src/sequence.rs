@@ -74,7 +74,9 @@ pub fn run_side_by_side<B: Bus>(chip: &mut Chip<B>, lanes: &[&[Step]]) -> Result
     let mut now = 0u64;
     let mut state: Vec<(u64, usize)> = lanes.iter().map(|_| (0, 0)).collect();
     loop {
-        let next = (0..lanes.len()).filter(|lane| state[*lane].1 < lanes[*lane].len()).min_by_key(|lane| state[*lane]);
+        let next = (0..lanes.len())
+            .filter(|lane| state[*lane].1 < lanes[*lane].len())
+            .min_by_key(|lane| state[*lane]);
         let Some(lane) = next else { break };
         let (due, at) = state[lane];
         if due > now {
@@ -215,12 +217,14 @@ mod tests {
     #[test]
     fn two_lanes_wait_together() {
         let mut chip = chip();
-        let lane = |field| vec![Step::Set(field, 1), Step::Wait(500_000), Step::Set(field, 0), Step::Wait(10_000)];
+        let lane =
+            |field| vec![Step::Set(field, 1), Step::Wait(500_000), Step::Set(field, 0), Step::Wait(10_000)];
         let a = lane(AGC_MCU_RF_EN_A_RADIO_RST);
         let b = lane(AGC_MCU_RF_EN_B_RADIO_RST);
         run_side_by_side(&mut chip, &[&a, &b]).unwrap();
         assert_eq!(chip.slept_us(), 510_000);
-        let waits: Vec<&Event> = chip.bus_mut().events().iter().filter(|event| !event.is_transaction()).collect();
+        let waits: Vec<&Event> =
+            chip.bus_mut().events().iter().filter(|event| !event.is_transaction()).collect();
         assert_eq!(waits, [&Event::Wait(500_000), &Event::Wait(10_000)]);
     }
 
@@ -228,7 +232,8 @@ mod tests {
     fn a_wait_that_does_not_end_says_what_was_awaited_and_how_long() {
         let mut chip = chip();
         let limit = Limit { every_us: 1000, limit_us: 5000, what: "the AGC did not start" };
-        let error = run(&mut chip, &[Step::Until(AGC_MCU_MCU_AGC_STATUS_MCU_AGC_STATUS, 1, limit)]).unwrap_err();
+        let error =
+            run(&mut chip, &[Step::Until(AGC_MCU_MCU_AGC_STATUS_MCU_AGC_STATUS, 1, limit)]).unwrap_err();
         assert_eq!(error, Cause::TimeOut { what: "the AGC did not start", limit_us: 5000, last: 0 });
         assert_eq!(chip.slept_us(), 5000);
     }

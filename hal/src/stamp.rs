@@ -131,8 +131,9 @@ pub fn fine_ns(input: FineInput<'_>, pps: u32, history: &PpsHistory) -> Option<u
     if !(0.8..=1.2).contains(&scale) {
         return None;
     }
-    let ticks =
-        f64::from(stamp.wrapping_sub(reference)) + f64::from(mean) + dc_notch_ticks(f64::from(input.if_hz) / 1e3);
+    let ticks = f64::from(stamp.wrapping_sub(reference))
+        + f64::from(mean)
+        + dc_notch_ticks(f64::from(input.if_hz) / 1e3);
     let ns = ticks * 31.25 * scale;
     (0.0..=1e9).contains(&ns).then_some(ns as u32)
 }

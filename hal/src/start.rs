@@ -117,8 +117,7 @@ fn reset_radio(chain: Chain, kind: RadioKind) -> Vec<Step> {
         Chain::A => (AGC_MCU_RF_EN_A_RADIO_EN, AGC_MCU_RF_EN_A_RADIO_RST),
         Chain::B => (AGC_MCU_RF_EN_B_RADIO_EN, AGC_MCU_RF_EN_B_RADIO_RST),
     };
-    let mut steps =
-        vec![Set(enable, 1), Set(reset, 1), Wait(500_000), Set(reset, 0), Wait(10_000)];
+    let mut steps = vec![Set(enable, 1), Set(reset, 1), Wait(500_000), Set(reset, 0), Wait(10_000)];
     if kind == RadioKind::Sx1250 {
         steps.extend([Set(reset, 1), Wait(10_000)]);
     }
@@ -296,7 +295,10 @@ fn channelizer(config: &Config) -> Vec<Step> {
                 RX_TOP_LORA_SERVICE_FSK_LORA_SERVICE_FREQ_MSB_IF_FREQ_0,
                 RX_TOP_LORA_SERVICE_FSK_LORA_SERVICE_FREQ_LSB_IF_FREQ_0,
             ),
-            9 => (RX_TOP_LORA_SERVICE_FSK_FSK_FREQ_MSB_IF_FREQ_0, RX_TOP_LORA_SERVICE_FSK_FSK_FREQ_LSB_IF_FREQ_0),
+            9 => (
+                RX_TOP_LORA_SERVICE_FSK_FSK_FREQ_MSB_IF_FREQ_0,
+                RX_TOP_LORA_SERVICE_FSK_FSK_FREQ_LSB_IF_FREQ_0,
+            ),
             _ => {
                 let step = 2 * u16::from(number);
                 (RX_TOP_FREQ_0_MSB_IF_FREQ_0.moved(step), RX_TOP_FREQ_0_LSB_IF_FREQ_0.moved(step))

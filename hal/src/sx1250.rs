@@ -80,7 +80,11 @@ pub fn set_up(chain: Chain, radio: &Radio) -> Vec<Step> {
         .wait(10_000)
         .radio(chain, &[SET_STANDBY, 1])
         .wait(10_000)
-        .radio_is(chain, &[GET_STATUS, 0], mode(3, "an SX1250 is not in standby (XOSC): is its crystal alive?"))
+        .radio_is(
+            chain,
+            &[GET_STATUS, 0],
+            mode(3, "an SX1250 is not in standby (XOSC): is its crystal alive?"),
+        )
         // bit rate to its maximum: shortens the switch from TX to FS
         .radio(chain, &write_register(0x06a1, &[0x01, 0x00, 0x00]))
         // drive strength, inputs off, no pull-up, no pull-down; then outputs on

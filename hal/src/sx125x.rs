@@ -162,8 +162,7 @@ struct DcRun {
 fn ask<B: Bus>(chip: &mut Chip<B>, command: u8, answer: u8) -> Result<(), Cause> {
     chip.set(W3, i32::from(command))?;
     // A run measures for some hundred milliseconds at most.
-    let limit =
-        Limit { every_us: 1000, limit_us: 1_000_000, what: "the calibration firmware did not go on" };
+    let limit = Limit { every_us: 1000, limit_us: 1_000_000, what: "the calibration firmware did not go on" };
     until(chip, STATUS, limit, |status| status == answer)?;
     Ok(())
 }
@@ -382,7 +381,11 @@ fn dc_run<B: Bus>(
 fn locked<B: Bus>(chip: &mut Chip<B>, chain: Chain, bit: u8) -> Result<(), Cause> {
     let status = read(chip, chain, MODE_STATUS)?;
     if status & bit == 0 {
-        return Err(Cause::Unexpected { what: "a PLL of an SX125x is not locked", expected: bit, found: status });
+        return Err(Cause::Unexpected {
+            what: "a PLL of an SX125x is not locked",
+            expected: bit,
+            found: status,
+        });
     }
     Ok(())
 }

@@ -225,7 +225,8 @@ fn prepare(config: &Config, calibrated: &[Calibrated; 2], tx: &Transmission, at:
     // The table is sorted: the last entry that is not above what is asked for.
     let gain = radio.gains.iter().rev().find(|gain| gain.rf_power <= tx.power_dbm).or(radio.gains.first());
     if let Some(gain) = gain {
-        let offsets = calibrated[tx.chain.index()].dc.iter().find(|(pair, _)| *pair == (gain.dac, gain.mixer));
+        let offsets =
+            calibrated[tx.chain.index()].dc.iter().find(|(pair, _)| *pair == (gain.dac, gain.mixer));
         let (power, (i, q)) = if radio.kind.is_sx125x() {
             let power = i32::from(gain.pa) << 6 | i32::from(gain.dac) << 4 | i32::from(gain.mixer);
             (power, offsets.map_or((0, 0), |(_, offsets)| *offsets))
@@ -242,7 +243,8 @@ fn prepare(config: &Config, calibrated: &[Calibrated; 2], tx: &Transmission, at:
     let factor = if radio.kind == RadioKind::Sx1255 { 2 } else { 1 };
     let [_, high, middle, low] = word18(tx.freq_hz.saturating_mul(factor)).to_be_bytes();
     steps.push(Step::Burst(TX_TOP_A_TX_RFFE_IF_FREQ_RF_H_FREQ_RF.moved(at).address, vec![high, middle, low]));
-    let width = |bandwidth: Option<Bandwidth>| 0x80 | bandwidth.map_or(0, |bandwidth| i32::from(bandwidth.code()));
+    let width =
+        |bandwidth: Option<Bandwidth>| 0x80 | bandwidth.map_or(0, |bandwidth| i32::from(bandwidth.code()));
     let agc = match tx.modulation {
         Modulation::Lora { bandwidth, .. } => bandwidth.code().into(),
         Modulation::Fsk { bandwidth, .. } | Modulation::Carrier { bandwidth, .. } => width(bandwidth),

@@ -124,7 +124,11 @@ fn set_if_chain(config: &mut Config, index: u8, chain: &Value) -> Result<(), Str
                 bitrate: if rate == 0 { 64_000 } else { rate as u32 },
                 sync,
             };
-            if index == 9 { config.set_fsk(Some(fsk)).map_err(text) } else { Err(format!("no IF chain {index}")) }
+            if index == 9 {
+                config.set_fsk(Some(fsk)).map_err(text)
+            } else {
+                Err(format!("no IF chain {index}"))
+            }
         }
     }
 }

@@ -30,7 +30,8 @@ pub fn play(case: &Value) -> Result<Played, String> {
     bus.step("config");
     let steps = case["steps"].as_array().ok_or("a case has steps")?;
     let mut results = Vec::with_capacity(steps.len());
-    let mut radio = Concentrator::new(bus, config, Firmware::synthetic()).map_err(|error| error.to_string())?;
+    let mut radio =
+        Concentrator::new(bus, config, Firmware::synthetic()).map_err(|error| error.to_string())?;
     for (index, step) in steps.iter().enumerate() {
         let op = step["op"].as_str().ok_or("a step has an op")?;
         if op == "model" {
@@ -73,7 +74,8 @@ fn change(model: &mut Model, step: &Value) -> Result<(), String> {
         model.tx_done(Chain::from_index(chain as u8).map_err(|error| error.to_string())?);
     }
     if let Some(word) = step["temperature_word"].as_str() {
-        let word = u16::from_str_radix(word.trim_start_matches("0x"), 16).map_err(|error| error.to_string())?;
+        let word =
+            u16::from_str_radix(word.trim_start_matches("0x"), 16).map_err(|error| error.to_string())?;
         model.set_temperature_word(word);
     }
     if let Some(busy) = flag(step, "lbt_busy").or(flag(step, "channel_busy")) {
@@ -100,7 +102,8 @@ fn call(radio: &mut Concentrator<Recorder<Model>>, op: &str, step: &Value) -> Re
         "receive" => {
             let max = number(step, &["max"]).unwrap_or(255) as usize;
             let received = radio.receive(max)?;
-            let packets: Vec<Value> = received.packets.iter().map(|packet| packet_json(packet, radio)).collect();
+            let packets: Vec<Value> =
+                received.packets.iter().map(|packet| packet_json(packet, radio)).collect();
             json!({"rc": packets.len(), "packets": packets})
         }
         "send" => {

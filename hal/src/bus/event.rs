@@ -54,7 +54,10 @@ impl Event {
     pub fn line(&self, n: usize) -> String {
         let i2c = |address: &u8, way: &str, bytes: &[u8], acked: &bool| {
             let nack = if *acked { "" } else { ",\"nack\":true" };
-            format!("{{\"n\":{n},\"dev\":\"i2c-1\",\"i2c\":\"{address:#04x}\",\"{way}\":\"{}\"{nack}}}", Hex(bytes))
+            format!(
+                "{{\"n\":{n},\"dev\":\"i2c-1\",\"i2c\":\"{address:#04x}\",\"{way}\":\"{}\"{nack}}}",
+                Hex(bytes)
+            )
         };
         match self {
             Event::Spi { device, tx, rx } => {
@@ -94,8 +97,7 @@ impl Event {
         }
         let tx = unhex(text(line, "tx")?)?;
         let rx = unhex(text(line, "rx").unwrap_or(""))?;
-        let device =
-            if text(line, "dev")?.ends_with(".0") { Device::Concentrator } else { Device::Sx1261 };
+        let device = if text(line, "dev")?.ends_with(".0") { Device::Concentrator } else { Device::Sx1261 };
         (rx.is_empty() || rx.len() == tx.len()).then_some(Event::Spi { device, tx, rx })
     }
 }
@@ -119,10 +121,20 @@ impl fmt::Display for Event {
                 short(f, rx)
             }
             Event::I2cWrite { address, bytes, acked } => {
-                write!(f, "i2c {address:#04x} write {}{}", Hex(bytes), if *acked { "" } else { " (no answer)" })
+                write!(
+                    f,
+                    "i2c {address:#04x} write {}{}",
+                    Hex(bytes),
+                    if *acked { "" } else { " (no answer)" }
+                )
             }
             Event::I2cRead { address, bytes, acked } => {
-                write!(f, "i2c {address:#04x} read {}{}", Hex(bytes), if *acked { "" } else { " (no answer)" })
+                write!(
+                    f,
+                    "i2c {address:#04x} read {}{}",
+                    Hex(bytes),
+                    if *acked { "" } else { " (no answer)" }
+                )
             }
             Event::Wait(us) => write!(f, "wait {us} us"),
             Event::Step(name) => write!(f, "step {name}"),
@@ -172,10 +184,16 @@ mod tests {
                 rx.resize(tx.len(), 0);
                 Event::Spi { device: if a { Device::Concentrator } else { Device::Sx1261 }, tx, rx }
             }),
-            (0..128u8, bytes(), any::<bool>())
-                .prop_map(|(address, bytes, acked)| Event::I2cWrite { address, bytes, acked }),
-            (0..128u8, bytes(), any::<bool>())
-                .prop_map(|(address, bytes, acked)| Event::I2cRead { address, bytes, acked }),
+            (0..128u8, bytes(), any::<bool>()).prop_map(|(address, bytes, acked)| Event::I2cWrite {
+                address,
+                bytes,
+                acked
+            }),
+            (0..128u8, bytes(), any::<bool>()).prop_map(|(address, bytes, acked)| Event::I2cRead {
+                address,
+                bytes,
+                acked
+            }),
             any::<u32>().prop_map(Event::Wait),
             "[a-z0-9:]{1,12}".prop_map(Event::Step),
         ]

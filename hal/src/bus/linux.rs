@@ -75,7 +75,8 @@ impl SpiDevice for Spi {
                     SpidevTransfer::read_write(bytes, into)
                 }
                 spi::Operation::Transfer(..) => {
-                    let uneven = io::Error::new(io::ErrorKind::InvalidInput, "directions of different length");
+                    let uneven =
+                        io::Error::new(io::ErrorKind::InvalidInput, "directions of different length");
                     return Err(SpiError(uneven));
                 }
                 spi::Operation::TransferInPlace(into) => SpidevTransfer::read_write(sent, into),

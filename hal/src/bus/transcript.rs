@@ -74,11 +74,11 @@ impl Bus for Transcript {
 
     fn i2c_write(&mut self, address: u8, bytes: &[u8]) -> Result<(), BusError> {
         let found = Event::I2cWrite { address, bytes: bytes.to_vec(), acked: true };
-        let same = |event: &Event| {
-            matches!(event, Event::I2cWrite { address: a, bytes: b, .. } if *a == address && *b == bytes)
-        };
+        let same = |event: &Event| matches!(event, Event::I2cWrite { address: a, bytes: b, .. } if *a == address && *b == bytes);
         match self.next(&found, same)? {
-            Event::I2cWrite { acked: false, .. } => Err(BusError::I2c { address, reason: "no answer".into() }),
+            Event::I2cWrite { acked: false, .. } => {
+                Err(BusError::I2c { address, reason: "no answer".into() })
+            }
             _ => Ok(()),
         }
     }
@@ -116,7 +116,13 @@ mod tests {
         let mut bytes = [0x00, 0x56, 0x06, 0, 0];
         bus.transfer(Device::Concentrator, &mut bytes).unwrap();
         assert_eq!(bytes, [0, 0, 0, 0, 0x10]);
-        assert_eq!(bus.i2c_write(0x39, &[0xfd]), Err(BusError::I2c { address: 0x39, reason: "no answer".into() }));
-        assert!(matches!(bus.transfer(Device::Concentrator, &mut bytes), Err(BusError::Differs { at: 2, .. })));
+        assert_eq!(
+            bus.i2c_write(0x39, &[0xfd]),
+            Err(BusError::I2c { address: 0x39, reason: "no answer".into() })
+        );
+        assert!(matches!(
+            bus.transfer(Device::Concentrator, &mut bytes),
+            Err(BusError::Differs { at: 2, .. })
+        ));
     }
 }

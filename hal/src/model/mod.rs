@@ -13,7 +13,7 @@ mod processor;
 mod radio;
 
 use processor::Processors;
-use radio::{Sx1250, Sx125x, Sx1261};
+use radio::{Sx125x, Sx1250, Sx1261};
 
 /// What goes wrong in this model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -319,16 +319,19 @@ impl Model {
             0 => {
                 let address = u16::from_be_bytes([head[0] & 0x7f, head[1]]);
                 let step = |i: usize| {
-                    if address == registers::RX_FIFO { address } else { address.wrapping_add(i as u16) & 0x7fff }
+                    if address == registers::RX_FIFO {
+                        address
+                    } else {
+                        address.wrapping_add(i as u16) & 0x7fff
+                    }
                 };
                 if head[0] & 0x80 != 0 {
-                    for i in 3..bytes.len() {
-                        self.write(step(i - 3), bytes[i]);
-                        bytes[i] = 0;
+                    for (i, byte) in bytes.iter_mut().skip(3).enumerate() {
+                        self.write(step(i), std::mem::take(byte));
                     }
                 } else {
-                    for i in 4..bytes.len() {
-                        bytes[i] = self.read(step(i - 4));
+                    for (i, byte) in bytes.iter_mut().skip(4).enumerate() {
+                        *byte = self.read(step(i));
                     }
                 }
                 bytes[..3].fill(0);

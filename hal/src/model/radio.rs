@@ -113,8 +113,7 @@ impl Sx1261 {
                 bytes.fill(0);
             }
             READ_REGISTER => {
-                let version: &[u8; 15] =
-                    if self.patched { b"SX1261 V2D 2D06" } else { b"SX1261 V2D 2D02" };
+                let version: &[u8; 15] = if self.patched { b"SX1261 V2D 2D06" } else { b"SX1261 V2D 2D02" };
                 for (i, byte) in bytes.iter_mut().enumerate() {
                     let at = address.wrapping_add(i.saturating_sub(4) as u16);
                     *byte = match (i, at) {
