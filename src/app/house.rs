@@ -75,6 +75,9 @@ impl Rooms for House {
                 Request::XmitDown(req) => self.fns.downlink(from, req).await.map(Answer::Xmit),
                 Request::XmitAppUp(req) => self.hns.uplink(from, req).await.map(Answer::Xmit),
                 Request::XmitAppDown(req) => self.sns.downlink(from, req).await.map(Answer::Xmit),
+                Request::PrStop(_) => {
+                    Err(Refusal::new(ResultCode::UnknownDevEui, "no passive roaming context here"))
+                }
                 // every PRStartAns of ours says Lifetime 0, so nobody has a context here
                 Request::XmitUp(_) => Err(Refusal::new(
                     ResultCode::UnknownDevAddr,

@@ -49,6 +49,7 @@ pub fn one(config: &Config, net_id: NetId, learnt: Option<&[NetId]>) -> PartnerV
         server,
         identity: entry.and_then(|entry| entry.identity.clone()).unwrap_or(name),
         pin: entry.and_then(|entry| entry.pin.clone()),
+        kek: entry.and_then(|entry| Some(entry.kek.as_ref()?.label.clone())),
         speaks_for: entry.map(|entry| entry.speaks_for.clone()).unwrap_or_default(),
         spoken_for_by: speakers.map(|partner| partner.net_id).collect(),
         learnt: learnt.map(|learnt| learnt.contains(&net_id)),

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use crate::backend::client::{self, Client, Discover, NoDiscovery, PartnerNames};
 use crate::backend::door::{Boxed, Deadline, PeerError, Peers, Rooms};
+use crate::backend::keywrap::Keks;
 use crate::backend::message::{Answer, Party, Request};
 use crate::backend::server::{self, Server};
 use crate::clock::Clock;
@@ -17,6 +18,7 @@ use crate::pki::check::PeerRules;
 use crate::tls::{self, Identity, Roots, Trust};
 
 use super::house::Ours;
+use super::keks;
 
 /// What partners see of us, and what we see of them.
 pub struct Way {
@@ -24,6 +26,8 @@ pub struct Way {
     suffix: Suffix,
     /// `None`: no [backend], so nobody asks and nobody is asked.
     tls: Option<(Identity, Arc<Trust>)>,
+    /// For the keys that partners send and get.
+    keks: BTreeMap<Party, Keks>,
     clock: Clock,
 }
 
@@ -39,7 +43,8 @@ impl Way {
                 Some((identity, Trust::new(&roots, pins(config, &suffix)?, clock.clone())?))
             }
         };
-        Ok(Way { config: config.clone(), suffix, tls, clock: clock.clone() })
+        let keks = keks::keks(&config.roaming)?;
+        Ok(Way { config: config.clone(), suffix, tls, keks, clock: clock.clone() })
     }
 
     /// The door that leads outside.
@@ -56,7 +61,7 @@ impl Way {
             partners,
             discover,
             tls: tls::client_config(identity, trust, Some(aliases))?,
-            keks: BTreeMap::new(),
+            keks: self.keks.clone(),
             clock: self.clock.clone(),
         })))
     }
@@ -79,7 +84,7 @@ impl Way {
             },
             partners: Arc::new(self.config.roaming.clone()),
             net_id_suffix: self.suffix.clone(),
-            keks: BTreeMap::new(),
+            keks: self.keks.clone(),
             trust: trust.clone(),
             rooms,
             limits: self.config.backend.as_ref().map(|backend| backend.limits).unwrap_or_default(),

@@ -12,7 +12,7 @@ use crate::lorawan::DevEui;
 
 /// How a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub enum Format {
     /// A header line, then a line a device
     Csv,
     /// An array of objects
@@ -21,7 +21,7 @@ pub(super) enum Format {
 
 impl Format {
     /// What a file is, as its name and its first character tell.
-    pub(super) fn guess(name: &str, text: &str) -> Format {
+    pub fn guess(name: &str, text: &str) -> Format {
         match text.trim_start_matches('\u{FEFF}').trim_start().starts_with('[') || name.ends_with(".json") {
             true => Format::Json,
             false => Format::Csv,
@@ -30,27 +30,28 @@ impl Format {
 }
 
 /// The columns, in the order in which they are written.
-const COLUMNS: [&str; 7] = ["dev_eui", "join_eui", "app_key", "name", "mac_version", "roaming", "enabled"];
+const COLUMNS: [&str; 8] =
+    ["dev_eui", "join_eui", "app_key", "nwk_key", "name", "mac_version", "roaming", "enabled"];
 /// Without these there is no device.
 const NEEDED: [&str; 3] = ["dev_eui", "join_eui", "app_key"];
 
 /// A device and where it stands.
-pub(super) struct Row {
+pub struct Row {
     /// Line of the file, from 1.
-    pub(super) line: u64,
+    pub line: u64,
     /// What it says.
-    pub(super) device: AddDevice,
+    pub device: AddDevice,
 }
 
 /// A row that is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bad {
+pub struct Bad {
     /// Line of the file, from 1.
-    pub(super) line: u64,
+    pub line: u64,
     /// Why.
-    pub(super) reason: String,
+    pub reason: String,
     /// What to do, where that does not follow from the reason.
-    pub(super) remedy: Option<String>,
+    pub remedy: Option<String>,
 }
 
 impl Bad {
@@ -60,7 +61,7 @@ impl Bad {
 }
 
 /// Every row of a file, good and bad; a device that stands there twice is bad the second time.
-pub(super) fn read(format: Format, text: &str) -> (Vec<Row>, Vec<Bad>) {
+pub fn read(format: Format, text: &str) -> (Vec<Row>, Vec<Bad>) {
     // what spreadsheets put in front
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let (rows, mut bad) = match format {
@@ -176,6 +177,7 @@ fn device<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Result<AddDevice, Reas
             dev_eui,
             join_eui,
             app_key: app_key.to_string(),
+            nwk_key: text("nwk_key").map(String::from),
             name: field("name").unwrap_or_default().to_string(),
             mac_version: text("mac_version").map(String::from),
             roaming,
@@ -254,17 +256,17 @@ fn elements(text: &str) -> Vec<u64> {
 }
 
 /// As a file. Without keys there is no column for them.
-pub(super) fn write(format: Format, devices: &[DeviceRecord], keys: bool) -> Result<String, csv::Error> {
+pub fn write(format: Format, devices: &[DeviceRecord], keys: bool) -> Result<String, csv::Error> {
     if format == Format::Json {
         // records have no way to fail
         return Ok(serde_json::to_string_pretty(devices).unwrap_or_default() + "\n");
     }
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(COLUMNS.iter().filter(|name| keys || **name != "app_key"))?;
+    writer.write_record(COLUMNS.iter().filter(|name| keys || !name.ends_with("_key")))?;
     for device in devices {
         let mut record = vec![device.dev_eui.to_string(), device.join_eui.to_string()];
         if keys {
-            record.push(device.app_key.clone().unwrap_or_default());
+            record.extend([&device.app_key, &device.nwk_key].map(|key| key.clone().unwrap_or_default()));
         }
         record.extend([device.name.clone(), device.mac_version.clone()]);
         record.extend([device.roaming.to_string(), device.enabled.to_string()]);
@@ -327,7 +329,7 @@ mod tests {
         assert_eq!(
             bad(Format::Csv, "dev_eui,joineui,app_key\n"),
             [
-                "1: there is no column \"joineui\": dev_eui, join_eui, app_key, name, mac_version, roaming, enabled",
+                "1: there is no column \"joineui\": dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming, enabled",
                 "1: the column \"join_eui\" is missing",
             ]
         );
@@ -353,6 +355,7 @@ mod tests {
             dev_eui: "0102030405060708".parse().unwrap(),
             join_eui: "0000000000000001".parse().unwrap(),
             app_key: None,
+            nwk_key: None,
             name: "a, b".into(),
             mac_version: "1.0.4".into(),
             roaming: true,
@@ -367,15 +370,16 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_written_is_read_the_same(
-            devices in prop::collection::btree_map(any::<[u8; 8]>(), (any::<[u8; 8]>(), any::<[u8; 16]>(), ".{0,20}", any::<(bool, bool)>()), 0..6),
+            devices in prop::collection::btree_map(any::<[u8; 8]>(), (any::<[u8; 8]>(), any::<([u8; 16], Option<[u8; 16]>)>(), ".{0,20}", any::<(bool, bool)>()), 0..6),
             json: bool,
         ) {
             let records: Vec<DeviceRecord> = devices
                 .into_iter()
-                .map(|(dev_eui, (join_eui, key, name, (roaming, enabled)))| DeviceRecord {
+                .map(|(dev_eui, (join_eui, (key, nwk_key), name, (roaming, enabled)))| DeviceRecord {
                     dev_eui: DevEui::from_msb(dev_eui),
                     join_eui: crate::lorawan::JoinEui::from_msb(join_eui),
                     app_key: Some(hex::encode_upper(key)),
+                    nwk_key: nwk_key.map(hex::encode_upper),
                     name,
                     mac_version: "1.0.3".into(),
                     roaming,
@@ -392,6 +396,7 @@ mod tests {
                     dev_eui: row.device.dev_eui,
                     join_eui: row.device.join_eui,
                     app_key: Some(row.device.app_key),
+                    nwk_key: row.device.nwk_key,
                     name: row.device.name,
                     mac_version: row.device.mac_version.unwrap_or_default(),
                     roaming: row.device.roaming.unwrap(),

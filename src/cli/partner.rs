@@ -11,7 +11,7 @@ use crate::app::partners;
 use crate::config::Config;
 use crate::control::{Client, Method, PartnerView, PartnersView, Whereabouts};
 use crate::lorawan::NetId;
-use crate::partners::Passive;
+use crate::partners::{Lifetime, Passive};
 
 /// `roamgate partner`
 #[derive(Debug, Subcommand)]
@@ -89,19 +89,41 @@ fn list(all: &PartnersView) -> String {
         };
         rows.push(vec![
             partner.net_id.to_string(),
-            allowed(&partner.passive).into(),
+            summary(&partner.passive),
             server,
             partner.decided_by.clone(),
         ]);
     }
     let others = &all.everybody_else;
-    rows.push(vec![
-        "all others".into(),
-        allowed(&others.passive).into(),
-        "-".into(),
-        others.decided_by.clone(),
-    ]);
+    rows.push(vec!["all others".into(), summary(&others.passive), "-".into(), others.decided_by.clone()]);
     table(&rows)
+}
+
+/// What is allowed, and how it is done, in short.
+fn summary(passive: &Passive) -> String {
+    let mut text = allowed(passive).to_string();
+    if passive.any() && passive.lifetime > Lifetime::NONE {
+        text += &format!(", for {}", passive.lifetime);
+    }
+    if passive.any() && passive.mic_check {
+        text += ", MICs checked";
+    }
+    text
+}
+
+fn lifetime(passive: &Passive) -> String {
+    match passive.lifetime {
+        Lifetime::NONE => "0s: stateless, every uplink asks anew".into(),
+        lifetime => format!("{lifetime}: so long it forwards a device of ours by one context"),
+    }
+}
+
+fn mic_check(passive: &Passive) -> &'static str {
+    if passive.mic_check {
+        "yes: the network that forwards checks uplinks, with a key of the home"
+    } else {
+        "no"
+    }
 }
 
 fn allowed(passive: &Passive) -> &'static str {
@@ -127,10 +149,18 @@ fn text(partner: &PartnerView) -> String {
         ("NetID", partner.net_id.to_string()),
         ("listed", yes(partner.listed)),
         ("passive", allowed(&partner.passive).to_string()),
+        ("lifetime", lifetime(&partner.passive)),
+        ("MIC check", mic_check(&partner.passive).to_string()),
         ("decided by", partner.decided_by.clone()),
         ("server", server),
         ("certificate", certificate),
     ];
+    if !partner.passive.any() {
+        lines.retain(|(name, _)| !matches!(*name, "lifetime" | "MIC check"));
+    }
+    if let Some(label) = &partner.kek {
+        lines.push(("key label", label.clone()));
+    }
     if partner.ours {
         lines.retain(|(name, _)| matches!(*name, "NetID" | "decided by" | "certificate"));
         lines.insert(1, ("ours", "yes: nothing has to be agreed with it".into()));
@@ -158,11 +188,17 @@ mod tests {
             net_id: "C0002F".parse().unwrap(),
             ours: false,
             listed: true,
-            passive: Passive { start: true, activation: false },
+            passive: Passive {
+                start: true,
+                activation: false,
+                lifetime: Lifetime::of_seconds(3600),
+                mic_check: true,
+            },
             decided_by: "[[roaming.partner]] net_id = \"C0002F\"".into(),
             server: Whereabouts::Configuration { url: "https://ns.example:7005".into() },
             identity: "ns.example".into(),
             pin: Some("sha256/AAAA".into()),
+            kek: Some("ns1-ns2".into()),
             speaks_for: vec!["00050A".parse().unwrap(), "00050B".parse().unwrap()],
             spoken_for_by: vec![],
             learnt: Some(true),
@@ -175,9 +211,9 @@ mod tests {
             Everybody { passive: Passive::default(), decided_by: "there is no [roaming.default]".into() };
         assert_eq!(
             list(&PartnersView { partners: vec![partner()], everybody_else }),
-            "NETID       PASSIVE  SERVER                   DECIDED BY\n\
-             C0002F      data     https://ns.example:7005  [[roaming.partner]] net_id = \"C0002F\"\n\
-             all others  nothing  -                        there is no [roaming.default]\n"
+            "NETID       PASSIVE                     SERVER                   DECIDED BY\n\
+             C0002F      data, for 1h, MICs checked  https://ns.example:7005  [[roaming.partner]] net_id = \"C0002F\"\n\
+             all others  nothing                     -                        there is no [roaming.default]\n"
         );
     }
 
@@ -186,6 +222,9 @@ mod tests {
         let text = text(&partner());
         for words in [
             "server       https://ns.example:7005 (of its entry, instead of DNS)\n",
+            "lifetime     1h: so long",
+            "MIC check    yes",
+            "key label    ns1-ns2\n",
             "certificate  ns.example, with the key sha256/AAAA\n",
             "speaks for   00050A, 00050B\n",
             "learnt       yes",

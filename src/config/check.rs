@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Config, Role};
+use super::{Config, Network, Role};
 use crate::lorawan::{JoinEuiRange, NetId};
+use crate::partners::KekKey;
 use crate::{application, radio};
 
 /// A combination of values that cannot be.
@@ -77,7 +78,15 @@ impl Config {
                     "`roamgate pki inspect CERTIFICATE` prints it",
                 );
             }
-            let on = partner.passive.start || partner.passive.activation;
+            if partner.passive.mic_check && partner.kek.is_none() {
+                refuse(
+                    at("passive.mic_check"),
+                    "MIC checks at the forwarding network need a key, and keys never travel in the clear"
+                        .into(),
+                    "agree on a key with the partner: kek = { label = \"...\", key = { file = \"...\" } }",
+                );
+            }
+            let on = partner.passive.any();
             if on && partner.server.is_none() && self.discovery.is_none() {
                 refuse(
                     at("net_id"),
@@ -87,7 +96,14 @@ impl Config {
             }
         }
         let default = self.roaming.default.as_ref().map(|rules| &rules.passive);
-        if default.is_some_and(|passive| passive.start || passive.activation) && self.discovery.is_none() {
+        if default.is_some_and(|passive| passive.mic_check) {
+            refuse(
+                "roaming.default.passive.mic_check".into(),
+                "MIC checks need a key-encryption key, and none is agreed with everybody".into(),
+                "set it in the [[roaming.partner]] entries that have a kek",
+            );
+        }
+        if default.is_some_and(|passive| passive.any()) && self.discovery.is_none() {
             refuse(
                 "roaming.default".into(),
                 "strangers may roam, but there is no [discovery] to find their homes with".into(),
@@ -134,9 +150,50 @@ impl Config {
                 "add \"sns\", or turn roaming on",
             );
         }
+        self.check_region(&mut refuse);
         self.check_radios(&mut refuse);
         self.check_application(&mut refuse);
         refusals
+    }
+
+    fn check_region(&self, refuse: &mut impl FnMut(String, String, &str)) {
+        let Network { region, sub_bands, dwell_time, .. } = &self.network;
+        let count = region.sub_band_count();
+        if region.to_string() == "ISM2400" {
+            refuse(
+                "network.region".into(),
+                "ISM2400 is modulated with a coding rate that no radio here speaks".into(),
+                "choose the region of your gateways below 1 GHz",
+            );
+        }
+        for (i, number) in sub_bands.iter().enumerate() {
+            let key = format!("network.sub_bands[{i}]");
+            if count == 0 {
+                let reason = format!("{region} has no sub-bands: its devices learn single channels");
+                refuse(
+                    "network.sub_bands".into(),
+                    reason,
+                    "remove it; US915, AU915 and CN470 have sub-bands",
+                );
+                break;
+            } else if !(1..=count).contains(number) {
+                let reason = format!("{region} has no sub-band {number}");
+                refuse(
+                    key,
+                    reason,
+                    &format!("1 to {count}, each for eight channels that your gateways listen to"),
+                );
+            } else if sub_bands.iter().take(i).any(|earlier| earlier == number) {
+                refuse(key, format!("sub-band {number} is listed twice"), "list it once");
+            }
+        }
+        if dwell_time.is_some() && !region.negotiates_dwell() {
+            let reason = match region.uplink_dwell() {
+                Some(_) => format!("the dwell time of {region} is law and fixed"),
+                None => format!("{region} has no dwell time"),
+            };
+            refuse("network.dwell_time".into(), reason, "remove it; AS923 and AU915 let the network choose");
+        }
     }
 
     fn check_radios(&self, refuse: &mut impl FnMut(String, String, &str)) {
@@ -166,6 +223,27 @@ impl Config {
             let reason = "a password without a username: MQTT knows none".into();
             refuse("application.mqtt.password_file".into(), reason, "add username = \"...\"");
         }
+        if let Some(mqtt) = &application.mqtt {
+            if mqtt.server.is_tls() && mqtt.ca.is_none() {
+                refuse(
+                    "application.mqtt.server".into(),
+                    "mqtts without a root that vouches for the broker; the system's roots are never used"
+                        .into(),
+                    "add ca = \"FILE\" with the root certificate of the broker's authority",
+                );
+            }
+            let named = [("ca", mqtt.ca.is_some()), ("identity", mqtt.identity.is_some())];
+            for (field, _) in named.iter().filter(|(_, is_named)| *is_named && !mqtt.server.is_tls()) {
+                refuse(
+                    format!("application.mqtt.{field}"),
+                    format!(
+                        "{field} is for TLS, and the connection to {} would be in the clear",
+                        mqtt.server
+                    ),
+                    "write server = \"mqtts://HOST:PORT\", or remove it",
+                );
+            }
+        }
         if let Some(client_id) = application.mqtt.as_ref().and_then(|mqtt| mqtt.client_id.as_deref())
             && (client_id.is_empty() || client_id.starts_with(' '))
         {
@@ -190,6 +268,11 @@ impl Config {
             let roots = backend.roots.iter().enumerate();
             files.extend(roots.map(|(i, root)| (format!("backend.roots[{i}]"), root.clone())));
         }
+        for (i, partner) in self.roaming.partner.iter().enumerate() {
+            if let Some(KekKey::File(path)) = partner.kek.as_ref().map(|kek| &kek.key) {
+                files.push((format!("roaming.partner[{i}].kek.key"), path.clone()));
+            }
+        }
         if let Some(path) = self.discovery.as_ref().and_then(|discovery| discovery.trust_anchor.clone()) {
             files.push(("discovery.trust_anchor".into(), path));
         }
@@ -198,6 +281,13 @@ impl Config {
         }
         if let Some(path) = self.application.http.as_ref().and_then(|http| http.ca.clone()) {
             files.push(("application.http.ca".into(), path));
+        }
+        if let Some(mqtt) = &self.application.mqtt {
+            files.extend(mqtt.ca.iter().map(|ca| ("application.mqtt.ca".into(), ca.clone())));
+            if let Some(identity) = &mqtt.identity {
+                files.push(("application.mqtt.identity.chain".into(), identity.chain.clone()));
+                files.push(("application.mqtt.identity.key".into(), identity.key.clone()));
+            }
         }
         let unreadable = |(key, path): (String, PathBuf)| {
             let error = std::fs::File::open(&path).err()?;
@@ -208,7 +298,18 @@ impl Config {
             let reason = format!("cannot read {}: {error}", path.display());
             Some(Refusal { key, reason, remedy: remedy.into() })
         };
-        files.into_iter().filter_map(unreadable).collect()
+        let mut refusals: Vec<Refusal> = files.into_iter().filter_map(unreadable).collect();
+        let mqtt = self.application.mqtt.as_ref().filter(|mqtt| mqtt.ca.is_some());
+        if refusals.is_empty()
+            && let Some(Err(error)) = mqtt.map(application::mqtt::Config::credentials)
+        {
+            refusals.push(Refusal {
+                key: "application.mqtt".into(),
+                reason: error.to_string(),
+                remedy: "correct the file, or name another".into(),
+            });
+        }
+        refusals
     }
 }
 

@@ -42,6 +42,9 @@ pub struct PartnerView {
     pub identity: String,
     /// Its key, where the entry pins one.
     pub pin: Option<String>,
+    /// The label of the key-encryption key that is agreed with it.
+    #[serde(default)]
+    pub kek: Option<String>,
     /// SenderIDs it may use beside its own.
     pub speaks_for: Vec<NetId>,
     /// Networks that may speak for it.

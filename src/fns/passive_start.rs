@@ -111,9 +111,10 @@ impl Fns {
         let token = self.seal.make(&party, &self.hearing_of(heard), self.clock.random());
         let req = PrStartReq {
             phy_payload: heard.phy.clone(),
-            ul: self.ul_meta(heard, token),
+            ul: self.ul_meta(heard, token, to == self.me),
             // our own sNS hears from us whether the radio took a downlink; a partner need not reach us
             downlink_in_answer: self.downlink_in_answer && to != self.me,
+            mic_check: to != self.me && self.partners.agreement(to).passive.mic_check,
         };
         self.peers.ask(party, req, by).await.map(|answer| (answer, to))
     }
@@ -133,7 +134,8 @@ impl Fns {
         }
     }
 
-    fn ul_meta(&self, heard: Numbered<'_>, token: Vec<u8>) -> UlMeta {
+    /// `at_home`: inside the house, where more may be told.
+    fn ul_meta(&self, heard: Numbered<'_>, token: Vec<u8>, at_home: bool) -> UlMeta {
         let (mut dev_eui, mut dev_addr) = (None, None);
         match Uplink::parse(&heard.phy) {
             Ok(Uplink::Join(join)) => dev_eui = Some(join.dev_eui()),
@@ -150,7 +152,7 @@ impl Fns {
             .iter()
             .map(|ear| GwInfo {
                 // 32 bits by the specification: the low half of the EUI, as the peers do
-                id: ear.gateway.to_msb().get(4..).map(<[u8]>::to_vec),
+                id: ear.gateway.to_msb().get(if at_home { 0.. } else { 4.. }).map(<[u8]>::to_vec),
                 rf_region: Some(region.clone()),
                 rssi: Some(ear.rssi),
                 snr: Some(ear.snr),

@@ -4,12 +4,14 @@ use rand::RngExt;
 
 use crate::backend::door::{self, Caller, Commit, PeerError};
 use crate::backend::message::{
-    ClassMode, DlMeta, HrStartAns, HrStartReq, MacVersion, Party, PrStartAns, PrStartReq, Refusal, ResultCode,
+    ClassMode, DlMeta, HrStartAns, HrStartReq, Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta,
+    opt_neg,
 };
 use crate::lorawan::frame::JoinRequest;
-use crate::lorawan::region::JOIN_ACCEPT_DELAY1;
+use crate::lorawan::region::{JOIN_ACCEPT_DELAY1, SubBands};
 use crate::lorawan::{NetId, Region};
 
+use super::plan::Plan;
 use super::{Session, Sns, Write, downlink};
 
 impl Sns {
@@ -26,14 +28,14 @@ impl Sns {
             lifetime: Some(0),
             ..Refusal::new(ResultCode::Deferred, "this Join-request is being answered on another path")
         })?;
-        let region = self.region_of(&req.ul)?;
+        let region = self.joined_in(&req.ul, visited)?;
         let (rx2_frequency, rx2_data_rate) = region.rx2();
         let start = HrStartReq {
-            mac_version: MacVersion::V1_0_4,
+            mac_version: self.mac_version,
             phy_payload: req.phy_payload.clone(),
             dev_eui: join.dev_eui(),
             dev_addr: self.net_id.dev_addr(self.clock.rng().random()),
-            dl_settings: rx2_data_rate & 0x0F,
+            dl_settings: opt_neg(self.mac_version) | rx2_data_rate & 0x0F,
             rx_delay: self.rx_delay,
             cf_list: region.cf_list(),
             ul: req.ul.clone(),
@@ -62,6 +64,7 @@ impl Sns {
             rx1_dr_offset: 0,
             rx2_frequency,
             rx2_data_rate,
+            plan: Plan::of_join(&region, answer.mac_version),
             roaming: answer.roaming,
             created,
             expires: (answer.lifetime > 0).then(|| created + u64::from(answer.lifetime)),
@@ -81,6 +84,18 @@ impl Sns {
             dev_addr: Some(dev_addr),
             lifetime: Some(0),
             dl: Some(dl),
+            ..PrStartAns::default()
+        })
+    }
+
+    /// The region of a join, with the sub-bands that the device shall use.
+    fn joined_in(&self, ul: &UlMeta, visited: Option<NetId>) -> Result<Region, Refusal> {
+        let region = self.region_of(ul, visited.is_some())?;
+        // which channels a partner's gateways listen to is not known, but this one they heard
+        let heard = visited.and(ul.ul_freq).and_then(|frequency| region.sub_band(frequency));
+        Ok(match heard {
+            Some(number) => region.with_sub_bands(SubBands::only(number)),
+            None => region,
         })
     }
 

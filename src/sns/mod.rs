@@ -3,6 +3,7 @@
 mod activate;
 mod downlink;
 mod passive_start;
+pub mod plan;
 pub mod uplink;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::backend::door::{Boxed, Caller, Commit, Peers, StoreError};
-use crate::backend::message::{ClassMode, DlMeta, NwkKeys, Party, XmitAppUp};
+use crate::backend::message::{ClassMode, DlMeta, MacVersion, NwkKeys, Party, XmitAppUp};
 use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
 use crate::partners;
 
+use plan::Plan;
 use uplink::Accepted;
 
 /// A session, as the sNS needs it. Its LoRaWAN version is the one that its keys are of.
@@ -53,6 +55,8 @@ pub struct Session {
     pub rx2_frequency: u32,
     /// RX2 data rate index.
     pub rx2_data_rate: u8,
+    /// The region that it was made in, and which of its channels the device uses.
+    pub plan: Plan,
     /// The device may talk through other networks.
     pub roaming: bool,
     /// Seconds since 1970 when it was made.
@@ -62,12 +66,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// The one network session key of 1.0.x.
-    fn nwk_s_key(&self) -> Option<&Key> {
+    /// Whether it was made as LoRaWAN 1.1 makes sessions.
+    pub fn is_v11(&self) -> bool {
+        matches!(self.keys, NwkKeys::V11 { .. })
+    }
+
+    /// What encrypts MAC commands on FPort 0: NwkSKey, or NwkSEncKey.
+    fn port_0_key(&self) -> &Key {
         match &self.keys {
-            NwkKeys::V10 { nwk_s_key } => Some(nwk_s_key),
-            NwkKeys::V11 { .. } => None,
+            NwkKeys::V10 { nwk_s_key } => nwk_s_key,
+            NwkKeys::V11 { nwk_s_enc_key, .. } => nwk_s_enc_key,
         }
+    }
+
+    /// The counter of the next downlink that is the application's, or that is not: two counters in 1.1.
+    fn next_down(&mut self, application: bool) -> &mut u32 {
+        if application && self.is_v11() { &mut self.a_fcnt_down } else { &mut self.fcnt_down }
     }
 }
 
@@ -117,6 +131,8 @@ pub struct Sns {
     net_id: NetId,
     region: Region,
     rx_delay: u8,
+    /// The highest that sessions are made of.
+    mac_version: MacVersion,
     partners: Arc<partners::Config>,
     sessions: Arc<dyn Sessions>,
     peers: Arc<dyn Peers>,
@@ -126,7 +142,7 @@ pub struct Sns {
     /// Frames that took a window and ride in the answer to come.
     riding: Mutex<BTreeMap<DevEui, (Vec<u8>, DlMeta)>>,
     /// Who brought the last uplink of a session, and when.
-    heard: Mutex<BTreeMap<u64, (u32, Party, Instant)>>,
+    heard: Mutex<Lately>,
     /// Join-requests that are being answered.
     busy: Busy<Vec<u8>>,
     /// Uplinks that are on their way to the hNS.
@@ -148,6 +164,7 @@ impl Sns {
             net_id,
             region,
             rx_delay,
+            mac_version: MacVersion::V1_1,
             partners,
             sessions,
             peers,
@@ -160,11 +177,19 @@ impl Sns {
         }
     }
 
+    /// The highest LoRaWAN version of new sessions; 1.1 where nothing is said. Sessions that stand go on as they are.
+    pub fn speaking(self, mac_version: MacVersion) -> Sns {
+        Sns { mac_version, ..self }
+    }
+
     /// Send what waits for the hNS again: after a start, and now and then.
     pub async fn resend_waiting(&self) -> Result<usize, StoreError> {
         let waiting = self.sessions.waiting().await?;
         let count = waiting.len();
-        for (key, up) in waiting {
+        for (key, mut up) in waiting {
+            // Its receive windows have passed: a downlink would take those of a later uplink, perhaps of
+            // another session, for which it was not encrypted.
+            up.ul.fcnt_down = None;
             self.forward(key, up, self.clock.now() + HNS_PATIENCE).await;
         }
         Ok(count)
@@ -182,7 +207,7 @@ impl Sns {
     /// device: a copy wants no acknowledgement of its own.
     fn came_by_another_path(&self, accepted: &Accepted, from: &Caller) -> bool {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.get(&accepted.session.id).is_some_and(|(fcnt_up, party, at)| {
+        heard.by_session.get(&accepted.session.id).is_some_and(|(fcnt_up, party, at)| {
             *fcnt_up == accepted.fcnt_up
                 && *party != from.party
                 && self.clock.now().duration_since(*at) < COPY_WINDOW
@@ -192,8 +217,25 @@ impl Sns {
     fn remember(&self, accepted: &Accepted, from: &Caller) {
         let now = self.clock.now();
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.retain(|_, (_, _, at)| now.duration_since(*at) < COPY_WINDOW);
-        heard.insert(accepted.session.id, (accepted.fcnt_up, from.party.clone(), now));
+        heard.note(accepted.session.id, accepted.fcnt_up, from.party.clone(), now);
+    }
+}
+
+/// Who brought the last uplink of each session, its counter, and when.
+#[derive(Default)]
+struct Lately {
+    by_session: BTreeMap<u64, (u32, Party, Instant)>,
+    /// When old entries were last looked for: a look at all of them with every uplink would cost more than the uplink.
+    swept: Option<Instant>,
+}
+
+impl Lately {
+    fn note(&mut self, session: u64, fcnt_up: u32, party: Party, now: Instant) {
+        if self.swept.is_none_or(|swept| now.duration_since(swept) >= COPY_WINDOW) {
+            self.by_session.retain(|_, (_, _, at)| now.duration_since(*at) < COPY_WINDOW);
+            self.swept = Some(now);
+        }
+        self.by_session.insert(session, (fcnt_up, party, now));
     }
 }
 

@@ -10,9 +10,11 @@ use crate::backend::message::{Party, PrStartAns, PrStartReq, Refusal, ResultCode
 use crate::clock::Instant;
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::mac::{self, UplinkCommand};
+use crate::lorawan::region::SubBands;
 use crate::lorawan::{NetId, Region};
 
 use super::downlink::{Content, Gone, LEAD, Window};
+use super::plan::{HeardAt, Plan};
 use super::uplink::{Accepted, accept};
 use super::{ForwardKey, HNS_PATIENCE, Sns};
 
@@ -70,7 +72,8 @@ impl Sns {
         frame: DataFrame<'_>,
     ) -> Result<PrStartAns, Refusal> {
         // 3: session, MIC, counter: decided and committed in one transaction
-        let accepted = self.accept(frame, &req.ul, visited).await?;
+        let region = self.region_of(&req.ul, visited.is_some()).unwrap_or_else(|_| self.region.clone());
+        let accepted = self.accept(frame, &req.ul, visited, &region).await?;
         let answer = PrStartAns { lifetime: Some(0), ..PrStartAns::default() };
         if accepted.repeated && self.came_by_another_path(&accepted, &from) {
             return Ok(answer);
@@ -84,9 +87,10 @@ impl Sns {
         }
         // 7: the uplink opens a window, the payload goes home, a downlink comes back through it
         let dev_eui = accepted.session.dev_eui;
-        let answers = self.mac_answers(&accepted, &req.ul);
-        let region = self.region_of(&req.ul).unwrap_or_else(|_| self.region.clone());
-        let window = Window::of(&accepted, &req.ul, &region, &from, req.downlink_in_answer, answers.clone());
+        let answers = self.mac_answers(&accepted, &req.ul, &region);
+        let plan = accepted.session.plan.commands(&region, req.ul.data_rate);
+        let window = Window::of(&accepted, &req.ul, &region, &from, req.downlink_in_answer, answers.clone())
+            .map(|window| window.telling(plan.clone()));
         let opened = window.is_some();
         if let Some(window) = window {
             self.riding().remove(&dev_eui);
@@ -94,7 +98,8 @@ impl Sns {
         }
         self.ask_home(&accepted, &from).await;
         let left = self.windows().remove(&dev_eui).filter(|_| opened);
-        let must_answer = accepted.confirmed || accepted.adr_ack_req || !answers.is_empty();
+        let must_answer =
+            accepted.confirmed || accepted.adr_ack_req || !answers.is_empty() || !plan.is_empty();
         if let Some(window) = left.filter(|_| must_answer) {
             match self.fill(window, Content::none()).await {
                 Ok(Gone::Rides(phy, dl)) => {
@@ -115,11 +120,19 @@ impl Sns {
         frame: DataFrame<'_>,
         ul: &UlMeta,
         visited: Option<NetId>,
+        region: &Region,
     ) -> Result<Accepted, Refusal> {
         let (bytes, ul, now) = (frame.as_bytes().to_vec(), ul.clone(), self.clock.unix());
+        let region = region.clone();
         let (decide, slot) = door::decided(move |sessions: &mut Vec<super::Session>| {
             match Uplink::parse(&bytes) {
-                Ok(Uplink::Data(frame)) => accept(sessions, frame, &ul, visited, now),
+                Ok(Uplink::Data(frame)) => {
+                    let (mut outcome, write) = accept(sessions, frame, &ul, &region, visited, now);
+                    if let Ok(accepted) = &mut outcome {
+                        note_plan(sessions, accepted, &region, &ul, visited);
+                    }
+                    (outcome, write)
+                }
                 // it parsed a moment ago
                 _ => (
                     Err(Refusal::new(ResultCode::MalformedRequest, "no data frame")),
@@ -165,13 +178,14 @@ impl Sns {
     }
 
     /// What the commands of an uplink want answered, at most 15 bytes.
-    fn mac_answers(&self, accepted: &Accepted, ul: &UlMeta) -> Vec<u8> {
+    fn mac_answers(&self, accepted: &Accepted, ul: &UlMeta, region: &Region) -> Vec<u8> {
+        let (session, v11) = (&accepted.session, accepted.session.is_v11());
         let mut answers = Vec::new();
         for command in &accepted.commands {
             let answer: &[u8] = match command {
                 UplinkCommand::LinkCheckReq => {
                     let best = ul.gw_info.iter().filter_map(|gateway| gateway.snr).reduce(f64::max);
-                    let margin = margin(best, ul.data_rate, &self.region);
+                    let margin = margin(best, ul.data_rate, region);
                     let heard = ul.gw_cnt.unwrap_or(1).clamp(1, 255) as u8;
                     &mac::link_check_ans(margin, heard)
                 }
@@ -179,7 +193,13 @@ impl Sns {
                     let (seconds, fraction) = mac::gps_time(ul.recv_time);
                     &mac::device_time_ans(seconds, fraction)
                 }
-                UplinkCommand::DevStatusAns { .. } | UplinkCommand::Other(_) => &[],
+                // no device of 1.0.x says these, and whoever does not speak 1.1 is not told that we do
+                UplinkCommand::RekeyInd { minor: 1.. } if v11 && !session.personalised => &mac::rekey_conf(),
+                UplinkCommand::ResetInd { minor: 1.. } if v11 && session.personalised => &mac::reset_conf(),
+                UplinkCommand::DeviceModeInd { class: class @ (0 | 2) } if v11 => {
+                    &mac::device_mode_conf(*class)
+                }
+                _ => &[],
             };
             if answers.len() + answer.len() <= 15 {
                 answers.extend(answer);
@@ -188,15 +208,45 @@ impl Sns {
         answers
     }
 
-    /// The channel plan where the frame was heard (TS002 8.3).
-    pub(super) fn region_of(&self, ul: &UlMeta) -> Result<Region, Refusal> {
-        match &ul.rf_region {
-            None => Ok(self.region.clone()),
-            Some(name) => name
-                .parse()
-                .map_err(|_| Refusal::new(ResultCode::Other, format!("RFRegion {name:?} is unknown here"))),
-        }
+    /// The channel plan where the frame was heard (TS002 8.3): ours as it is configured here, a partner's as
+    /// its name says.
+    pub(super) fn region_of(&self, ul: &UlMeta, visited: bool) -> Result<Region, Refusal> {
+        let Some(name) = &ul.rf_region else { return Ok(self.region.clone()) };
+        let region: Region = name
+            .parse()
+            .map_err(|_| Refusal::new(ResultCode::Other, format!("RFRegion {name:?} is unknown here")))?;
+        Ok(if !visited && region == self.region { self.region.clone() } else { region })
     }
+}
+
+/// The session learns from its uplink what the device knows of the channel plan.
+fn note_plan(
+    sessions: &mut [super::Session],
+    accepted: &mut Accepted,
+    region: &Region,
+    ul: &UlMeta,
+    visited: Option<NetId>,
+) {
+    let of_it = |session: &&mut super::Session| session.id == accepted.session.id;
+    let Some(session) = sessions.iter_mut().find(of_it).filter(|_| !accepted.repeated) else { return };
+    let heard = HeardAt {
+        region,
+        visited: visited.is_some(),
+        frequency: ul.ul_freq,
+        adr_ack_req: accepted.adr_ack_req,
+        commands: &accepted.commands,
+    };
+    let forgot = accepted.commands.iter().any(|command| matches!(command, UplinkCommand::ResetInd { .. }));
+    if session.personalised && (forgot || session.plan.region.is_none()) {
+        // no Join-accept has ever told it anything
+        let number = visited.and(ul.ul_freq).and_then(|frequency| region.sub_band(frequency));
+        let target = region.clone().with_sub_bands(number.map_or(region.sub_bands(), SubBands::only));
+        session.plan = Plan::untold(&target);
+    }
+    if let Some(news) = session.plan.note_uplink(&heard) {
+        tracing::info!(DevEUI = %session.dev_eui, %region, sub_bands = %session.plan.sub_bands, "{news}");
+    }
+    accepted.session.plan = session.plan.clone();
 }
 
 /// Demodulation margin of LinkCheckAns, dB above what the spreading factor needs.

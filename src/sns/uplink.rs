@@ -1,12 +1,13 @@
 //! Is this data frame of one of our sessions? Pure: MIC, 32-bit counter, what it asks for.
 
 use crate::backend::door::Commit;
-use crate::backend::message::{Refusal, ResultCode, UlMeta, XmitAppUp};
-use crate::lorawan::NetId;
-use crate::lorawan::crypto::{self, Direction};
+use crate::backend::message::{ClassMode, NwkKeys, Refusal, ResultCode, UlMeta, XmitAppUp};
+use crate::lorawan::crypto::{self, Circumstances, Counter, Direction};
 use crate::lorawan::frame::DataFrame;
 use crate::lorawan::mac::{self, UplinkCommand};
+use crate::lorawan::{NetId, Region};
 
+use super::plan::Plan;
 use super::{ForwardKey, Session, Write};
 
 /// An accepted frame, decided and about to be committed.
@@ -31,21 +32,23 @@ pub struct Accepted {
 }
 
 /// TS002 12.5 step 5.3 and TS001 4.3.1.5: find the session whose key makes the MIC right with a
-/// counter that is new, or that is the last one again. `visited`: through whom it was heard, where that
+/// counter that is new, or that is the last one again. `region`: where it was heard; `visited`: through whom, where that
 /// is not us; `now`: seconds since 1970.
 pub fn accept(
     sessions: &mut [Session],
     frame: DataFrame<'_>,
     ul: &UlMeta,
+    region: &Region,
     visited: Option<NetId>,
     now: u64,
 ) -> (Result<Accepted, Refusal>, Write) {
     let nothing = Write { commit: Commit::Nothing, forward: None };
-    for session in sessions {
+    let sent_on = sent_on(ul, region);
+    for session in &mut *sessions {
         if session.expires.is_some_and(|expires| expires <= now) {
             continue;
         }
-        let Some(fcnt_up) = matching_counter(session, frame) else { continue };
+        let Some(fcnt_up) = matching_counter(session, frame, sent_on) else { continue };
         // the MIC was right, so the device's own policy may be told (TS002 12.5 step 5.4)
         if visited.is_some() && !session.roaming {
             let why = format!("device {} may not roam", session.dev_eui);
@@ -60,27 +63,89 @@ pub fn accept(
         if repeated {
             return (Ok(accepted), nothing);
         }
-        // A confirmed uplink is acknowledged, so what it acknowledges is safe first; and a
-        // session's activation ends its predecessor
-        let commit = if frame.is_confirmed() || activated { Commit::Durable } else { Commit::Lazy };
+        let changed = obey(session, &accepted.commands, region);
+        accepted.session = session.clone();
+        // A change is confirmed, so it is safe first, and a session's activation ends its predecessor. What a confirmed
+        // uplink's acknowledgement says is safe is so before it leaves: its FCntDown is committed durably after
+        // this, and commits keep their order
+        let commit = if activated || changed { Commit::Durable } else { Commit::Lazy };
         let carries = accepted.up.ul.f_port.is_some_and(|port| port > 0) || accepted.up.ack;
         let forward = carries.then(|| (ForwardKey { session: session.id, fcnt_up }, accepted.up.clone()));
         return (Ok(accepted), Write { commit, forward });
     }
-    let why = format!("no session of {} makes this MIC right", frame.dev_addr());
+    let mut why = format!("no session of {} makes this MIC right", frame.dev_addr());
+    if sent_on.is_none() && sessions.iter().any(Session::is_v11) {
+        // TS002 11.8: the MIC of 1.1 covers the channel
+        why.push_str(&format!(
+            ": {:?} Hz at data rate {:?} is no channel of {region}",
+            ul.ul_freq, ul.data_rate
+        ));
+    }
     (Err(Refusal::new(ResultCode::MicFailed, why)), nothing)
 }
 
 /// The full counter that makes the MIC right: the smallest not below the last one with these low 16
 /// bits, and where that is the last one itself, the next round as well.
-fn matching_counter(session: &Session, frame: DataFrame<'_>) -> Option<u32> {
+fn matching_counter(session: &Session, frame: DataFrame<'_>, sent_on: Option<(u8, u8)>) -> Option<u32> {
     let low = u32::from(frame.fcnt());
     let last = session.fcnt_up.unwrap_or(0);
     let ahead = low.wrapping_sub(last) & 0xFFFF;
     let nearest = last.checked_add(ahead);
     let next_round = if ahead == 0 { last.checked_add(0x1_0000) } else { None };
-    let key = session.nwk_s_key()?;
-    [nearest, next_round].into_iter().flatten().find(|fcnt| frame.up_mic_matches(key, *fcnt))
+    let mut candidates = [nearest, next_round].into_iter().flatten();
+    match &session.keys {
+        NwkKeys::V10 { nwk_s_key } => candidates.find(|fcnt| frame.up_mic_matches(nwk_s_key, *fcnt)),
+        NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, .. } => {
+            let (data_rate, channel) = sent_on?;
+            candidates.find(|fcnt| {
+                acknowledges(session, frame, *fcnt).any(|conf_fcnt| {
+                    let sent = Circumstances { data_rate, channel, conf_fcnt };
+                    frame.up_mic_matches_11(s_nwk_s_int_key, f_nwk_s_int_key, *fcnt, sent)
+                })
+            })
+        }
+    }
+}
+
+/// Data rate and channel that an uplink was sent with, by their indexes where it was heard.
+fn sent_on(ul: &UlMeta, region: &Region) -> Option<(u8, u8)> {
+    let data_rate = ul.data_rate?;
+    Some((data_rate, region.uplink_channel(ul.ul_freq?, data_rate)?))
+}
+
+/// What ConfFCnt of an uplink can be: the last confirmed downlink that it acknowledges. A device that sends its last
+/// uplink again means the one before it: what its first sending brought may be confirmed as well.
+fn acknowledges(session: &Session, frame: DataFrame<'_>, fcnt_up: u32) -> impl Iterator<Item = u16> {
+    let (ack, again) = (frame.fctrl().ack(), session.fcnt_up == Some(fcnt_up));
+    let last = if ack { session.confirmed_down.unwrap_or(0) } else { 0 };
+    let before = if ack && again { 3 } else { 0 };
+    // the MIC has 16 bits of it
+    (0..=before).filter_map(move |back| last.checked_sub(back)).map(|fcnt| fcnt as u16)
+}
+
+/// Whether a command changed the session (TS001 1.1, 5). What is asked for is answered elsewhere.
+fn obey(session: &mut Session, commands: &[UplinkCommand], region: &Region) -> bool {
+    if !session.is_v11() {
+        return false;
+    }
+    let before = session.clone();
+    for command in commands {
+        match command {
+            UplinkCommand::DeviceModeInd { class: 0 } => session.class = ClassMode::A,
+            UplinkCommand::DeviceModeInd { class: 2 } => session.class = ClassMode::C,
+            // a personalised device began anew: what commands had changed is as its maker set it
+            UplinkCommand::ResetInd { .. } if session.personalised => {
+                let of = session.plan.region.as_ref().unwrap_or(region);
+                let of = of.clone().with_sub_bands(session.plan.sub_bands);
+                (session.rx2_frequency, session.rx2_data_rate) = of.rx2();
+                session.rx1_dr_offset = 0;
+                session.plan = Plan::untold(&of);
+                session.class = ClassMode::A;
+            }
+            _ => {}
+        }
+    }
+    *session != before
 }
 
 fn describe(
@@ -91,13 +156,15 @@ fn describe(
     repeated: bool,
     activated: bool,
 ) -> Accepted {
-    let mut commands = mac::uplink_commands(frame.fopts());
+    let mut fopts = frame.fopts().to_vec();
+    if let NwkKeys::V11 { nwk_s_enc_key, .. } = &session.keys {
+        crypto::crypt_fopts(nwk_s_enc_key, Counter::Up, session.dev_addr, fcnt_up, &mut fopts);
+    }
+    let mut commands = mac::uplink_commands(&fopts);
     let (f_port, frm_payload) = match frame.payload() {
         Some((0, encrypted)) => {
             let mut clear = encrypted.to_vec();
-            if let Some(key) = session.nwk_s_key() {
-                crypto::crypt_payload(key, Direction::Up, session.dev_addr, fcnt_up, &mut clear);
-            }
+            crypto::crypt_payload(session.port_0_key(), Direction::Up, session.dev_addr, fcnt_up, &mut clear);
             commands.extend(mac::uplink_commands(&clear));
             (None, Vec::new())
         }
@@ -109,8 +176,10 @@ fn describe(
         dev_addr: Some(session.dev_addr),
         f_port,
         fcnt_up: Some(fcnt_up),
-        fcnt_down: Some(session.fcnt_down),
+        // of a downlink of the application
+        fcnt_down: Some(if session.is_v11() { session.a_fcnt_down } else { session.fcnt_down }),
         confirmed: frame.is_confirmed(),
+        adr: frame.fctrl().adr(),
         // between sNS and fNS only
         fns_ul_token: None,
         ..ul.clone()
@@ -122,7 +191,8 @@ fn describe(
         confirmed: frame.is_confirmed(),
         adr_ack_req: frame.fctrl().adr_ack_req(),
         commands,
-        up: XmitAppUp { frm_payload, ul, ack: frame.fctrl().ack(), via: None },
+        // a repetition acknowledges again what it acknowledged before, and not what was sent since
+        up: XmitAppUp { frm_payload, ul, ack: frame.fctrl().ack() && !repeated, via: None },
         session,
     }
 }
@@ -152,6 +222,7 @@ pub(super) mod tests {
             rx1_dr_offset: 0,
             rx2_frequency: 869_525_000,
             rx2_data_rate: 0,
+            plan: Default::default(),
             roaming: true,
             created: 0,
             expires: None,
@@ -171,7 +242,12 @@ pub(super) mod tests {
 
     fn run(session: &mut Session, phy: &[u8]) -> (Result<Accepted, Refusal>, Write) {
         let Ok(Uplink::Data(frame)) = Uplink::parse(phy) else { panic!("a data frame") };
-        accept(std::slice::from_mut(session), frame, &UlMeta::at(jiff::Timestamp::UNIX_EPOCH), None, 1000)
+        let ul = UlMeta {
+            ul_freq: Some(868_100_000),
+            data_rate: Some(5),
+            ..UlMeta::at(jiff::Timestamp::UNIX_EPOCH)
+        };
+        accept(std::slice::from_mut(session), frame, &ul, &Region::eu868(), None, 1000)
     }
 
     fn counter(session: &mut Session, phy: &[u8]) -> Option<u32> {
@@ -208,7 +284,7 @@ pub(super) mod tests {
     fn a_repetition_is_known_and_writes_nothing() {
         let (mut session, key) = (session(Some(4)), Key::new([7; 16]));
         let frame = up(&key, 0x80, 0, 5, &[5, 1]);
-        assert_eq!(run(&mut session, &frame).1.commit, Commit::Durable);
+        assert_eq!(run(&mut session, &frame).1.commit, Commit::Lazy, "its FCntDown is waited for");
         let (again, write) = run(&mut session, &frame);
         assert!(again.unwrap().repeated);
         assert_eq!((write.commit, write.forward), (Commit::Nothing, None));
@@ -237,6 +313,137 @@ pub(super) mod tests {
         assert_eq!((accepted.up.ul.f_port, on_port_0.1.forward), (None, None));
     }
 
+    fn key(byte: u8) -> Key {
+        Key::new([byte; 16])
+    }
+
+    /// A session of 1.1 with keys 3 (SNwkSIntKey), 1 (FNwkSIntKey) and 4 (NwkSEncKey).
+    pub fn session_11(fcnt_up: Option<u32>) -> Session {
+        let (s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key) = (key(3), key(1), key(4));
+        Session { keys: NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key }, ..session(fcnt_up) }
+    }
+
+    /// An uplink of that session: DR5, on a channel, with FOpts encrypted here.
+    fn up_11(mhdr: u8, fctrl: u8, fcnt: u32, fopts: &[u8], rest: &[u8], channel: u8, conf: u16) -> Vec<u8> {
+        let addr = session(None).dev_addr;
+        let mut fopts = fopts.to_vec();
+        crypto::crypt_fopts(&key(4), Counter::Up, addr, fcnt, &mut fopts);
+        let mut phy = vec![mhdr];
+        phy.extend(addr.to_air());
+        phy.push(fctrl | fopts.len() as u8);
+        phy.extend(&fcnt.to_le_bytes()[..2]);
+        phy.extend(fopts);
+        phy.extend(rest);
+        let block = |circumstances: [u8; 5]| {
+            let head = [&[0x49][..], &circumstances, &addr.to_air(), &fcnt.to_le_bytes()].concat();
+            [head, vec![0, phy.len() as u8]].concat()
+        };
+        let [low, high] = conf.to_le_bytes();
+        let s = crypto::cmac(&key(3), &[&block([low, high, 5, channel, 0]), &phy]);
+        let f = crypto::cmac(&key(1), &[&block([0; 5]), &phy]);
+        phy.extend([s[0], s[1], f[0], f[1]]);
+        phy
+    }
+
+    #[test]
+    fn a_1_1_uplink_is_taken_on_the_channel_that_its_mic_covers_and_with_both_halves_right() {
+        let phy = up_11(0x40, 0, 5, &[], &[5, 1], 0, 0);
+        assert_eq!(counter(&mut session_11(Some(4)), &phy), Some(5));
+        for at in 1..=4 {
+            let mut forged = phy.clone();
+            let end = forged.len();
+            forged[end - at] ^= 1;
+            assert_eq!(counter(&mut session_11(Some(4)), &forged), None, "byte {at} of the MIC");
+        }
+        assert_eq!(counter(&mut session_11(Some(4)), &up_11(0x40, 0, 5, &[], &[5, 1], 1, 0)), None);
+        let Ok(Uplink::Data(frame)) = Uplink::parse(&phy) else { panic!("a data frame") };
+        let heard =
+            |ul_freq, data_rate| UlMeta { ul_freq, data_rate, ..UlMeta::at(jiff::Timestamp::UNIX_EPOCH) };
+        for (ul, why) in [
+            (heard(Some(868_300_000), Some(5)), "no session"),
+            (heard(Some(868_100_000), Some(4)), "no session"),
+            (heard(Some(868_200_000), Some(5)), "is no channel of EU868"),
+            (heard(None, None), "is no channel of EU868"),
+        ] {
+            let mut sessions = [session_11(Some(4))];
+            let refusal = accept(&mut sessions, frame, &ul, &Region::eu868(), None, 0).0.unwrap_err();
+            assert_eq!(refusal.code, ResultCode::MicFailed);
+            assert!(refusal.description.contains(why), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn the_32_bit_counter_of_1_1_goes_past_16_bits() {
+        let mut session = session_11(Some(0xFFFF));
+        assert_eq!(counter(&mut session, &up_11(0x40, 0, 0x1_0000, &[], &[5, 1], 0, 0)), Some(0x1_0000));
+        assert_eq!(counter(&mut session, &up_11(0x40, 0, 0xFFFF, &[], &[5, 1], 0, 0)), None);
+    }
+
+    #[test]
+    fn an_acknowledgement_of_1_1_names_the_downlink_that_it_is_for() {
+        let ack = |fcnt, conf| up_11(0x40, 0x20, fcnt, &[], &[5, 1], 0, conf);
+        let mut session = session_11(Some(4));
+        session.confirmed_down = Some(0x1_0007);
+        assert_eq!(counter(&mut session, &ack(5, 6)), None, "an older one");
+        assert_eq!(counter(&mut session, &ack(5, 0)), None);
+        assert_eq!(counter(&mut session, &ack(5, 7)), Some(5));
+        // its answer was confirmed too, and did not arrive: the repetition means the same one as before
+        session.confirmed_down = Some(0x1_0009);
+        let (again, write) = run(&mut session, &ack(5, 7));
+        let again = again.unwrap();
+        assert!(again.repeated && !again.up.ack, "and settles nothing a second time");
+        assert_eq!(write.commit, Commit::Nothing);
+    }
+
+    #[test]
+    fn fopts_and_port_0_of_1_1_are_read_with_nwksenckey() {
+        let mut session = session_11(Some(0));
+        let accepted = run(&mut session, &up_11(0x40, 0, 1, &[0x0B, 1, 0x02], &[5, 1], 0, 0)).0.unwrap();
+        assert_eq!(accepted.commands, [UplinkCommand::RekeyInd { minor: 1 }, UplinkCommand::LinkCheckReq]);
+        let mut payload = vec![0x0D];
+        crypto::crypt_payload(&key(4), Direction::Up, session.dev_addr, 2, &mut payload);
+        let phy = up_11(0x40, 0, 2, &[], &[&[0][..], &payload].concat(), 0, 0);
+        assert_eq!(run(&mut session, &phy).0.unwrap().commands, [UplinkCommand::DeviceTimeReq]);
+    }
+
+    #[test]
+    fn a_1_1_uplink_offers_the_counter_of_the_application() {
+        let mut session = session_11(Some(0));
+        (session.fcnt_down, session.a_fcnt_down) = (7, 3);
+        let accepted = run(&mut session, &up_11(0x40, 0, 1, &[], &[5, 1], 0, 0)).0.unwrap();
+        assert_eq!(accepted.up.ul.fcnt_down, Some(3));
+    }
+
+    #[test]
+    fn the_class_follows_devicemodeind_of_1_1_on_disk_before_it_is_confirmed() {
+        let mut session = session_11(Some(0));
+        let classes = [(2, ClassMode::C, Commit::Durable), (2, ClassMode::C, Commit::Lazy)];
+        let classes = classes.into_iter().chain([(7, ClassMode::C, Commit::Lazy)]);
+        for (fcnt, (said, class, commit)) in classes.chain([(0, ClassMode::A, Commit::Durable)]).enumerate() {
+            let phy = up_11(0x40, 0, 1 + fcnt as u32, &[0x20, said], &[5, 1], 0, 0);
+            let (accepted, write) = run(&mut session, &phy);
+            assert_eq!(
+                (session.class, accepted.unwrap().session.class, write.commit),
+                (class, class, commit)
+            );
+        }
+        // in 1.0.x nobody says so
+        let mut old = super::tests::session(Some(0));
+        run(&mut old, &up(&key(7), 0x40, 2, 1, &[0x20, 2])).0.unwrap();
+        assert_eq!(old.class, ClassMode::A);
+    }
+
+    #[test]
+    fn resetind_brings_back_what_a_personalised_device_began_with() {
+        for personalised in [true, false] {
+            let mut session = session_11(Some(0));
+            (session.personalised, session.rx2_data_rate, session.rx1_dr_offset) = (personalised, 3, 2);
+            run(&mut session, &up_11(0x40, 0, 1, &[0x01, 1], &[5, 1], 0, 0)).0.unwrap();
+            let expected = if personalised { (0, 0) } else { (3, 2) };
+            assert_eq!((session.rx2_data_rate, session.rx1_dr_offset), expected);
+        }
+    }
+
     #[test]
     fn a_device_that_may_not_roam_is_refused_abroad_only() {
         let (mut session, key) = (session(Some(0)), Key::new([7; 16]));
@@ -245,7 +452,8 @@ pub(super) mod tests {
         let Ok(Uplink::Data(frame)) = Uplink::parse(&phy) else { panic!("a data frame") };
         let ul = UlMeta::at(jiff::Timestamp::UNIX_EPOCH);
         let visited = Some(NetId::from_msb([0, 0, 2]));
-        let (refused, write) = accept(std::slice::from_mut(&mut session), frame, &ul, visited, 0);
+        let (refused, write) =
+            accept(std::slice::from_mut(&mut session), frame, &ul, &Region::eu868(), visited, 0);
         assert_eq!(refused.unwrap_err().code, ResultCode::DevRoamingDisallowed);
         assert_eq!((session.fcnt_up, write.commit), (Some(0), Commit::Nothing));
         assert_eq!(counter(&mut session, &phy), Some(1));

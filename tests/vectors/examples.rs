@@ -96,9 +96,7 @@ fn every_request_decodes_and_encodes_to_itself() {
         use ResultCode as Code;
         let expected = match file {
             "appskey-req.json" | "profile-req.json" | "profile-req-handover.json" => Some(Code::Other),
-            name if name.starts_with("prstop-req") || name.starts_with("hrstop-req") => {
-                Some(Code::UnknownDevEui)
-            }
+            name if name.starts_with("hrstop-req") => Some(Code::UnknownDevEui),
             "hrstart-req-regain.json" => Some(Code::UnknownDevEui),
             // a Rejoin-request: the join form only is spoken here
             "hrstart-req.json" | "hrstart-req-type2.json" => Some(Code::NoRoamingAgreement),
@@ -130,7 +128,7 @@ fn every_request_decodes_and_encodes_to_itself() {
             (Ok(request), Some(code)) => panic!("{file}: {request:?} instead of {code:?}"),
         }
     }
-    assert_eq!(handled, 19);
+    assert_eq!(handled, 22);
 }
 
 #[test]
@@ -157,7 +155,7 @@ fn every_answer_fits_its_request_and_encodes_to_itself() {
             assert_eq!(again.get(name), example(file).get(name), "{name} of {file}");
         }
     }
-    assert_eq!(handled, 25);
+    assert_eq!(handled, 27);
 }
 
 #[test]
@@ -643,6 +641,75 @@ fn keys_never_leave_unwrapped_unless_allowed() {
 }
 
 #[test]
+fn a_stateful_answer_and_its_end_are_read_object_by_object() {
+    let start = |file, from, mic_check| {
+        let (_, header, request) = request(from);
+        let Request::PrStart(req) = request else { panic!() };
+        let asked = PrStartReq { mic_check, ..req }.into();
+        decode_answer(example(file).to_string().as_bytes(), &header, &asked, &keks()).map(|answer| {
+            match answer {
+                Ok(Answer::PrStart(ans)) => ans,
+                other => panic!("{other:?}"),
+            }
+        })
+    };
+    let sessions = &keys()["sessions"];
+    let data = start("prstart-ans.json", "prstart-req.json", true).unwrap();
+    assert_eq!(data.dev_eui.unwrap().to_string(), "ACDE480001020234");
+    assert_eq!((data.lifetime, data.fcnt_up, data.taken), (Some(3600), Some(1), false));
+    assert_eq!(data.mic_key, Some(MicKey::NwkSKey(key(&sessions["dev103-s1"], "NwkSKey"))));
+    let join = start("prstart-ans-join.json", "prstart-req-join.json", true).unwrap();
+    assert_eq!((join.lifetime, join.fcnt_up), (Some(86400), Some(0)));
+    assert_eq!(join.dev_addr.unwrap().to_string(), "EA14ABCE");
+    let r11 = start("prstart-ans-r11.json", "prstart-req-r11.json", true).unwrap();
+    assert!(matches!(r11.mic_key, Some(MicKey::FNwkSIntKey(_))));
+    // a key that nobody has asked for is not even opened
+    let unasked = start("prstart-ans.json", "prstart-req.json", false).unwrap();
+    assert_eq!((unasked.mic_key, unasked.lifetime), (None, Some(3600)));
+    // and one that was asked for and does not open makes the answer unusable
+    let (_, header, asked) = request("prstart-req.json");
+    let Request::PrStart(req) = asked else { panic!() };
+    let asked = PrStartReq { mic_check: true, ..req }.into();
+    let wrong = Keks { open: vec![Kek::new("ns1-ns2", [9; 16]).unwrap()], ..Keks::default() };
+    let text = example("prstart-ans.json").to_string();
+    let shut = decode_answer(text.as_bytes(), &header, &asked, &wrong);
+    assert!(matches!(shut, Err(Confused::Malformed(why)) if why.starts_with("NwkSKey cannot be opened")));
+
+    let stop = |file| match request(file).2 {
+        Request::PrStop(stop) => (stop.dev_addr.map(|addr| addr.to_string()), stop.lifetime),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(stop("prstop-req.json"), (Some("EA14ABCD".into()), Some(600)));
+    assert_eq!(stop("prstop-req-lift-holdoff.json"), (Some("EA14ABCD".into()), Some(0)));
+    assert_eq!(stop("prstop-req-by-fns.json"), (None, None));
+}
+
+#[test]
+fn a_context_travels_with_its_key_wrapped_or_without_one() {
+    let (envelope, header, request) = request("prstart-req.json");
+    let Request::PrStart(req) = request else { panic!() };
+    let asked = PrStartReq { mic_check: true, ..req }.into();
+    let ans = PrStartAns {
+        dev_eui: Some("ACDE480001020234".parse().unwrap()),
+        lifetime: Some(3600),
+        mic_key: Some(MicKey::FNwkSIntKey(Key::new([0xAB; 16]))),
+        fcnt_up: Some(7),
+        taken: true,
+        ..PrStartAns::default()
+    };
+    let write = |keks: &Keks| envelope.answer(&Ok(Answer::PrStart(ans.clone())), keks);
+    assert_eq!(
+        decode_answer(&write(&keks()), &header, &asked, &keks()),
+        Ok(Ok(Answer::PrStart(ans.clone())))
+    );
+    // no key-encryption key, no key, and no counter that would belong to it
+    let bare = write(&Keks::default());
+    assert!(!String::from_utf8(bare.clone()).unwrap().contains("ABAB"));
+    let without = PrStartAns { mic_key: None, fcnt_up: None, ..ans.clone() };
+    assert_eq!(decode_answer(&bare, &header, &asked, &keks()), Ok(Ok(Answer::PrStart(without))));
+}
+
+#[test]
 fn a_downlink_rides_in_the_answer_of_those_who_asked_for_it() {
     let (_, header, request) = request("xmitdata-req-ul-passive.json");
     let Request::XmitUp(up) = request else { panic!() };
@@ -800,7 +867,7 @@ proptest! {
     fn uplinks_survive_the_wire(ul in ul_meta(), payload in prop::collection::vec(any::<u8>(), 0..242), ride in any::<bool>()) {
         let (_, _, data) = request("xmitdata-req-ul-passive.json");
         let Request::XmitUp(XmitUp { phy_payload, .. }) = data else { panic!() };
-        round_trip(PrStartReq { phy_payload: phy_payload.clone(), ul: ul.clone(), downlink_in_answer: ride }.into());
+        round_trip(PrStartReq { phy_payload: phy_payload.clone(), ul: ul.clone(), downlink_in_answer: ride, mic_check: false }.into());
         round_trip(XmitUp { phy_payload, ul: ul.clone(), downlink_in_answer: ride }.into());
         round_trip(XmitAppUp { frm_payload: payload, ul, ack: false, via: None }.into());
     }

@@ -12,7 +12,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::lorawan::frame::FrameError;
-use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
+use crate::lorawan::{DevAddr, DevEui, GatewayEui, JoinEui, Key, Modulation, NetId};
 
 /// Who speaks or is spoken to (SenderID, ReceiverID).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +116,8 @@ pub struct UlMeta {
     pub fcnt_up: Option<u32>,
     /// sNS to hNS: Confirmed Data Up.
     pub confirmed: bool,
+    /// sNS to hNS, inside the house only (TS002 has no object for it): the device lets the network control its data rate.
+    pub adr: bool,
     /// Regional data rate index.
     pub data_rate: Option<u8>,
     /// Hertz.
@@ -142,6 +144,7 @@ impl UlMeta {
             fcnt_down: None,
             fcnt_up: None,
             confirmed: false,
+            adr: false,
             data_rate: None,
             ul_freq: None,
             fns_ul_token: None,
@@ -156,7 +159,7 @@ impl UlMeta {
 /// One gateway's hearing of an uplink (TS002 table 21).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct GwInfo {
-    /// 1 to 16 bytes; we send the last four of the EUI.
+    /// 1 to 16 bytes; we send the last four of the EUI, and all eight inside the house.
     pub id: Option<Vec<u8>>,
     /// RFRegion of the gateway.
     pub rf_region: Option<String>,
@@ -277,6 +280,26 @@ impl fmt::Display for MacVersion {
     }
 }
 
+impl serde::Serialize for MacVersion {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for MacVersion {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// OptNeg, as DLSettings of a Join-accept has it: set where the session is of 1.1 (TS002 11.1).
+pub const OPT_NEG: u8 = 0x80;
+
+/// OptNeg of a session of this version.
+pub fn opt_neg(mac_version: MacVersion) -> u8 {
+    if mac_version >= MacVersion::V1_1 { OPT_NEG } else { 0 }
+}
+
 /// vNS to JS: who is home to this device?
 #[derive(Debug, Clone, PartialEq)]
 pub struct HomeNsReq {
@@ -300,6 +323,9 @@ pub struct PrStartReq {
     pub ul: UlMeta,
     /// The asker takes a class A downlink in the answer (between Roamgates; a VSExtension).
     pub downlink_in_answer: bool,
+    /// It is agreed that the asker checks MICs: a key in the answer is wanted. Without, keys that a partner
+    /// sends unasked are not even opened. Inside the house only.
+    pub mic_check: bool,
 }
 
 /// sNS to fNS.
@@ -313,9 +339,49 @@ pub struct PrStartAns {
     pub dev_addr: Option<DevAddr>,
     /// Seconds; 0 or `None`: stateless.
     pub lifetime: Option<u32>,
+    /// Where it is agreed that the fNS checks MICs.
+    pub mic_key: Option<MicKey>,
+    /// The last valid counter, with the key (a widely deployed peer: the next expected).
+    pub fcnt_up: Option<u32>,
     /// With `phy_payload`.
     pub dl: Option<DlMeta>,
+    /// The frame of the question was taken as any uplink is, so nobody need send it again by XmitDataReq
+    /// (between Roamgates; a VSExtension).
+    pub taken: bool,
 }
+
+/// The key that an fNS checks uplink MICs with (TS002 12.5 step 6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MicKey {
+    /// NwkSKey of LoRaWAN 1.0.x: the whole MIC.
+    NwkSKey(Key),
+    /// FNwkSIntKey of LoRaWAN 1.1: the second half of the MIC.
+    FNwkSIntKey(Key),
+}
+
+impl From<&NwkKeys> for MicKey {
+    fn from(keys: &NwkKeys) -> MicKey {
+        match keys {
+            NwkKeys::V10 { nwk_s_key } => MicKey::NwkSKey(nwk_s_key.clone()),
+            NwkKeys::V11 { f_nwk_s_int_key, .. } => MicKey::FNwkSIntKey(f_nwk_s_int_key.clone()),
+        }
+    }
+}
+
+/// Either way between sNS and fNS: the roaming of a device by a context ends (TS002 12.6.3).
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrStopReq {
+    /// The device.
+    pub dev_eui: DevEui,
+    /// From the sNS: which session's context.
+    pub dev_addr: Option<DevAddr>,
+    /// From the sNS, seconds: no PRStartReq for the device so long; 0 cancels such a hold-off, `None`: none.
+    pub lifetime: Option<u32>,
+}
+
+/// The context is gone.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PrStopAns;
 
 /// XmitDataReq with PHYPayload and ULMetaData: fNS to sNS.
 #[derive(Debug, Clone, PartialEq)]
@@ -369,6 +435,21 @@ pub struct XmitAns {
     pub dl_freq2: Option<u32>,
     /// A downlink that rides in the answer to an [`XmitUp`].
     pub riding: Option<(Vec<u8>, DlMeta)>,
+    /// How it goes out, inside the house only: TS002 has no objects for it.
+    pub radiated: Option<Radiated>,
+}
+
+/// A transmission that a radio head has taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Radiated {
+    /// The head.
+    pub gateway: GatewayEui,
+    /// Hertz.
+    pub frequency: u32,
+    /// How it is modulated.
+    pub modulation: Modulation,
+    /// EIRP in dBm, where the head said so.
+    pub power: Option<i8>,
 }
 
 /// hNS to JS (TS002 12.2).
@@ -440,6 +521,8 @@ pub struct HrStartAns {
     /// The device may talk through other networks. Inside the house only: a foreign sNS has the
     /// Device Profile.
     pub roaming: bool,
+    /// LoRaWAN version of the session. Inside the house only, likewise.
+    pub mac_version: MacVersion,
 }
 
 /// A request that knows its answer.
@@ -482,6 +565,7 @@ macro_rules! messages {
 messages! {
     HomeNs(HomeNsReq), "HomeNSReq" => HomeNs(HomeNsAns);
     PrStart(PrStartReq), "PRStartReq" => PrStart(PrStartAns);
+    PrStop(PrStopReq), "PRStopReq" => PrStop(PrStopAns);
     XmitUp(XmitUp), "XmitDataReq" => Xmit(XmitAns);
     XmitDown(XmitDown), "XmitDataReq" => Xmit(XmitAns);
     XmitAppUp(XmitAppUp), "XmitDataReq" => Xmit(XmitAns);
@@ -496,6 +580,7 @@ messages! {
 pub enum Answer {
     HomeNs(HomeNsAns),
     PrStart(PrStartAns),
+    PrStop(PrStopAns),
     Xmit(XmitAns),
     Join(JoinAns),
     HrStart(HrStartAns),

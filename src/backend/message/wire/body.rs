@@ -24,12 +24,13 @@ pub(super) fn request(message_type: MessageType, fields: &Fields) -> Decoded<Req
         MessageType::XmitData => xmit_data_req(fields)?,
         MessageType::Join => join_req(fields)?.into(),
         MessageType::HrStart => hr_start_req(fields)?.into(),
-        // A stateless network holds no context, no handover and no 1.1 session. What the letter says
-        // to somebody who asks about one is an answer, not an error.
-        MessageType::PrStop => {
-            dev_eui(fields)?;
-            return Err(Refusal::new(ResultCode::UnknownDevEui, "no passive roaming context here"));
+        MessageType::PrStop => PrStopReq {
+            dev_eui: dev_eui(fields)?,
+            dev_addr: fields.array("DevAddr")?.map(u32::from_be_bytes).map(DevAddr::new),
+            lifetime: fields.u32("Lifetime")?,
         }
+        .into(),
+        // What the letter says to somebody who asks about a handover that nobody has is an answer, not an error.
         MessageType::HrStop => {
             dev_eui(fields)?;
             return Err(Refusal::new(ResultCode::UnknownDevEui, "no handover here"));
@@ -52,7 +53,8 @@ fn pr_start_req(fields: &Fields) -> Decoded<PrStartReq> {
         Uplink::Rejoin(bytes) => same_dev_eui(ul.dev_eui, rejoin_dev_eui(bytes)?)?,
         Uplink::Data(data) => same_dev_addr(ul.dev_addr, data.dev_addr())?,
     }
-    Ok(PrStartReq { phy_payload, ul, downlink_in_answer: downlink_in_answer(fields) })
+    let downlink_in_answer = downlink_in_answer(fields);
+    Ok(PrStartReq { phy_payload, ul, downlink_in_answer, mic_check: false })
 }
 
 /// Four messages with one name: PHYPayload or FRMPayload, ULMetaData or DLMetaData.
@@ -174,8 +176,8 @@ fn hr_start_req(fields: &Fields) -> Decoded<HrStartReq> {
     })
 }
 
-/// The objects of a request. `XmitAppUp::ack` and `HrStartReq::visited` have no object in TS002:
-/// they stay in the house.
+/// The objects of a request. `XmitAppUp::ack`, `HrStartReq::visited` and `PrStartReq::mic_check` have no object in
+/// TS002: they stay in the house.
 pub(super) fn put_request(to: &mut Members, request: &Request) {
     match request {
         Request::HomeNs(req) => to.shown("DevEUI", Some(req.dev_eui)),
@@ -183,6 +185,11 @@ pub(super) fn put_request(to: &mut Members, request: &Request) {
             to.hex("PHYPayload", &req.phy_payload);
             to.put("ULMetaData", ul_object(&req.ul));
             put_downlink_in_answer(to, req.downlink_in_answer);
+        }
+        Request::PrStop(req) => {
+            to.shown("DevEUI", Some(req.dev_eui));
+            to.shown("DevAddr", req.dev_addr);
+            to.some("Lifetime", req.lifetime);
         }
         Request::XmitUp(req) => {
             to.hex("PHYPayload", &req.phy_payload);
@@ -232,13 +239,18 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
             let h_net_id = fields.array("HNetID")?.map(NetId::from_msb);
             Answer::HomeNs(HomeNsAns { h_net_id: fields.need("HNetID", h_net_id)? })
         }
-        Request::PrStart(_) => Answer::PrStart(PrStartAns {
+        Request::PrStart(req) => Answer::PrStart(PrStartAns {
             phy_payload: fields.bytes("PHYPayload")?,
             dev_eui: fields.array("DevEUI")?.map(DevEui::from_msb),
             dev_addr: fields.array("DevAddr")?.map(u32::from_be_bytes).map(DevAddr::new),
             lifetime: fields.u32("Lifetime")?,
+            // a widely deployed peer sends keys in clear that nobody has asked for
+            mic_key: if req.mic_check { mic_key(fields, keks)? } else { None },
+            fcnt_up: fields.u32("FCntUp")?,
             dl: fields.object("DLMetaData")?.map(|meta| dl_meta(&meta)).transpose()?,
+            taken: roamgate_flag(fields, UPLINK_TAKEN),
         }),
+        Request::PrStop(_) => Answer::PrStop(PrStopAns),
         Request::XmitUp(_) | Request::XmitDown(_) | Request::XmitAppUp(_) | Request::XmitAppDown(_) => {
             let riding = match (fields.bytes("PHYPayload")?, fields.object("DLMetaData")?) {
                 (Some(phy_payload), Some(meta)) => Some((phy_payload, dl_meta(&meta)?)),
@@ -248,6 +260,7 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
                 dl_freq1: fields.hertz("DLFreq1")?,
                 dl_freq2: fields.hertz("DLFreq2")?,
                 riding,
+                radiated: None,
             })
         }
         Request::Join(_) => {
@@ -270,6 +283,8 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
             keys: nwk_keys(fields, keks)?,
             // the word for it is the Device Profile's
             roaming: true,
+            // likewise; the oldest devices are told the most
+            mac_version: MacVersion::V1_0_2,
         }),
     })
 }
@@ -283,8 +298,11 @@ pub(super) fn put_answer(to: &mut Members, answer: &Answer, keks: &Keks) -> Resu
             to.shown("DevEUI", ans.dev_eui);
             to.shown("DevAddr", ans.dev_addr);
             to.put("Lifetime", ans.lifetime.unwrap_or(0));
+            put_mic_key(to, ans, keks)?;
             to.some("DLMetaData", ans.dl.as_ref().map(|dl| dl_object(dl, true)));
+            put_roamgate_flag(to, UPLINK_TAKEN, ans.taken);
         }
+        Answer::PrStop(PrStopAns) => {}
         Answer::Xmit(ans) => {
             to.hertz("DLFreq1", ans.dl_freq1);
             to.hertz("DLFreq2", ans.dl_freq2);
@@ -364,6 +382,34 @@ fn put_nwk_keys(to: &mut Members, keys: &NwkKeys, keks: &Keks) -> Result<(), Kek
     }
 }
 
+/// The key for MIC checks at the fNS, where one was sent.
+fn mic_key(fields: &Fields, keks: &Keks) -> Decoded<Option<MicKey>> {
+    match (key(fields, "NwkSKey", keks)?, key(fields, "FNwkSIntKey", keks)?) {
+        (None, None) => Ok(None),
+        (Some(key), None) => Ok(Some(MicKey::NwkSKey(key))),
+        (None, Some(key)) => Ok(Some(MicKey::FNwkSIntKey(key))),
+        (Some(_), Some(_)) => Err(malformed("NwkSKey and FNwkSIntKey exclude each other")),
+    }
+}
+
+/// The key is optional in a success (table 13), and the sNS checks every MIC itself: where no key-encryption key
+/// is agreed the answer goes without it, rather than the key in clear or the device without its answer.
+fn put_mic_key(to: &mut Members, ans: &PrStartAns, keks: &Keks) -> Result<(), KekError> {
+    if let Some(key) = &ans.mic_key {
+        let (name, key) = match key {
+            MicKey::NwkSKey(key) => ("NwkSKey", key),
+            MicKey::FNwkSIntKey(key) => ("FNwkSIntKey", key),
+        };
+        match keks.seal(key) {
+            Ok(envelope) => to.put(name, envelope_object(&envelope)),
+            Err(KekError::NoKek) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    to.some("FCntUp", ans.fcnt_up);
+    Ok(())
+}
+
 fn session_key_id(fields: &Fields) -> Decoded<Option<Vec<u8>>> {
     let id = fields.bytes("SessionKeyID")?;
     match id {
@@ -399,6 +445,7 @@ fn ul_meta(meta: &Fields) -> Decoded<UlMeta> {
         fcnt_down: meta.u32("FCntDown")?,
         fcnt_up: meta.u32("FCntUp")?,
         confirmed: meta.flag("Confirmed")?.unwrap_or(false),
+        adr: false,
         data_rate: meta.u8("DataRate", 0..=15)?,
         ul_freq: meta.hertz("ULFreq")?,
         fns_ul_token: meta.bytes("FNSULToken")?,
@@ -591,24 +638,37 @@ fn dev_eui(fields: &Fields) -> Decoded<DevEui> {
     fields.need("DevEUI", fields.array("DevEUI")?.map(DevEui::from_msb))
 }
 
-// ---- a downlink that rides in the answer
+// ---- what Roamgates tell each other beyond TS002
 
 /// The vendor that TS002 has no number for: nobody else's extension has this member.
 const VENDOR_ID: &str = "000000";
 
-/// Whether the asker takes a downlink in the answer. A vendor extension is never an error.
+/// The asker takes a downlink in the answer.
+const DOWNLINK_IN_ANSWER: &str = "DownlinkInAnswer";
+/// The answerer has taken the uplink of the question.
+const UPLINK_TAKEN: &str = "UplinkTaken";
+
 fn downlink_in_answer(fields: &Fields) -> bool {
+    roamgate_flag(fields, DOWNLINK_IN_ANSWER)
+}
+
+fn put_downlink_in_answer(to: &mut Members, wanted: bool) {
+    put_roamgate_flag(to, DOWNLINK_IN_ANSWER, wanted);
+}
+
+/// What one Roamgate tells another. A vendor extension is never an error.
+fn roamgate_flag(fields: &Fields, name: &str) -> bool {
     let flag = |fields: &Fields| {
         let extension = fields.object("VSExtension").ok()??;
         let object = extension.object("Object").ok()??;
-        object.object("Roamgate").ok()??.flag("DownlinkInAnswer").ok()?
+        object.object("Roamgate").ok()??.flag(name).ok()?
     };
     flag(fields).unwrap_or(false)
 }
 
-fn put_downlink_in_answer(to: &mut Members, wanted: bool) {
-    if wanted {
-        let object = serde_json::json!({ "Roamgate": { "DownlinkInAnswer": true } });
+fn put_roamgate_flag(to: &mut Members, name: &str, set: bool) {
+    if set {
+        let object = serde_json::json!({ "Roamgate": { name: true } });
         to.put("VSExtension", serde_json::json!({ "VendorID": VENDOR_ID, "Object": object }));
     }
 }

@@ -132,6 +132,7 @@ impl MessageType {
         match request {
             Request::HomeNs(_) => MessageType::HomeNs,
             Request::PrStart(_) => MessageType::PrStart,
+            Request::PrStop(_) => MessageType::PrStop,
             Request::XmitUp(_) | Request::XmitDown(_) => MessageType::XmitData,
             Request::XmitAppUp(_) | Request::XmitAppDown(_) => MessageType::XmitData,
             Request::Join(_) => MessageType::Join,
@@ -324,6 +325,7 @@ fn fits(message_type: MessageType, answer: &Answer) -> bool {
         (message_type, answer),
         (MessageType::HomeNs, Answer::HomeNs(_))
             | (MessageType::PrStart, Answer::PrStart(_))
+            | (MessageType::PrStop, Answer::PrStop(_))
             | (MessageType::XmitData, Answer::Xmit(_))
             | (MessageType::Join, Answer::Join(_))
             | (MessageType::HrStart, Answer::HrStart(_))
