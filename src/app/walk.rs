@@ -25,6 +25,10 @@ use super::house::{Doors, House, Ours};
 
 #[cfg(test)]
 mod heads;
+#[cfg(test)]
+mod lasting;
+#[cfg(test)]
+mod regions;
 
 const DEV: DevEui = DevEui::from_msb([0x58, 0x17, 0xB1, 0xC3, 0xEB, 0x89, 0x0B, 0xC4]);
 const HOME: NetId = NetId::from_msb([0, 0, 1]);
@@ -192,6 +196,10 @@ struct Hotspot {
 const ROAMING: &str = "[default]\npassive = { start = true, activation = true }";
 
 async fn hotspot(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool) -> Hotspot {
+    hotspot_in(street, net_id, roaming, rides, Region::eu868())
+}
+
+fn hotspot_in(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool, region: Region) -> Hotspot {
     let clock = Clock::following("2026-11-20T10:00:00Z".parse().unwrap());
     let join_eui = JoinEui::from_msb([0, 0, 0, 0, 0, 0, 0, net_id.to_msb()[2]]);
     let ours = Ours { net_ids: vec![net_id], join_euis: vec![join_eui.into()], every_join_eui: false };
@@ -209,7 +217,6 @@ async fn hotspot(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool
     let way_out = Arc::new(WayOut { me: Party::Ns(net_id), street: street.clone() });
     let house = Arc::new_cyclic(|house| {
         let peers: Arc<dyn Peers> = Arc::new(Doors::new(ours.clone(), house.clone(), way_out));
-        let region = Region::eu868();
         let fns = Fns::new(Parts {
             me: net_id,
             ours: vec![net_id],
@@ -227,7 +234,7 @@ async fn hotspot(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool
             fns: Arc::new(fns),
             sns: Arc::new(Sns::new(
                 net_id,
-                region,
+                region.clone(),
                 1,
                 partners,
                 memory.clone(),
@@ -332,6 +339,8 @@ struct Device {
     dev_nonce: u16,
     fcnt_up: u32,
     session: Option<(DevAddr, crypto::SessionKeys)>,
+    /// Of the last Join-accept.
+    cf_list: Vec<u8>,
 }
 
 impl Device {
@@ -342,6 +351,7 @@ impl Device {
             dev_nonce: 0,
             fcnt_up: 0,
             session: None,
+            cf_list: Vec::new(),
         }
     }
 
@@ -365,6 +375,7 @@ impl Device {
         let addr = DevAddr::from_air(body[7..11].try_into().unwrap());
         assert!(net_id == HOME && HOME.covers(addr), "home, also abroad");
         self.fcnt_up = 0;
+        self.cf_list = body[13..].to_vec();
         self.session = Some((addr, crypto::session_keys(&self.app_key, join_nonce, net_id, self.dev_nonce)));
     }
 
@@ -387,8 +398,13 @@ impl Device {
 
     /// Take a downlink apart: FCnt, ACK, FPort and clear payload.
     fn hears(&self, phy: &[u8]) -> (u32, bool, Option<(u8, Vec<u8>)>) {
+        self.hears_after(phy, 0)
+    }
+
+    /// The same where so many rounds of 16 bits have passed.
+    fn hears_after(&self, phy: &[u8], rounds: u32) -> (u32, bool, Option<(u8, Vec<u8>)>) {
         let (addr, keys) = self.session.as_ref().unwrap();
-        let fcnt = u32::from(u16::from_le_bytes([phy[6], phy[7]]));
+        let fcnt = rounds << 16 | u32::from(u16::from_le_bytes([phy[6], phy[7]]));
         assert!(crypto::data_mic_matches(&keys.nwk_s_key, Direction::Down, *addr, fcnt, phy), "MIC");
         let rest = &phy[8 + usize::from(phy[5] & 15)..phy.len() - 4];
         let payload = rest.split_first().map(|(port, frm)| {

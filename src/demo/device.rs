@@ -113,8 +113,6 @@ pub enum Stands {
         /// 1 to 8.
         sub_band: u8,
     },
-    /// AS923-1.
-    As923,
     /// IN865.
     In865,
 }
@@ -144,7 +142,6 @@ impl Stands {
                 plan.into()
             }
             Stands::Eu868 => region::Configuration::new(async_device::Region::EU868),
-            Stands::As923 => region::Configuration::new(async_device::Region::AS923_1),
             Stands::In865 => region::Configuration::new(async_device::Region::IN865),
         }
     }
@@ -205,7 +202,7 @@ impl Device {
         let rates = match stands {
             Stands::Us915 { .. } => (DR::_0, DR::_3),
             Stands::Au915 { .. } => (DR::_0, DR::_5),
-            Stands::Eu868 | Stands::As923 | Stands::In865 => (DR::_5, DR::_5),
+            Stands::Eu868 | Stands::In865 => (DR::_5, DR::_5),
         };
         let mut stack = Stack::new(region, radio, timer, Chance(shared.clone()));
         stack.set_datarate(rates.1);

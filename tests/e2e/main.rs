@@ -83,7 +83,6 @@ stories! {
         us915_away_from_home
         a_device_of_an_eu868_home_roams_in_us915
         au915_at_home
-        as923_at_home
         in865_at_home;
     lasting:
         an_uplink_counter_goes_past_16_bits_at_home_and_away

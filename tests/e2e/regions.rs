@@ -42,20 +42,7 @@ pub async fn an_old_device_is_told_its_sub_band_by_command() {
     street.resettle(HOME, "US915", &[2]).await;
     let mut walker = street.device_for(MacVersion::V1_0_2, HOME, 2, SUB_BAND_2).await;
     joins(&mut street, &mut walker, HOME, DR10).await;
-    // the first answer is lost
-    street.federation.air.refuse_next(HOME.gateway, AirError::CollisionPacket);
-    street.federation.air.refuse_next(HOME.gateway, AirError::TooLate);
-    let first = walker.send(b"one", false).await;
-    assert_eq!(first.downlink_start, None);
-    // by then it would use any channel; the test does not wait for one that is heard by chance
-    let mut told = walker.send(b"two", false).await;
-    for _ in 0..30 {
-        if told.window.is_some() {
-            break;
-        }
-        assert!(!CHANNELS.contains(&told.frequency), "heard, and not answered");
-        told = walker.send(b"two", false).await;
-    }
+    let told = walker.send(b"one", false).await;
     assert_eq!((told.window, told.acked), (Some(RxWindow::Rx1), false), "{:?}", street.whys(HOME));
     assert!(matches!(street.session(&walker).await.plan.told, Told::Left(_)));
     // a restart between request and answer changes nothing
@@ -114,17 +101,6 @@ pub async fn au915_at_home() {
         &[2],
         stands,
         [(down(12), 923_300_000..=927_500_000), (down(7), 923_300_000..=927_500_000)],
-    )
-    .await;
-}
-
-pub async fn as923_at_home() {
-    let sf7 = Modulation::Lora { sf: 7, bandwidth: 125_000 };
-    talks(
-        "AS923-1",
-        &[],
-        Stands::As923,
-        [(sf7, 923_200_000..=923_400_000), (sf7, 923_200_000..=923_400_000)],
     )
     .await;
 }
