@@ -25,6 +25,7 @@ use super::house::{Doors, House, Ours};
 
 #[cfg(test)]
 mod class_c;
+#[cfg(test)]
 mod heads;
 #[cfg(test)]
 mod lasting;

@@ -31,7 +31,7 @@ pub(super) enum DeviceCommand {
 #[derive(Debug, Subcommand)]
 pub(super) enum One {
     /// Make a device ours: it can join as soon as it is here.
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// All devices.
     List(ListArgs),
     /// One device, with what waits for it.
@@ -204,7 +204,7 @@ pub(super) async fn run(command: DeviceCommand, clock: Clock) -> Result<ExitCode
 /// Do it; what to print.
 async fn act(command: One, client: &Client, clock: &Clock) -> Result<String, Fail> {
     match command {
-        One::Add(args) => add(args, client).await,
+        One::Add(args) => add(*args, client).await,
         One::List(args) => {
             let value = client.call::<()>(Method::GET, "/v1/devices", None).await?;
             Ok(if args.json { json(&value) } else { list(&view::<Vec<DeviceView>>(value)?, clock.wall()) })

@@ -136,7 +136,7 @@ pub async fn a_personalised_device_of_1_1_says_that_it_began_anew_and_becomes_cl
     // without an uplink
     for payload in [b"one", b"two"] {
         street.queue(&newcomer, payload, false).await;
-        let answer = newcomer.listen(Duration::from_secs(6)).await.expect("a downlink");
+        let answer = newcomer.listen(&street.clock, Duration::from_secs(6)).await.expect("a downlink");
         assert_eq!((answer.port, answer.payload), (Some(7), payload.to_vec()));
     }
     assert_eq!(street.waiting(&newcomer).await, 0);

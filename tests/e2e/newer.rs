@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use roamgate::backend::message::MacVersion;
+use roamgate::clock::Clock;
 use roamgate::control::{NewDevice, Operator};
 use roamgate::demo::device::RxWindow;
 use roamgate::demo::federation::{HOME, Site};
@@ -158,11 +159,11 @@ impl Newcomer {
     }
 
     /// Listen as a device of class C until something comes, which must be right.
-    pub async fn listen(&mut self, time: Duration) -> Option<Answer> {
+    pub async fn listen(&mut self, clock: &Clock, time: Duration) -> Option<Answer> {
         let (modulation, frequency) = (self.plan.down(self.device.dl_settings & 0x0F), self.plan.rx2());
         // longer than half a preamble, so no frame begins unseen between two of them
         let length = Duration::from_millis(300);
-        let begin = tokio::time::Instant::now();
+        let begin = clock.now();
         let mut open = begin;
         while open < begin + time {
             if let Some(received) = self.radio.listen(Window { frequency, modulation, open, length }).await {
