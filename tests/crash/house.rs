@@ -15,11 +15,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use roamgate::application::outbox::{Outbox, Sink};
 use roamgate::backend::door::{Commit, decided, outcome};
-use roamgate::backend::message::MacVersion;
+use roamgate::backend::message::{ClassMode, MacVersion};
 use roamgate::clock::Clock;
 use roamgate::js::RootKeys;
 use roamgate::sns::Sessions;
-use roamgate::store::{Config, Durability, NewDevice, Store, Url};
+use roamgate::store::{Addition, Config, Durability, NewDevice, Store, Url};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
@@ -136,7 +136,7 @@ impl House {
             kills: 0,
         };
         let store = open(&house.data(), &house.clock).unwrap();
-        let new: Vec<(NewDevice, bool)> = lock(&house.world)
+        let new: Vec<Addition> = lock(&house.world)
             .devices
             .iter()
             .map(|device| NewDevice {
@@ -149,7 +149,7 @@ impl House {
                 home: NET_ID,
                 roaming: false,
             })
-            .map(|device| (device, true))
+            .map(|device| Addition::Joins { device, enabled: true, class: ClassMode::A })
             .collect();
         assert!(store.add_devices(new, false).await.unwrap().is_empty());
         store.close().await.unwrap();
@@ -354,11 +354,13 @@ impl House {
         from.iter().for_each(|record| disk.tell(record));
         let real = self.image();
         if !disk::agree(&disk.now(), &image, &real) {
-            let lengths = |image: &Image| image.iter().map(|(name, of)| (name.clone(), of.len())).collect::<Vec<_>>();
+            let lengths =
+                |image: &Image| image.iter().map(|(name, of)| (name.clone(), of.len())).collect::<Vec<_>>();
             let (told, found) = (lengths(&disk.now()), lengths(&real));
             disk::lay(&real, &self.folder.path().join("real"));
             disk::lay(&disk.now(), &self.folder.path().join("told"));
-            let fault = format!("the journal does not tell what became of the folder: {told:?}, not {found:?}");
+            let fault =
+                format!("the journal does not tell what became of the folder: {told:?}, not {found:?}");
             lock(&self.world).faults.push(fault);
         }
         disk
