@@ -154,7 +154,8 @@ impl<B: Bus> Concentrator<B> {
         })
     }
 
-    /// Sends. While something is on air on this chain it is refused; something that waits for its moment is replaced.
+    /// Sends. What still waits for its moment on this chain is replaced; what is on air would be damaged, so ask
+    /// [`Concentrator::tx_status`] first.
     pub fn send(&mut self, transmission: &Transmission) -> Result<(), Error> {
         self.with(|this| {
             this.running_mut()?;

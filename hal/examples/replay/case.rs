@@ -174,8 +174,12 @@ pub fn transmission(step: &Value) -> Result<Transmission, String> {
         },
         "fsk" => Modulation::Fsk {
             bitrate: rate as u32,
-            deviation_hz: number(step, &["f_dev_hz", "fdev_hz"])
-                .or(number(step, &["f_dev_khz", "fdev_khz", "f_dev", "fdev"]).map(|khz| khz * 1000))
+            deviation_hz: number(step, &["f_dev_hz", "fdev_hz", "freq_dev_hz", "deviation_hz"])
+                .or(number(step, &["f_dev_khz", "fdev_khz", "freq_dev_khz", "deviation_khz"])
+                    .map(|khz| khz * 1000))
+                // without a unit it is kHz, unless it cannot be
+                .or(number(step, &["f_dev", "fdev", "freq_dev", "deviation"])
+                    .map(|dev| if dev <= 200 { dev * 1000 } else { dev }))
                 .unwrap_or(0) as u32,
             preamble,
             crc,
