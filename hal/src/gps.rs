@@ -7,7 +7,8 @@ use crate::counter::Count;
 
 /// Turns a u-blox receiver's NAV-TIMEGPS on, once a second.
 pub const ENABLE_NAV_TIMEGPS: [u8; 18] = [
-    0xb5, 0x62, 0x06, 0x01, 0x08, 0x00, 0x01, 0x20, 0x00, 0x01, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x32, 0x94,
+    0xb5, 0x62, 0x06, 0x01, 0x08, 0x00, 0x01, 0x20, 0x00, 0x01, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x32,
+    0x94,
 ];
 
 /// Seconds and nanoseconds since an epoch: 1970 for UTC, 6 January 1980 for GPS time.
@@ -30,7 +31,10 @@ impl Time {
         let whole = seconds.trunc();
         let nanos = i64::from(self.nanos) + ((seconds - whole) * 1e9) as i64;
         Time {
-            seconds: self.seconds.saturating_add(whole as i64).saturating_add(nanos.div_euclid(1_000_000_000)),
+            seconds: self
+                .seconds
+                .saturating_add(whole as i64)
+                .saturating_add(nanos.div_euclid(1_000_000_000)),
             nanos: nanos.rem_euclid(1_000_000_000) as u32,
         }
     }
@@ -93,7 +97,9 @@ fn utc(time: &str, date: &str) -> Option<Time> {
     }
     let fraction: f32 = match time.get(6..)? {
         "" => 0.0,
-        text if text.starts_with('.') => text.parse().ok().filter(|fraction| (0.0..1.0).contains(fraction))?,
+        text if text.starts_with('.') => {
+            text.parse().ok().filter(|fraction| (0.0..1.0).contains(fraction))?
+        }
         _ => return None,
     };
     // Days since 1970 of the proleptic calendar, in years that begin with March.

@@ -117,7 +117,9 @@ mod what_works {
         radio.send(&Transmission { modulation: fsk, ..downlink(When::Now) }).unwrap();
         radio.abort(Chain::A).unwrap();
         let carrier = Modulation::Carrier { offset_khz: -13, bandwidth: Some(Bandwidth::Khz125) };
-        radio.send(&Transmission { modulation: carrier, payload: Vec::new(), ..downlink(When::Now) }).unwrap();
+        radio
+            .send(&Transmission { modulation: carrier, payload: Vec::new(), ..downlink(When::Now) })
+            .unwrap();
         let sent = radio.bus_mut().take_sent();
         let triggers: Vec<Trigger> = sent.iter().map(|sent| sent.trigger).collect();
         assert_eq!(triggers, [Trigger::Immediate, Trigger::Pps, Trigger::Immediate, Trigger::Immediate]);
@@ -176,7 +178,8 @@ mod what_works {
     #[test]
     fn who_listens_first_sends_only_into_a_free_channel() {
         let mut config = Config::example_eu868();
-        let channel = |freq_hz| LbtChannel { freq_hz, bandwidth: Bandwidth::Khz125, scan_us: 5000, transmit_ms: 400 };
+        let channel =
+            |freq_hz| LbtChannel { freq_hz, bandwidth: Bandwidth::Khz125, scan_us: 5000, transmit_ms: 400 };
         let lbt = Lbt { rssi_target: -80, channels: vec![channel(868_100_000)] };
         config.set_sx1261(Some(Sx1261 { rssi_offset: 0, lbt: Some(lbt) })).unwrap();
         let mut radio = start(Model::new(), config);
@@ -248,7 +251,9 @@ mod what_goes_wrong {
     fn every_fault_ends_in_an_error_that_says_what_it_is_within_three_seconds() {
         let faults: Vec<(Faults, fn(&Cause) -> bool)> = vec![
             (Faults { dead: true, ..Faults::default() }, |cause| matches!(cause, Cause::NoChip(0xff))),
-            (Faults { spi_fails_from: Some(100), ..Faults::default() }, |cause| matches!(cause, Cause::Bus(_))),
+            (Faults { spi_fails_from: Some(100), ..Faults::default() }, |cause| {
+                matches!(cause, Cause::Bus(_))
+            }),
             (Faults { agc_stuck_at: Some(4), ..Faults::default() }, |cause| {
                 matches!(cause, Cause::TimeOut { last: 4, .. })
             }),
@@ -330,8 +335,13 @@ mod what_goes_wrong {
         no(|tx| tx.chain = Chain::B);
         no(|tx| tx.payload = vec![0; 256]);
         no(|tx| {
-            tx.modulation =
-                Modulation::Fsk { bitrate: 50_000, deviation_hz: 999, preamble: 5, crc: true, bandwidth: None }
+            tx.modulation = Modulation::Fsk {
+                bitrate: 50_000,
+                deviation_hz: 999,
+                preamble: 5,
+                crc: true,
+                bandwidth: None,
+            }
         });
     }
 

@@ -354,11 +354,13 @@ impl House {
         from.iter().for_each(|record| disk.tell(record));
         let real = self.image();
         if !disk::agree(&disk.now(), &image, &real) {
-            let lengths = |image: &Image| image.iter().map(|(name, of)| (name.clone(), of.len())).collect::<Vec<_>>();
+            let lengths =
+                |image: &Image| image.iter().map(|(name, of)| (name.clone(), of.len())).collect::<Vec<_>>();
             let (told, found) = (lengths(&disk.now()), lengths(&real));
             disk::lay(&real, &self.folder.path().join("real"));
             disk::lay(&disk.now(), &self.folder.path().join("told"));
-            let fault = format!("the journal does not tell what became of the folder: {told:?}, not {found:?}");
+            let fault =
+                format!("the journal does not tell what became of the folder: {told:?}, not {found:?}");
             lock(&self.world).faults.push(fault);
         }
         disk

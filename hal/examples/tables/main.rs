@@ -20,7 +20,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), String> {
-    let name = std::env::args().nth(1).ok_or_else(|| format!("usage: tables NAME < TABLE; {}", table::NAMES.join(", ")))?;
+    let name = std::env::args()
+        .nth(1)
+        .ok_or_else(|| format!("usage: tables NAME < TABLE; {}", table::NAMES.join(", ")))?;
     let name = name.trim_end_matches(".csv").trim_end_matches(".jsonl");
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(|error| error.to_string())?;

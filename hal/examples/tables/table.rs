@@ -5,10 +5,10 @@ use sx1302::airtime::{LoraShape, fsk_time_on_air_ms};
 use sx1302::bus::event::unhex;
 use sx1302::config::{Bandwidth, CodingRate, SpreadingFactor, TemperatureCurve};
 use sx1302::counter::Count;
+use sx1302::drift;
 use sx1302::gps::{self, Reference, Sentence, Time, Ubx};
 use sx1302::rx::payload_crc;
 use sx1302::stamp::{dc_notch_ticks, legacy_correction_us, precision_correction_us};
-use sx1302::drift;
 
 /// The names of the tables.
 pub const NAMES: [&str; 8] = [
@@ -181,7 +181,10 @@ fn gps_row(row: &Value, known: &mut Known) -> Option<String> {
         "sync" => {
             let read = |name: &str| {
                 let pair = row[name].as_array()?;
-                Some(Time { seconds: pair.first()?.as_i64()?, nanos: u32::try_from(pair.get(1)?.as_u64()?).ok()? })
+                Some(Time {
+                    seconds: pair.first()?.as_i64()?,
+                    nanos: u32::try_from(pair.get(1)?.as_u64()?).ok()?,
+                })
             };
             let count = Count(u32::try_from(row["count_us"].as_u64()?).ok()?);
             let (utc, gps) = (read("utc")?, read("gps")?);
@@ -189,7 +192,8 @@ fn gps_row(row: &Value, known: &mut Known) -> Option<String> {
             let reference = &known.reference;
             let later = count.plus_us(1_234_567);
             let ahead = Time { seconds: gps.seconds + 3, nanos: 250_000_000 };
-            let counted = reference.count_of_gps(ahead).map_or("null".to_owned(), |count| count.0.to_string());
+            let counted =
+                reference.count_of_gps(ahead).map_or("null".to_owned(), |count| count.0.to_string());
             Some(format!(
                 "{{\"kind\":\"sync\",\"count_us\":{},\"utc\":{},\"gps\":{},\"ok\":{ok},\"xtal_err\":{:.15},\
                  \"ref_count_us\":{},\"cnt2gps_plus_1234567\":{},\"cnt2utc_plus_1234567\":{},\

@@ -104,7 +104,8 @@ impl Side {
 
     fn flush(&mut self, list: List) {
         if let Some(set) = self.set.remove(&list).filter(|set| !set.is_empty()) {
-            let entry = Entry { what: format!("registers {set:02x?}"), kind: ("registers".into(), 0), waited: 0 };
+            let entry =
+                Entry { what: format!("registers {set:02x?}"), kind: ("registers".into(), 0), waited: 0 };
             self.lists.entry(list).or_default().push(entry);
         }
     }
@@ -145,7 +146,8 @@ impl Side {
             }
             if name.ends_with("host_prog") && value & mask == 0 {
                 let base = if name.starts_with("agc") { 0 } else { 0x2000 };
-                let image: Vec<u8> = self.programs.range(base..base + 0x2000).map(|(_, byte)| *byte).collect();
+                let image: Vec<u8> =
+                    self.programs.range(base..base + 0x2000).map(|(_, byte)| *byte).collect();
                 let sum = image.iter().fold(image.len() as u64, |sum, byte| {
                     sum.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(*byte))
                 });
@@ -260,15 +262,18 @@ pub fn differences(reference: &str, candidate: &str) -> Vec<String> {
             found.push(format!("step {label:?} is missing"));
             continue;
         };
-        let payload = |address: &u16| (0x5300..0x5400).contains(address) || (0x5500..0x5600).contains(address);
-        for address in wanted.written.union(&step.written).filter(|at| !NO_STATE.contains(at) && !payload(at)) {
+        let payload =
+            |address: &u16| (0x5300..0x5400).contains(address) || (0x5500..0x5600).contains(address);
+        for address in wanted.written.union(&step.written).filter(|at| !NO_STATE.contains(at) && !payload(at))
+        {
             let (a, b) = (wanted.memory.get(address), step.memory.get(address));
             if a.unwrap_or(&0) != b.unwrap_or(&0) {
                 found.push(format!("{label}: register {address:#06x} is {b:02x?}, wanted {a:02x?}"));
             }
         }
         if wanted.old_radios != step.old_radios {
-            found.push(format!("{label}: SX125x {:02x?}, wanted {:02x?}", step.old_radios, wanted.old_radios));
+            found
+                .push(format!("{label}: SX125x {:02x?}, wanted {:02x?}", step.old_radios, wanted.old_radios));
         }
         for list in [Core, A, B, Sx1261, I2c] {
             let empty = Vec::new();
@@ -278,14 +283,22 @@ pub fn differences(reference: &str, candidate: &str) -> Vec<String> {
                 match (x.get(i), y.get(i)) {
                     (Some(p), Some(q)) if p.what == q.what => {
                         let before = y[..i].iter().rev().find(|entry| entry.kind.0 != "registers");
-                        let need = before.filter(|_| matches!(list, A | B | Sx1261)).map_or(0, |e| least_wait(e, q));
+                        let need =
+                            before.filter(|_| matches!(list, A | B | Sx1261)).map_or(0, |e| least_wait(e, q));
                         if q.kind.0 != "registers" && p.waited >= need && q.waited < need {
-                            found.push(format!("{label}: {list:?} {}: waited {} of {need} us", q.what, q.waited));
+                            found.push(format!(
+                                "{label}: {list:?} {}: waited {} of {need} us",
+                                q.what, q.waited
+                            ));
                         }
                     }
                     (p, q) => {
                         let what = |entry: Option<&Entry>| entry.map(|entry| entry.what.clone());
-                        found.push(format!("{label}: {list:?} event {i}: {:?}, wanted {:?}", what(q), what(p)));
+                        found.push(format!(
+                            "{label}: {list:?} event {i}: {:?}, wanted {:?}",
+                            what(q),
+                            what(p)
+                        ));
                         break;
                     }
                 }

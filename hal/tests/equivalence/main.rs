@@ -18,9 +18,10 @@ fn fixture(name: &str) -> String {
 /// What differs between a recorded result and ours; levels are single precision there.
 fn unequal(recorded: &Value, found: &Value, place: &str) -> Vec<String> {
     match (recorded, found) {
-        (Value::Object(recorded), Value::Object(_)) => {
-            recorded.iter().flat_map(|(name, value)| unequal(value, &found[name], &format!("{place}.{name}"))).collect()
-        }
+        (Value::Object(recorded), Value::Object(_)) => recorded
+            .iter()
+            .flat_map(|(name, value)| unequal(value, &found[name], &format!("{place}.{name}")))
+            .collect(),
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             a.iter().zip(b).flat_map(|(a, b)| unequal(a, b, place)).collect()
         }
