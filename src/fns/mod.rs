@@ -4,6 +4,7 @@
 //! database; the radio is behind [`Air`].
 
 mod activate;
+mod class_c;
 pub mod dedup;
 mod downlink;
 mod heads;
@@ -30,6 +31,7 @@ use crate::lorawan::frame::Uplink;
 use crate::lorawan::{GatewayEui, Modulation, NetId, Region};
 use crate::partners;
 
+use class_c::Ways;
 use dedup::{Dedup, Seen};
 use heads::Heads;
 use hold_off::HoldOffs;
@@ -80,7 +82,7 @@ pub struct Heard {
     pub location: Option<(f64, f64)>,
 }
 
-/// A class A transmission at an exact count of one radio head.
+/// A transmission by one radio head, at an exact count or as soon as the head can.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tx {
     /// The radio head.
@@ -95,8 +97,8 @@ pub struct Tx {
     pub modulation: Modulation,
     /// EIRP, dBm.
     pub power: i8,
-    /// When it starts, on the head's counter.
-    pub at: Count,
+    /// When it starts, on the head's counter; `None`: at once (class C), in any radio session.
+    pub at: Option<Count>,
     /// The same moment on the host's clock.
     pub start: Instant,
 }
@@ -277,6 +279,8 @@ pub struct Fns {
     unserved: Mutex<Buckets<(GatewayEui, NetId)>>,
     seldom: Mutex<Seldom>,
     spent: Mutex<BTreeMap<(GatewayEui, u64, u64), Instant>>,
+    /// Which heads heard devices of class C.
+    ways: Mutex<Ways>,
 }
 
 impl Fns {
@@ -304,6 +308,7 @@ impl Fns {
             unserved: Mutex::new(Buckets::new(UNSERVED, NETWORKS)),
             seldom: Mutex::default(),
             spent: Mutex::default(),
+            ways: Mutex::default(),
         }
     }
 

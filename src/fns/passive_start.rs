@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::backend::door::{Deadline, PeerError};
-use crate::backend::message::{GwInfo, Party, PrStartAns, PrStartReq, ResultCode, UlMeta};
+use crate::backend::message::{ClassMode, GwInfo, Party, PrStartAns, PrStartReq, ResultCode, UlMeta};
 use crate::limits::Wait;
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::{DevAddr, GatewayEui, NetId};
@@ -34,6 +34,9 @@ impl Fns {
             }
             answer => answer?,
         };
+        if home == self.me && answer.dl.as_ref().is_some_and(|dl| dl.class_mode == Some(ClassMode::C)) {
+            self.note_way(heard, frame.dev_addr());
+        }
         match answer.phy_payload {
             Some(_) => self.carry(heard, Party::Ns(home), answer).await,
             None => Ok(()),
@@ -129,6 +132,7 @@ impl Fns {
             session: heard.session,
             tmst: heard.tmst,
             at: heard.at,
+            time: heard.time.as_second().max(0).unsigned_abs(),
             dev_addr,
             number: heard.number,
         }
