@@ -40,15 +40,20 @@ impl Plan {
         }
     }
 
-    /// Hertz and data rate of RX1 after an uplink, and hertz of RX2.
-    fn windows(self, frame: &Frame, channel: usize, offset: u8) -> (u32, u8, u32) {
+    /// Hertz and data rate of RX1 after an uplink.
+    fn rx1(self, frame: &Frame, channel: usize, offset: u8) -> (u32, u8) {
         match self {
-            Plan::Eu868 => (frame.frequency, frame.data_rate.saturating_sub(offset), 869_525_000),
+            Plan::Eu868 => (frame.frequency, frame.data_rate.saturating_sub(offset)),
             Plan::Us915 => {
                 let frequency = 923_300_000 + 600_000 * (channel as u32 % 8);
-                (frequency, (10 + frame.data_rate - offset).min(13), 923_300_000)
+                (frequency, (10 + frame.data_rate - offset).min(13))
             }
         }
+    }
+
+    /// Hertz of RX2.
+    fn rx2(self) -> u32 {
+        if self == Plan::Eu868 { 869_525_000 } else { 923_300_000 }
     }
 }
 
@@ -138,9 +143,9 @@ impl Newcomer {
     pub async fn exchange(&self, frame: &Frame, delay: u8) -> Option<(Vec<u8>, RxWindow)> {
         let (_, end) = self.radio.transmit(&frame.phy, frame.frequency, self.plan.up(frame.data_rate)).await;
         let (offset, rx2_data_rate) = (self.device.dl_settings >> 4 & 0x07, self.device.dl_settings & 0x0F);
-        let (rx1, data_rate, rx2) = self.plan.windows(frame, self.device.channel, offset);
+        let (rx1, data_rate) = self.plan.rx1(frame, self.device.channel, offset);
         let first = (RxWindow::Rx1, delay, rx1, data_rate);
-        let second = (RxWindow::Rx2, delay + 1, rx2, rx2_data_rate);
+        let second = (RxWindow::Rx2, delay + 1, self.plan.rx2(), rx2_data_rate);
         for (which, after, frequency, data_rate) in [first, second] {
             let modulation = self.plan.down(data_rate);
             let open = end + Duration::from_secs(after.into()) - TOLERANCE;
@@ -154,15 +159,13 @@ impl Newcomer {
 
     /// Listen as a device of class C until something comes, which must be right.
     pub async fn listen(&mut self, time: Duration) -> Option<Answer> {
-        let modulation = modulation(self.device.dl_settings & 0x0F);
+        let (modulation, frequency) = (self.plan.down(self.device.dl_settings & 0x0F), self.plan.rx2());
         // longer than half a preamble, so no frame begins unseen between two of them
         let length = Duration::from_millis(300);
         let begin = tokio::time::Instant::now();
         let mut open = begin;
         while open < begin + time {
-            if let Some(received) =
-                self.radio.listen(Window { frequency: RX2, modulation, open, length }).await
-            {
+            if let Some(received) = self.radio.listen(Window { frequency, modulation, open, length }).await {
                 return Some(self.device.take(&received.phy).expect("a right downlink"));
             }
             open += length;
