@@ -33,6 +33,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -531,6 +532,20 @@ pub(super) fn start(machine: Machine) -> Queue {
     Queue(queue)
 }
 
+/// To the end of the runtime's queue. (`yield_now` keeps the task on its thread until that thread has nothing else to do,
+/// and nobody else could take it.)
+async fn step_back() {
+    let mut back = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut back, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 async fn write(mut machine: Machine, mut queue: mpsc::Receiver<Message>) {
     let clock = machine.clock.clone();
     let mut taken = Vec::with_capacity(BATCH);
@@ -550,7 +565,7 @@ async fn write(mut machine: Machine, mut queue: mpsc::Receiver<Message>) {
             }
         }
         // whoever can run now may have something for the same commit
-        tokio::task::yield_now().await;
+        step_back().await;
         while taken.len() < BATCH
             && let Ok(message) = queue.try_recv()
         {
