@@ -203,6 +203,8 @@ impl House {
         let said = std::fs::File::create(self.folder.path().join("stderr")).unwrap();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said).kill_on_drop(true);
         if self.crash == Crash::Cut {
+            // One that dies before it begins a journal leaves none.
+            let _ = std::fs::remove_file(self.journal());
             disk::observe(&mut command, &self.data(), &self.journal());
         }
         let mut child = command.spawn().unwrap();
@@ -354,11 +356,13 @@ impl House {
         from.iter().for_each(|record| disk.tell(record));
         let real = self.image();
         if !disk::agree(&disk.now(), &image, &real) {
-            let lengths = |image: &Image| image.iter().map(|(name, of)| (name.clone(), of.len())).collect::<Vec<_>>();
+            let lengths =
+                |image: &Image| image.iter().map(|(name, of)| (name.clone(), of.len())).collect::<Vec<_>>();
             let (told, found) = (lengths(&disk.now()), lengths(&real));
             disk::lay(&real, &self.folder.path().join("real"));
             disk::lay(&disk.now(), &self.folder.path().join("told"));
-            let fault = format!("the journal does not tell what became of the folder: {told:?}, not {found:?}");
+            let fault =
+                format!("the journal does not tell what became of the folder: {told:?}, not {found:?}");
             lock(&self.world).faults.push(fault);
         }
         disk

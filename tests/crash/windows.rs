@@ -78,7 +78,6 @@ pub async fn measured(name: &str, traffic: Traffic) -> Worst {
         counters_age: Duration::from_nanos(most(|lost| lost.counters_age)),
         undelivered: most(|lost| lost.undelivered as u64) as usize,
         undelivered_age: Duration::from_nanos(most(|lost| lost.undelivered_age)),
-        accepted,
     };
     assert!(worst.counters <= FRAMES && worst.counters_age <= COUNTERS, "{worst:?}");
     assert!(worst.undelivered <= FRAMES && worst.undelivered_age <= UNDELIVERED, "{worst:?}");
@@ -92,8 +91,6 @@ pub struct Worst {
     pub counters_age: Duration,
     pub undelivered: usize,
     pub undelivered_age: Duration,
-    /// Uplinks in all.
-    pub accepted: usize,
 }
 
 impl House {
