@@ -252,6 +252,21 @@ impl House {
         self.ends(end).await;
     }
 
+    /// A new store whose power is cut while it is made: the next start finishes it.
+    pub async fn is_born(&mut self) {
+        lock(&self.world).next_round();
+        let nothing = Image::new();
+        self.lays(&nothing);
+        let running = self.starts(false);
+        sleep(Duration::from_micros(self.rng.random_range(1000..60_000))).await;
+        self.dies(running).await;
+        let left = self.tells_disk(&nothing).cut(&mut self.rng);
+        self.lays(&left);
+        let mut running = self.starts(false);
+        self.is_ready(&mut running).await;
+        self.dies(running).await;
+    }
+
     /// A round with traffic for so long.
     pub async fn round_for(&mut self, time: Duration) {
         self.ends(End::Running(time)).await;

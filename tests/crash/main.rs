@@ -85,6 +85,15 @@ async fn a_store_that_went_back_is_found_out() {
     panic!("nobody noticed that the store went back");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_survives_power_cuts_while_it_is_made() {
+    let mut house = House::new(Mode::Strict, Crash::Cut).await;
+    for _ in 0..rounds() {
+        house.is_born().await;
+        house.must_be_innocent();
+    }
+}
+
 /// Whether all is asked for, minutes of it.
 fn in_full() -> bool {
     std::env::var_os("ROAMGATE_CRASH_ROUNDS").is_some()
