@@ -23,6 +23,9 @@
 //! bounds are reached ([`Ledger`]). A message that the next room has answered in time is no longer
 //! waited for, so at home most uplinks cost no wait for the disk at all.
 //!
+//! A run that ended without closing the store leaves debts: its lazy commits may be nowhere but in the kernel's cache, since
+//! nobody knows when. The next run pays them before its first job ([`Machine::inherits`]).
+//!
 //! Whether a job is durable is known only when its decision has run, and SQLite takes the level only
 //! outside a transaction. So a batch that began with NORMAL and turns out to be durable is taken back
 //! and run again with FULL: the reason why a decision may run twice.

@@ -203,6 +203,8 @@ impl House {
         let said = std::fs::File::create(self.folder.path().join("stderr")).unwrap();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said).kill_on_drop(true);
         if self.crash == Crash::Cut {
+            // One that dies before it begins a journal leaves none.
+            let _ = std::fs::remove_file(self.journal());
             disk::observe(&mut command, &self.data(), &self.journal());
         }
         let mut child = command.spawn().unwrap();
@@ -248,6 +250,21 @@ impl House {
         let away = rng.random_range(0..6) == 0;
         self.sink_is_away.store(away, Ordering::Relaxed);
         self.ends(end).await;
+    }
+
+    /// A new store whose power is cut while it is made: the next start finishes it.
+    pub async fn is_born(&mut self) {
+        lock(&self.world).next_round();
+        let nothing = Image::new();
+        self.lays(&nothing);
+        let running = self.starts(false);
+        sleep(Duration::from_micros(self.rng.random_range(1000..60_000))).await;
+        self.dies(running).await;
+        let left = self.tells_disk(&nothing).cut(&mut self.rng);
+        self.lays(&left);
+        let mut running = self.starts(false);
+        self.is_ready(&mut running).await;
+        self.dies(running).await;
     }
 
     /// A round with traffic for so long.

@@ -347,7 +347,10 @@ impl World {
         if !old.is_empty() && rng.random_range(0..3) == 0 {
             // Mostly a fresh one: it was committed last.
             let at = old[old.len() - 1 - rng.random_range(0..old.len().min(4))];
-            let phy = self.devices[n].joins[at].phy.clone();
+            let device = &mut self.devices[n];
+            // The network may never have heard it: then it is as good as the device's own.
+            device.asked |= !device.joins[at].answered;
+            let phy = device.joins[at].phy.clone();
             let (_, line) = self.heard(head(n, at), &phy, Frame::Join(n, at));
             return Action::Send(line);
         }
@@ -600,7 +603,7 @@ impl World {
                         break;
                     }
                     let Some(at) = up.accepted.filter(|_| !up.may_return) else { continue };
-                    if up.confirmed || !lossy {
+                    if up.acked || !lossy {
                         faults.push(format!("{addr}: FCntUp {fcnt} was accepted and is forgotten"));
                     }
                     lost.counters += 1;
@@ -644,7 +647,7 @@ fn judge_undelivered(
             continue;
         }
         let age = now.saturating_sub(at);
-        if up.confirmed || !lossy || age > UNDELIVERED {
+        if up.acked || !lossy || age > UNDELIVERED {
             faults.push(format!(
                 "{addr}: FCntUp {fcnt} was accepted {} ms ago, is not delivered and waits nowhere:{}",
                 age / 1_000_000,
