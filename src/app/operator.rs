@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use crate::backend::door::{self, Boxed};
 use crate::backend::message::MacVersion;
 use crate::clock::{Clock, Instant};
@@ -12,13 +14,13 @@ use crate::control::{
     self, ChangeDevice, DeviceRecord, DeviceView, Import, NewDevice, OperatorError, PartnerView,
     PartnersView, Status, Wrong,
 };
-use crate::fns::{Air, Fns, Learned};
+use crate::fns::{Air, Learned};
 use crate::hns::{Device, Devices, QueueItem};
 use crate::lorawan::{DevEui, Key, NetId};
 use crate::radio::Radios;
 use crate::store::{self, Store};
 
-use super::house::Ours;
+use super::house::{House, Ours};
 use super::partners;
 
 /// The operator's hands.
@@ -37,7 +39,7 @@ struct Running {
     since: Instant,
     clock: Clock,
     radios: Arc<Radios>,
-    fns: Arc<Fns>,
+    house: Arc<House>,
 }
 
 impl Operator {
@@ -62,9 +64,9 @@ impl Operator {
         store: Store,
         clock: Clock,
         radios: Arc<Radios>,
-        fns: Arc<Fns>,
+        house: Arc<House>,
     ) -> Operator {
-        let running = Running { since: clock.now(), clock, radios, fns };
+        let running = Running { since: clock.now(), clock, radios, house };
         Operator { running: Some(running), ..Operator::alone(config, store) }
     }
 
@@ -79,6 +81,18 @@ impl Operator {
             home: self.home,
             roaming: device.roaming,
         }
+    }
+
+    /// Networks that forward a device by a context hear at once that they have to stop; the operator does not wait for it.
+    fn stop_ended(&self) {
+        let Some(Running { house, .. }) = &self.running else { return };
+        let sns = house.sns.clone();
+        let work = async move {
+            if let Err(error) = sns.stop_ended().await {
+                tracing::warn!("{error}");
+            }
+        };
+        tokio::spawn(work.in_current_span());
     }
 
     fn check(&self, device: &NewDevice) -> Result<(), OperatorError> {
@@ -123,14 +137,14 @@ impl control::Operator for Operator {
         Box::pin(async move {
             let mut status = self.status.clone();
             status.devices = self.store.devices().await?.len();
-            if let Some(Running { since, clock, radios, fns }) = &self.running {
+            if let Some(Running { since, clock, radios, house }) = &self.running {
                 status.uptime = Some(clock.now().duration_since(*since).as_secs());
                 status.heads = radios.heads();
                 status.radios = radios.status().iter().map(ToString::to_string).collect();
                 let radio = radios.0.iter().flat_map(|radio| radio.counters());
                 status.counters = BTreeMap::from([
                     ("radio".into(), summed(radio)),
-                    ("fns".into(), summed(fns.counters().named())),
+                    ("fns".into(), summed(house.fns.counters().named())),
                     ("store".into(), summed(self.store.stats().named())),
                 ]);
             }
@@ -195,7 +209,10 @@ impl control::Operator for Operator {
         Box::pin(async move {
             let ChangeDevice { name, roaming, enabled } = change;
             match self.store.change_device(dev_eui, store::Change { name, roaming, enabled }).await? {
-                true => Ok(()),
+                true => {
+                    self.stop_ended();
+                    Ok(())
+                }
                 false => Err(OperatorError::NoDevice(dev_eui)),
             }
         })
@@ -234,7 +251,10 @@ impl control::Operator for Operator {
     fn remove_device(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
             match self.store.remove_device(dev_eui).await? {
-                true => Ok(()),
+                true => {
+                    self.stop_ended();
+                    Ok(())
+                }
                 false => Err(OperatorError::NoDevice(dev_eui)),
             }
         })

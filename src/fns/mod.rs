@@ -4,12 +4,15 @@
 //! database; the radio is behind [`Air`].
 
 mod activate;
+pub mod contexts;
 pub mod dedup;
 mod downlink;
 mod heads;
 mod hold_off;
 mod homes;
+mod passive_data;
 mod passive_start;
+mod passive_stop;
 mod route;
 mod token;
 
@@ -30,6 +33,7 @@ use crate::lorawan::frame::Uplink;
 use crate::lorawan::{GatewayEui, Modulation, NetId, Region};
 use crate::partners;
 
+use contexts::{Book, Contexts};
 use dedup::{Dedup, Seen};
 use heads::Heads;
 use hold_off::HoldOffs;
@@ -184,11 +188,13 @@ pub struct Counters {
     pub throttled: Counter,
     /// Data frames of nobody we know.
     pub unknown: Counter,
+    /// Data frames that the key of a roaming context calls forged.
+    pub forged: Counter,
 }
 
 impl Counters {
     /// Every one by its name.
-    pub fn named(&self) -> [(&'static str, u64); 7] {
+    pub fn named(&self) -> [(&'static str, u64); 8] {
         [
             ("heard", self.heard.get()),
             ("copies", self.copies.get()),
@@ -197,6 +203,7 @@ impl Counters {
             ("clock", self.clock.get()),
             ("throttled", self.throttled.get()),
             ("unknown", self.unknown.get()),
+            ("forged", self.forged.get()),
         ]
     }
 }
@@ -249,6 +256,8 @@ pub struct Parts {
     pub air: Arc<dyn Air>,
     /// Homes learnt.
     pub learned: Arc<dyn Learned>,
+    /// Roaming contexts of visitors.
+    pub contexts: Arc<dyn Contexts>,
     /// Time.
     pub clock: Clock,
 }
@@ -264,6 +273,7 @@ pub struct Fns {
     peers: Arc<dyn Peers>,
     air: Arc<dyn Air>,
     learned: Arc<dyn Learned>,
+    contexts: Arc<dyn Contexts>,
     clock: Clock,
     count: Counters,
     dedup: Mutex<Dedup>,
@@ -272,6 +282,7 @@ pub struct Fns {
     copy: Notify,
     jit: Mutex<Jit>,
     homes: Mutex<Homes>,
+    book: Mutex<Book>,
     hold_offs: Mutex<HoldOffs>,
     strangers: Mutex<Strangers>,
     unserved: Mutex<Buckets<(GatewayEui, NetId)>>,
@@ -293,12 +304,14 @@ impl Fns {
             peers: parts.peers,
             air: parts.air,
             learned: parts.learned,
+            contexts: parts.contexts,
             clock: parts.clock,
             count: Counters::default(),
             dedup: Mutex::default(),
             heads: Mutex::default(),
             copy: Notify::new(),
             homes: Mutex::default(),
+            book: Mutex::default(),
             hold_offs: Mutex::default(),
             strangers: Mutex::default(),
             unserved: Mutex::new(Buckets::new(UNSERVED, NETWORKS)),
@@ -405,6 +418,9 @@ impl Fns {
     }
     fn homes(&self) -> MutexGuard<'_, Homes> {
         lock(&self.homes)
+    }
+    fn book(&self) -> MutexGuard<'_, Book> {
+        lock(&self.book)
     }
     fn hold_offs(&self) -> MutexGuard<'_, HoldOffs> {
         lock(&self.hold_offs)
