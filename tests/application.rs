@@ -194,7 +194,7 @@ async fn a_flow_hears_the_device_and_speaks_to_it_over_mqtt() {
         ("/deviceInfo/deviceName", json!("barometer")),
         ("/deviceInfo/applicationId", json!(APPLICATION)),
         ("/deviceInfo/applicationName", json!("attic")),
-        ("/rxInfo/0/gatewayId", json!("0000000000000202")),
+        ("/rxInfo/0/gatewayId", json!("aa555a0000000202")),
         ("/txInfo/modulation/lora/spreadingFactor", json!(7)),
         ("/regionConfigId", json!("eu868")),
     ] {
@@ -207,6 +207,12 @@ async fn a_flow_hears_the_device_and_speaks_to_it_over_mqtt() {
     let (topic, log) = flow.hears().await;
     assert_eq!((topic, &log["level"]), (home.topic("event/log"), &json!("WARNING")));
     assert!(log["description"].as_str().unwrap().contains("fPort 0"), "{log}");
+
+    // nor can one that comes after its time
+    let late = json!({ "devEui": eui, "fPort": 7, "expiresAt": "2026-01-01T00:00:00Z" });
+    flow.says(home.topic("command/down"), late).await;
+    let (topic, log) = flow.hears().await;
+    assert_eq!((topic, &log["code"]), (home.topic("event/log"), &json!("EXPIRED")));
 
     // one that is too long to be read is not waited for for ever
     let long = json!({ "devEui": eui, "fPort": 7, "data": "A".repeat(100_000) });
@@ -239,6 +245,25 @@ async fn a_flow_hears_the_device_and_speaks_to_it_over_mqtt() {
     let (tx_ack, ack) = (of("txack").expect("a txack"), of("ack").expect("an ack"));
     assert_eq!((&tx_ack["queueItemId"], &ack["queueItemId"]), (&json!(id), &json!(id)));
     assert_eq!((&ack["acknowledged"], &ack["fCntDown"]), (&json!(true), &tx_ack["fCntDown"]));
+    assert_eq!(tx_ack["gatewayId"], "aa555a0000000202");
+    assert_eq!(tx_ack.pointer("/txInfo/modulation/lora/polarizationInversion"), Some(&json!(true)));
+
+    // one whose time is over before the device speaks again is not sent, and that is told
+    let soon = (Clock::system().wall() + Duration::from_secs(2)).to_string();
+    let command = json!({ "devEui": eui, "fPort": 7, "data": BASE64.encode("soon"), "expiresAt": soon });
+    flow.says(home.topic("command/down"), command).await;
+    let waits = async || operator.device(home.dev_eui).await.ok()?.queue.first().map(drop);
+    until("the downlink in the queue", waits).await;
+    sleep(Duration::from_millis(2500)).await;
+    assert_eq!(talks(&mut device, b"four").await, []);
+    let (topic, log) = loop {
+        let (topic, body) = flow.hears().await;
+        if topic != home.topic("event/up") {
+            break (topic, body);
+        }
+    };
+    assert_eq!((topic, &log["code"]), (home.topic("event/log"), &json!("EXPIRED")));
+    assert!(operator.device(home.dev_eui).await.unwrap().queue.is_empty());
     home.stops().await;
 }
 

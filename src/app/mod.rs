@@ -25,7 +25,7 @@ use crate::backend::server::Server;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fns::{Air, Fns, Heard, Parts, Seal};
-use crate::hns::Hns;
+use crate::hns::{Devices, Hns};
 use crate::js::Js;
 use crate::radio::{Radio, Radios};
 use crate::sns::Sns;
@@ -193,10 +193,14 @@ async fn build(
         });
         let application = Arc::new(App::delivering(keks.clone(), delivery.clone()));
         let sns = Sns::new(net_id, region, RX_DELAY, partners, shared.clone(), peers.clone(), clock.clone());
+        let devices: Arc<dyn Devices> = match delivery {
+            Some(delivery) => Arc::new(store.telling(delivery)),
+            None => shared.clone(),
+        };
         House {
             fns: Arc::new(fns),
             sns: Arc::new(sns),
-            hns: Arc::new(Hns::new(shared.clone(), application, peers, clock.clone())),
+            hns: Arc::new(Hns::new(devices, application, peers, clock.clone())),
             js: Arc::new(Js::new(shared, keks, config.join_server.authorise.clone())),
         }
     };

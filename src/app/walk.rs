@@ -346,6 +346,7 @@ impl Hotspot {
             confirmed,
             sent_as: None,
             attempts: 0,
+            expires: None,
         });
     }
 

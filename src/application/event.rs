@@ -54,7 +54,7 @@ impl Events {
             "time": ul.recv_time.to_string(),
             "deviceInfo": self.device_info(device),
             "devAddr": activation.dev_addr.to_string().to_ascii_lowercase(),
-            "adr": false,
+            "adr": ul.adr,
             "dr": ul.data_rate.unwrap_or_default(),
             "fCnt": ul.fcnt_up.unwrap_or_default(),
             "fPort": ul.f_port.unwrap_or_default(),
@@ -121,22 +121,32 @@ impl Events {
             "deviceInfo": self.device_info(device),
             "queueItemId": item,
             "fCntDown": fcnt_down,
-            // the network that transmits names no gateway to the home network
-            "gatewayId": "",
-            "txInfo": tx_info(taken.dl_freq1.or(taken.dl_freq2), None),
+            // another network that transmits names no gateway to the home network
+            "gatewayId": taken.radiated.as_ref().map(|by| by.gateway.to_string().to_ascii_lowercase()).unwrap_or_default(),
+            "txInfo": down_info(taken),
         });
         event(device, Kind::TxAck, &body)
     }
 
     /// `log`: something that the owner of the application should know.
-    pub fn log(&self, device: &Device, level: Level, code: &str, description: &str, at: Timestamp) -> Event {
+    /// `item`: the downlink that it is about.
+    pub fn log(
+        &self,
+        device: &Device,
+        level: Level,
+        code: &str,
+        description: &str,
+        item: Option<&str>,
+        at: Timestamp,
+    ) -> Event {
+        let context = item.map_or_else(|| json!({}), |item| json!({ "queue_item_id": item }));
         let body = json!({
             "time": at.to_string(),
             "deviceInfo": self.device_info(device),
             "level": match level { Level::Warning => "WARNING", Level::Error => "ERROR" },
             "code": code,
             "description": description,
-            "context": {},
+            "context": context,
         });
         event(device, Kind::Log, &body)
     }
@@ -224,6 +234,20 @@ fn tx_info(frequency: Option<u32>, modulation: Option<Modulation>) -> Value {
     info.into()
 }
 
+/// How a downlink goes out.
+fn down_info(taken: &XmitAns) -> Value {
+    let Some(by) = &taken.radiated else { return tx_info(taken.dl_freq1.or(taken.dl_freq2), None) };
+    let mut info = tx_info(Some(by.frequency), Some(by.modulation));
+    if let Some(lora) = info.pointer_mut("/modulation/lora") {
+        // so that devices hear it and other gateways do not
+        lora["polarizationInversion"] = true.into();
+    }
+    if let Some(power) = by.power.filter(|power| *power != 0) {
+        info["power"] = power.into();
+    }
+    info
+}
+
 /// The same for every delivery of the same uplink, so that a reader knows a repetition.
 fn uplink_id(what: &str, dev_eui: DevEui, activation: &Activation, ul: &UlMeta) -> [u8; 16] {
     let session = hex::encode(activation.session_key_id.as_deref().unwrap_or_default());
@@ -289,9 +313,12 @@ pub enum CommandError {
     /// An id that could not come back as queueItemId.
     #[error("id is no UUID")]
     Id,
-    /// Sent after its time it might do harm, so it is not taken at all.
-    #[error("expiresAt is not supported: the command was not queued")]
-    Expires,
+    /// RFC 3339.
+    #[error("expiresAt is no time as 2026-11-20T10:00:00Z: {0:?}")]
+    Expires(String),
+    /// Sent after its time it might do harm.
+    #[error("the command came after its time: expiresAt is {0}")]
+    Expired(Timestamp),
 }
 
 impl CommandError {
@@ -300,6 +327,7 @@ impl CommandError {
         match self {
             CommandError::Size(_) => "DOWNLINK_PAYLOAD_SIZE",
             CommandError::Object => "DOWNLINK_CODEC",
+            CommandError::Expired(_) => "EXPIRED",
             _ => "UNKNOWN",
         }
     }
@@ -319,19 +347,22 @@ struct Command {
     #[serde(default)]
     id: Option<String>,
     #[serde(alias = "expires_at")]
-    expires_at: Option<Value>,
+    expires_at: Option<String>,
 }
 
-/// Read a downlink command for this device. `random` names it where it has no name.
-pub fn command(dev_eui: DevEui, body: &[u8], random: [u8; 16]) -> Result<QueueItem, CommandError> {
+/// Read a downlink command for this device, that came at `now`. `random` names it where it has no name.
+pub fn command(
+    dev_eui: DevEui,
+    body: &[u8],
+    now: Timestamp,
+    random: [u8; 16],
+) -> Result<QueueItem, CommandError> {
     let command: Command =
         serde_json::from_slice(body).map_err(|error| CommandError::Form(error.to_string()))?;
     if command.dev_eui.parse() != Ok(dev_eui) {
         return Err(CommandError::OtherDevice(command.dev_eui.chars().take(40).collect()));
     }
-    if command.expires_at.is_some() {
-        return Err(CommandError::Expires);
-    }
+    let expires = command.expires_at.as_deref().map(|text| expiry(text, now)).transpose()?;
     let port = u8::try_from(command.f_port).ok().filter(|port| (1..=223).contains(port));
     let f_port = port.ok_or(CommandError::Port(command.f_port))?;
     let payload = match (command.data, command.object) {
@@ -347,7 +378,17 @@ pub fn command(dev_eui: DevEui, body: &[u8], random: [u8; 16]) -> Result<QueueIt
         Some(_) => return Err(CommandError::Id),
         None => random_uuid(random),
     };
-    Ok(QueueItem { id, f_port, payload, confirmed: command.confirmed, sent_as: None, attempts: 0 })
+    Ok(QueueItem { id, f_port, payload, confirmed: command.confirmed, sent_as: None, attempts: 0, expires })
+}
+
+/// Whole seconds since 1970: rather a moment early than late.
+fn expiry(text: &str, now: Timestamp) -> Result<u64, CommandError> {
+    let wrong = || CommandError::Expires(text.chars().take(40).collect());
+    let at: Timestamp = text.trim().parse().map_err(|_| wrong())?;
+    match u64::try_from(at.as_second()) {
+        Ok(seconds) if at > now => Ok(seconds),
+        _ => Err(CommandError::Expired(at)),
+    }
 }
 
 #[cfg(test)]
@@ -356,6 +397,8 @@ mod tests {
 
     use super::*;
     use crate::application::testing::{activation, device};
+    use crate::backend::message::Radiated;
+    use crate::lorawan::GatewayEui;
 
     const EUI: DevEui = DevEui::from_msb([1, 2, 3, 4, 5, 6, 7, 0xAB]);
 
@@ -363,16 +406,21 @@ mod tests {
         Events { application_id: derived(b"test"), application_name: "attic".into(), region: Region::eu868() }
     }
 
+    fn now() -> Timestamp {
+        "2026-11-20T10:00:00Z".parse().unwrap()
+    }
+
     fn heard() -> UlMeta {
         UlMeta {
             f_port: Some(2),
             fcnt_up: Some(70_000),
             confirmed: true,
+            adr: true,
             data_rate: Some(5),
             ul_freq: Some(868_100_000),
             rf_region: Some("EU868".into()),
             gw_info: vec![GwInfo {
-                id: Some(vec![0xAA, 0xBB, 0, 1]),
+                id: Some(vec![0xAA, 0x55, 0x5A, 0, 0xAA, 0xBB, 0, 1]),
                 rssi: Some(-97),
                 snr: Some(7.5),
                 ..GwInfo::default()
@@ -398,14 +446,14 @@ mod tests {
             ("/deviceInfo/applicationName", json!("attic")),
             ("/deviceInfo/deviceClassEnabled", json!("CLASS_A")),
             ("/devAddr", json!("02000001")),
-            ("/adr", json!(false)),
+            ("/adr", json!(true)),
             ("/dr", json!(5)),
             ("/fCnt", json!(70_000)),
             ("/fPort", json!(2)),
             ("/confirmed", json!(true)),
             ("/data", json!("aGVsbG8=")),
             ("/object", Value::Null),
-            ("/rxInfo/0/gatewayId", json!("00000000aabb0001")),
+            ("/rxInfo/0/gatewayId", json!("aa555a00aabb0001")),
             ("/rxInfo/0/rssi", json!(-97)),
             ("/rxInfo/0/snr", json!(7.5)),
             ("/rxInfo/0/metadata/region_config_id", json!("eu868")),
@@ -435,33 +483,64 @@ mod tests {
     }
 
     #[test]
+    fn a_transmission_names_its_gateway_and_how_it_goes_out_where_the_gateway_is_ours() {
+        let by = Radiated {
+            gateway: GatewayEui::from_msb([0xAA; 8]),
+            frequency: 869_525_000,
+            modulation: Modulation::Lora { sf: 12, bandwidth: 125_000 },
+            power: Some(27),
+        };
+        let taken = XmitAns { dl_freq2: Some(869_525_000), radiated: Some(by), ..XmitAns::default() };
+        let told = body(&events().tx_ack(&device(EUI), "some-id", 7, &taken, now()));
+        assert_eq!((&told["gatewayId"], &told["fCntDown"]), (&json!("aaaaaaaaaaaaaaaa"), &json!(7)));
+        let lora = json!({ "bandwidth": 125_000, "spreadingFactor": 12, "codeRate": "CR_4_5", "polarizationInversion": true });
+        let info = json!({ "frequency": 869_525_000, "power": 27, "modulation": { "lora": lora } });
+        assert_eq!(told["txInfo"], info);
+        let taken = XmitAns { dl_freq1: Some(868_100_000), ..XmitAns::default() };
+        let told = body(&events().tx_ack(&device(EUI), "some-id", 7, &taken, now()));
+        assert_eq!((&told["gatewayId"], &told["txInfo"]), (&json!(""), &json!({ "frequency": 868_100_000 })));
+    }
+
+    #[test]
+    fn another_networks_gateway_is_told_by_what_that_network_says() {
+        let gw_info = vec![GwInfo { id: Some(vec![0xAA, 0xBB, 0, 1]), ..GwInfo::default() }];
+        let up = events().up(&device(EUI), &activation(), &UlMeta { gw_info, ..heard() }, b"");
+        assert_eq!(body(&up)["rxInfo"][0]["gatewayId"], "00000000aabb0001");
+    }
+
+    #[test]
     fn a_command_becomes_a_queue_item() {
         let id = "d1f5a5c0-0b0e-4c9a-8a74-0123456789ab";
         let text = format!(
             r#"{{"devEui":"01020304050607ab","confirmed":true,"fPort":10,"data":"AQI=","id":"{id}"}}"#
         );
-        let item = command(EUI, text.as_bytes(), [0; 16]).unwrap();
+        let item = command(EUI, text.as_bytes(), now(), [0; 16]).unwrap();
         assert_eq!((item.f_port, item.confirmed, item.payload, item.id), (10, true, vec![1, 2], id.into()));
-        let item = command(EUI, br#"{"devEui":"01020304050607AB","fPort":1}"#, [7; 16]).unwrap();
+        let item = command(EUI, br#"{"devEui":"01020304050607AB","fPort":1}"#, now(), [7; 16]).unwrap();
         assert!(item.payload.is_empty() && !item.confirmed && is_uuid(&item.id));
+        assert_eq!(item.expires, None);
+        let text = r#"{"devEui":"01020304050607ab","fPort":1,"expiresAt":"2026-11-20T12:00:00.9+01:00"}"#;
+        assert_eq!(command(EUI, text.as_bytes(), now(), [0; 16]).unwrap().expires, Some(1_795_172_400));
     }
 
     #[test]
     fn a_command_that_cannot_be_obeyed_says_why() {
         let with = |rest: &str| {
             let text = format!(r#"{{"devEui":"01020304050607ab"{rest}}}"#);
-            command(EUI, text.as_bytes(), [0; 16]).unwrap_err()
+            command(EUI, text.as_bytes(), now(), [0; 16]).unwrap_err()
         };
         assert_eq!(with(""), CommandError::Port(0));
         assert_eq!(with(r#","fPort":256"#), CommandError::Port(256));
         assert_eq!(with(r#","fPort":2,"object":{}"#), CommandError::Object);
         assert_eq!(with(r#","fPort":2,"id":"x""#), CommandError::Id);
-        assert_eq!(with(r#","fPort":2,"expiresAt":"2026-11-20T10:00:00Z""#), CommandError::Expires);
+        assert_eq!(with(r#","fPort":2,"expiresAt":"tomorrow""#), CommandError::Expires("tomorrow".into()));
+        assert_eq!(with(r#","fPort":2,"expiresAt":"2026-11-20T10:00:00Z""#), CommandError::Expired(now()));
+        assert_eq!(with(r#","fPort":2,"expiresAt":"2026-11-20T10:00:00Z""#).code(), "EXPIRED");
         assert!(matches!(with(r#","fPort":2,"data":"%""#), CommandError::Data(_)));
         assert!(matches!(with(r#","fPort":-2"#), CommandError::Form(_)));
         let long = BASE64.encode([0; 243]);
         assert_eq!(with(&format!(r#","fPort":2,"data":"{long}""#)), CommandError::Size(243));
-        let other = command(DevEui::from_msb([9; 8]), br#"{"devEui":"01020304050607ab"}"#, [0; 16]);
+        let other = command(DevEui::from_msb([9; 8]), br#"{"devEui":"01020304050607ab"}"#, now(), [0; 16]);
         assert!(matches!(other, Err(CommandError::OtherDevice(_))));
     }
 
@@ -477,14 +556,14 @@ mod tests {
     proptest! {
         #[test]
         fn a_strangers_command_never_panics(body in prop::collection::vec(any::<u8>(), 0..200), topic in ".*") {
-            let _ = command(EUI, &body, [0; 16]);
+            let _ = command(EUI, &body, now(), [0; 16]);
             let _ = events().device_of(&topic);
         }
 
         #[test]
         fn a_command_of_any_values_is_taken_or_refused(port in any::<i64>(), data in "[A-Za-z0-9+/=]{0,12}") {
             let text = format!(r#"{{"devEui":"01020304050607ab","fPort":{port},"data":"{data}"}}"#);
-            if let Ok(item) = command(EUI, text.as_bytes(), [0; 16]) {
+            if let Ok(item) = command(EUI, text.as_bytes(), now(), [0; 16]) {
                 prop_assert!(i64::from(item.f_port) == port && (1..=223).contains(&port));
             }
         }

@@ -28,7 +28,7 @@ use crate::lorawan::crypto::{self, Direction};
 use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
 
 use event::{Events, Level};
-use outbox::{Event, Outbox, Sink};
+use outbox::{Event, Letter, Outbox, Postman, Sink};
 
 /// Dropped events are told so often at most.
 const TOLD: Duration = Duration::from_secs(60);
@@ -190,6 +190,35 @@ impl Delivery {
     /// Returns when the event is safe in the outbox.
     async fn put(&self, event: Event) -> Result<(), StoreError> {
         let dropped = self.outbox.put(self.sinks.clone(), event, self.config.outbox).await?;
+        self.posted(dropped);
+        Ok(())
+    }
+
+    fn event(&self, device: &Device, notice: &Notice) -> Event {
+        let (events, now) = (&self.events, self.clock.wall());
+        match notice {
+            Notice::Joined { activation, ul } => events.join(device, activation, ul),
+            Notice::Settled { item, fcnt_down, acknowledged } => {
+                events.ack(device, item, *fcnt_down, *acknowledged, now)
+            }
+            Notice::Expired { item } => {
+                let why = "the downlink was not sent: its time (expiresAt) is over";
+                events.log(device, Level::Error, "EXPIRED", why, Some(item), now)
+            }
+            Notice::TooLong { item, why } => {
+                events.log(device, Level::Warning, "DOWNLINK_PAYLOAD_SIZE", why, Some(item), now)
+            }
+            Notice::Sent { item, fcnt_down, taken } => events.tx_ack(device, item, *fcnt_down, taken, now),
+        }
+    }
+}
+
+impl Postman for Delivery {
+    fn letter(&self, device: &Device, notice: &Notice) -> Letter {
+        Letter { sinks: self.sinks.clone(), event: self.event(device, notice), most: self.config.outbox }
+    }
+
+    fn posted(&self, dropped: u64) {
         self.mqtt.notify_one();
         self.http.notify_one();
         if dropped > 0 {
@@ -203,7 +232,6 @@ impl Delivery {
                 );
             }
         }
-        Ok(())
     }
 }
 
@@ -254,9 +282,8 @@ impl Application for App {
                         DevEUI = %device.dev_eui, FCntUp = up.ul.fcnt_up, why = %why);
                     if let Some(delivery) = &self.delivery {
                         let (now, why) = (delivery.clock.wall(), why.to_string());
-                        delivery
-                            .put(delivery.events.log(&device, Level::Error, "UNKNOWN", &why, now))
-                            .await?;
+                        let event = delivery.events.log(&device, Level::Error, "UNKNOWN", &why, None, now);
+                        delivery.put(event).await?;
                     }
                     return Ok(());
                 }
@@ -275,18 +302,7 @@ impl Application for App {
     fn notice(&self, device: Device, notice: Notice) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let Some(delivery) = &self.delivery else { return Ok(()) };
-            let (events, now) = (&delivery.events, delivery.clock.wall());
-            delivery
-                .put(match notice {
-                    Notice::Joined { activation, ul } => events.join(&device, &activation, &ul),
-                    Notice::Settled { item, fcnt_down, acknowledged } => {
-                        events.ack(&device, &item, fcnt_down, acknowledged, now)
-                    }
-                    Notice::Sent { item, fcnt_down, taken } => {
-                        events.tx_ack(&device, &item, fcnt_down, &taken, now)
-                    }
-                })
-                .await
+            delivery.put(delivery.event(&device, &notice)).await
         })
     }
 

@@ -307,7 +307,8 @@ impl Speaker {
             tracing::warn!(DevEUI = %dev_eui, "a downlink command for a device that is not here is dropped");
             return Ok(());
         };
-        let (why, code) = match event::command(dev_eui, &message.payload, self.delivery.clock.random()) {
+        let clock = &self.delivery.clock;
+        let (why, code) = match event::command(dev_eui, &message.payload, clock.wall(), clock.random()) {
             Ok(item) if device.queue.iter().any(|waiting| waiting.id == item.id) => {
                 tracing::debug!(DevEUI = %dev_eui, item = item.id, "the command came before");
                 return Ok(());
@@ -327,8 +328,7 @@ impl Speaker {
             Err(error) => (error.to_string(), error.code()),
         };
         tracing::warn!(DevEUI = %dev_eui, "a downlink command is dropped: {why}");
-        let now = self.delivery.clock.wall();
-        let told = self.delivery.events.log(&device, Level::Warning, code, &why, now);
+        let told = self.delivery.events.log(&device, Level::Warning, code, &why, None, clock.wall());
         self.delivery.put(told).await
     }
 }

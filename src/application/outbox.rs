@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::backend::door::{Boxed, StoreError};
+use crate::hns::{Device, Notice};
 use crate::lorawan::DevEui;
 
 /// Where events go. Each sink has a line of its own: one that is away holds up no other.
@@ -78,6 +79,25 @@ pub struct Waiting {
     pub id: u64,
     /// The event.
     pub event: Event,
+}
+
+/// An event with its way, ready for the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Appended to the line of each.
+    pub sinks: Vec<Sink>,
+    /// The event.
+    pub event: Event,
+    /// No line grows beyond.
+    pub most: u32,
+}
+
+/// Writes letters for a storage that posts them in the commit that makes them true.
+pub trait Postman: Send + Sync {
+    /// What the application is told. Pure but for the time of day: it may be asked twice.
+    fn letter(&self, device: &Device, notice: &Notice) -> Letter;
+    /// Letters are in the outbox, and so many older ones had to go.
+    fn posted(&self, dropped: u64);
 }
 
 /// Waiting events at rest.

@@ -363,6 +363,7 @@ impl AddDownlink {
             confirmed,
             sent_as: None,
             attempts: 0,
+            expires: None,
         })
     }
 }

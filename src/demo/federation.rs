@@ -310,8 +310,15 @@ impl Hotspot {
 
     /// Put a downlink into the device's queue.
     pub async fn enqueue(&self, id: String, f_port: u8, payload: &[u8]) -> anyhow::Result<()> {
-        let item =
-            QueueItem { id, f_port, payload: payload.to_vec(), confirmed: false, sent_as: None, attempts: 0 };
+        let item = QueueItem {
+            id,
+            f_port,
+            payload: payload.to_vec(),
+            confirmed: false,
+            sent_as: None,
+            attempts: 0,
+            expires: None,
+        };
         self.node()?.operator().enqueue(DEVICE, item).await?;
         Ok(())
     }

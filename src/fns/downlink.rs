@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::backend::door::{Caller, Deadline};
-use crate::backend::message::{ClassMode, DlMeta, Refusal, ResultCode, XmitAns, XmitDown};
+use crate::backend::message::{ClassMode, DlMeta, Radiated, Refusal, ResultCode, XmitAns, XmitDown};
 use crate::clock::Instant;
 use crate::jit;
 use crate::lorawan::DevAddr;
@@ -83,11 +83,17 @@ impl Fns {
                     Ok(sent) => {
                         self.heads().note_sent(head.gateway);
                         self.report(hearing, &head, &phy, slot, &sent);
+                        let radiated =
+                            self.region.downlink_modulation(slot.data_rate).map(|modulation| Radiated {
+                                gateway: head.gateway,
+                                frequency: slot.frequency,
+                                modulation,
+                                power: sent.power,
+                            });
                         let used = Some(slot.frequency);
-                        return Ok(match slot.name {
-                            "RX1" => XmitAns { dl_freq1: used, ..XmitAns::default() },
-                            _ => XmitAns { dl_freq2: used, ..XmitAns::default() },
-                        });
+                        let (dl_freq1, dl_freq2) =
+                            if slot.name == "RX1" { (used, None) } else { (None, used) };
+                        return Ok(XmitAns { dl_freq1, dl_freq2, riding: None, radiated });
                     }
                     Err(Missed { why, then }) => {
                         said.push(match heads.len() {

@@ -236,7 +236,7 @@ impl Fns {
         let token = self.seal.make(&party, &self.hearing_of(heard), self.clock.random());
         let req = XmitUp {
             phy_payload: heard.phy.clone(),
-            ul: UlMeta { dev_eui, ..self.ul_meta(heard, token) },
+            ul: UlMeta { dev_eui, ..self.ul_meta(heard, token, false) },
             downlink_in_answer: self.downlink_in_answer,
         };
         let answer = self.peers.ask(party, req, by).await?;

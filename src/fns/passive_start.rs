@@ -130,7 +130,7 @@ impl Fns {
         let token = self.seal.make(&party, &self.hearing_of(heard), self.clock.random());
         let req = PrStartReq {
             phy_payload: heard.phy.clone(),
-            ul: self.ul_meta(heard, token),
+            ul: self.ul_meta(heard, token, to == self.me),
             // our own sNS hears from us whether the radio took a downlink; a partner need not reach us
             downlink_in_answer: self.downlink_in_answer && to != self.me,
             mic_check: to != self.me && self.partners.agreement(to).passive.mic_check,
@@ -153,7 +153,8 @@ impl Fns {
         }
     }
 
-    pub(super) fn ul_meta(&self, heard: Numbered<'_>, token: Vec<u8>) -> UlMeta {
+    /// `at_home`: inside the house, where more may be told.
+    pub(super) fn ul_meta(&self, heard: Numbered<'_>, token: Vec<u8>, at_home: bool) -> UlMeta {
         let (mut dev_eui, mut dev_addr) = (None, None);
         match Uplink::parse(&heard.phy) {
             Ok(Uplink::Join(join)) => dev_eui = Some(join.dev_eui()),
@@ -170,7 +171,7 @@ impl Fns {
             .iter()
             .map(|ear| GwInfo {
                 // 32 bits by the specification: the low half of the EUI, as the peers do
-                id: ear.gateway.to_msb().get(4..).map(<[u8]>::to_vec),
+                id: ear.gateway.to_msb().get(if at_home { 0.. } else { 4.. }).map(<[u8]>::to_vec),
                 rf_region: Some(region.clone()),
                 rssi: Some(ear.rssi),
                 snr: Some(ear.snr),

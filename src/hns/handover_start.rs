@@ -1,7 +1,9 @@
 //! HRStartReq with a Join-request, as hNS (TS002 12.2 and 12.9; the comments are their steps).
 
 use crate::backend::door::{self, Caller, Commit};
-use crate::backend::message::{HrStartAns, HrStartReq, JoinReq, Party, Refusal, ResultCode};
+use crate::backend::message::{
+    HrStartAns, HrStartReq, JoinReq, MacVersion, NwkKeys, OPT_NEG, Party, Refusal, ResultCode, opt_neg,
+};
 
 use super::{Activation, Device, Hns};
 
@@ -18,18 +20,24 @@ impl Hns {
         // 12.9 step 8: the device is known and may activate, here or as a visitor elsewhere
         let device = self.device(req.dev_eui).await?;
         let device = may_activate(device, &req)?;
-        // 12.2 step 5: the highest version that both speak
+        // 12.2 step 5: the highest version that both speak, and OptNeg accordingly: a device of 1.0.x could not
+        // read a Join-accept of 1.1
+        let mac_version = req.mac_version.min(device.mac_version);
         let join = JoinReq {
-            mac_version: req.mac_version.min(device.mac_version),
+            mac_version,
             phy_payload: req.phy_payload,
             dev_eui: req.dev_eui,
             dev_addr: req.dev_addr,
-            dl_settings: req.dl_settings,
+            dl_settings: req.dl_settings & !OPT_NEG | opt_neg(mac_version),
             rx_delay: req.rx_delay,
             cf_list: req.cf_list,
         };
         let to = Party::Js(device.join_eui);
         let answer = self.peers.ask(to, join, from.by).await.map_err(|error| error.into_refusal())?;
+        if matches!(answer.keys, NwkKeys::V11 { .. }) != (mac_version >= MacVersion::V1_1) {
+            let why = format!("the join server gave keys of another version than {mac_version}");
+            return Err(Refusal::new(ResultCode::Other, why));
+        }
         // 12.2 step 10: what the AS will need, before anybody can use the session
         let activation = Activation {
             dev_addr: req.dev_addr,

@@ -74,15 +74,25 @@ pub struct QueueItem {
     pub sent_as: Option<u32>,
     /// How often it was sent.
     pub attempts: u32,
+    /// Seconds since 1970 from which on it is not sent any more; `None`: it waits for ever.
+    pub expires: Option<u64>,
 }
 
 /// A decision over one device, `None` where there is none; changes it in place. May run twice.
 pub type Decide = Box<dyn Fn(&mut Option<Device>) -> Commit + Send + Sync>;
 
+/// The same, with what the application must be told if the decision stands.
+pub type Telling = Box<dyn Fn(&mut Option<Device>) -> (Commit, Vec<Notice>) + Send + Sync>;
+
 /// Devices at rest.
 pub trait Devices: Send + Sync {
     /// Read, decide, write, return.
     fn with_device(&self, dev_eui: DevEui, decide: Decide) -> Boxed<'_, Result<(), StoreError>>;
+    /// The same; the notices are on their way to the application by the same commit, so that no crash comes
+    /// between the two. Where there is nobody to tell, they are dropped.
+    fn telling(&self, dev_eui: DevEui, decide: Telling) -> Boxed<'_, Result<(), StoreError>> {
+        self.with_device(dev_eui, Box::new(move |device| decide(device).0))
+    }
 }
 
 /// The application server that an uplink goes to.
@@ -127,6 +137,18 @@ pub enum Notice {
         fcnt_down: u32,
         /// By the device; else we have given it up.
         acknowledged: bool,
+    },
+    /// A downlink was given up before it was sent: its time was over.
+    Expired {
+        /// Of the queue item.
+        item: String,
+    },
+    /// A downlink is longer than the next window allows: it stays in the queue.
+    TooLong {
+        /// Of the queue item.
+        item: String,
+        /// In the words of the sNS.
+        why: String,
     },
     /// A network has taken a downlink for its radio.
     Sent {

@@ -30,21 +30,17 @@ impl Hns {
         }
         // Whoever replays an uplink must not draw the queue into the void: a repetition brings what the
         // first one brought, once more, and nothing new.
-        let next = self
-            .noted(&req, &device, dev_addr, fcnt_up)
-            .await?
-            .filter(|item| first || item.sent_as.is_some());
+        let next = self.noted(&req, dev_addr, fcnt_up).await?.filter(|item| first || item.sent_as.is_some());
         if let (Some(item), Some(fcnt_down)) = (next, req.ul.fcnt_down) {
             self.send_down(&from, &req, &device, &activation, item, fcnt_down).await;
         }
         Ok(XmitAns::default())
     }
 
-    /// Write down that the uplink came, settle an acknowledged item, and give the next one.
+    /// Write down that the uplink came, settle what has come to its end, and give the next one.
     async fn noted(
         &self,
         req: &XmitAppUp,
-        device: &Device,
         dev_addr: DevAddr,
         fcnt_up: u32,
     ) -> Result<Option<QueueItem>, Refusal> {
@@ -54,17 +50,17 @@ impl Hns {
             Some(device) => {
                 let settled = note_uplink(device, dev_addr, fcnt_up, &seen);
                 // a lost note costs a second delivery or a second transmission, never a message
-                let commit = if settled.is_some() { Commit::Durable } else { Commit::Lazy };
-                ((settled, device.queue.first().cloned()), commit)
+                let commit = if settled.is_empty() { Commit::Lazy } else { Commit::Durable };
+                let notices = settled.iter().map(Settled::notice).collect();
+                ((settled, device.queue.first().cloned()), (commit, notices))
             }
-            None => ((None, None), Commit::Nothing),
+            None => ((Vec::new(), None), (Commit::Nothing, Vec::new())),
         });
-        self.devices.with_device(dev_eui, Box::new(decide)).await?;
+        self.devices.telling(dev_eui, Box::new(decide)).await?;
         let (settled, next) = door::outcome(&slot)?;
-        if let Some(settled) = settled {
+        for settled in settled {
             tracing::info!(target: "roamgate::frame", milestone = settled.milestone(), DevEUI = %dev_eui,
                 item = settled.id(), "downlink settled");
-            self.tell(device, settled.notice()).await;
         }
         Ok(next)
     }
@@ -99,10 +95,9 @@ impl Hns {
             };
             match self.peers.ask(from.party.clone(), XmitAppDown { frm_payload, dl }, from.by).await {
                 Ok(taken) => {
-                    if let Err(error) = self.sent(req, &item, fcnt_down).await {
+                    if let Err(error) = self.sent(req, &item, fcnt_down, taken).await {
                         tracing::warn!(DevEUI = %dev_eui, item = item.id, "sent, but may be sent again: {error}");
                     }
-                    self.tell(device, Notice::Sent { item: item.id, fcnt_down, taken }).await;
                     return;
                 }
                 Err(PeerError::Refused { refusal: Refusal { fcnt_down: Some(right), .. }, .. }) => {
@@ -110,6 +105,9 @@ impl Hns {
                 }
                 Err(error) => {
                     tracing::info!(DevEUI = %dev_eui, item = item.id, "downlink stays in the queue: {error}");
+                    if error.is(ResultCode::FrameSizeError) {
+                        self.tell(device, Notice::TooLong { item: item.id, why: error.to_string() }).await;
+                    }
                     return;
                 }
             }
@@ -117,15 +115,21 @@ impl Hns {
     }
 
     /// The sNS took the item: an unconfirmed one is done, a confirmed one waits for its ACK.
-    async fn sent(&self, req: &XmitAppUp, item: &QueueItem, fcnt_down: u32) -> Result<(), Refusal> {
+    async fn sent(
+        &self,
+        req: &XmitAppUp,
+        item: &QueueItem,
+        fcnt_down: u32,
+        taken: XmitAns,
+    ) -> Result<(), Refusal> {
         let Some(dev_eui) = req.ul.dev_eui else { return Ok(()) };
         let id = item.id.clone();
         let decide = move |device: &mut Option<Device>| {
-            let Some(device) = device else { return Commit::Nothing };
+            let Some(device) = device else { return (Commit::Nothing, Vec::new()) };
             note_sent(device, &id, fcnt_down);
-            Commit::Durable
+            (Commit::Durable, vec![Notice::Sent { item: id.clone(), fcnt_down, taken: taken.clone() }])
         };
-        self.devices.with_device(dev_eui, Box::new(decide)).await?;
+        self.devices.telling(dev_eui, Box::new(decide)).await?;
         Ok(())
     }
 
@@ -148,33 +152,41 @@ fn addressed(req: &XmitAppUp) -> Result<(DevEui, DevAddr, u32), Refusal> {
     ))
 }
 
-/// How a confirmed item ended.
+/// How an item ended that was not simply sent.
 #[derive(Debug, Clone, PartialEq)]
 enum Settled {
     Acknowledged(QueueItem),
+    /// Sent in vain.
     GivenUp(QueueItem),
+    /// Never sent.
+    Expired(QueueItem),
 }
 
 impl Settled {
     fn item(&self) -> &QueueItem {
         match self {
-            Settled::Acknowledged(item) | Settled::GivenUp(item) => item,
+            Settled::Acknowledged(item) | Settled::GivenUp(item) | Settled::Expired(item) => item,
         }
     }
     fn id(&self) -> &str {
         &self.item().id
     }
     fn notice(&self) -> Notice {
-        Notice::Settled {
-            item: self.item().id.clone(),
-            fcnt_down: self.item().sent_as.unwrap_or_default(),
-            acknowledged: matches!(self, Settled::Acknowledged(_)),
+        let item = self.item().id.clone();
+        match self {
+            Settled::Expired(_) => Notice::Expired { item },
+            Settled::Acknowledged(QueueItem { sent_as, .. })
+            | Settled::GivenUp(QueueItem { sent_as, .. }) => {
+                let acknowledged = matches!(self, Settled::Acknowledged(_));
+                Notice::Settled { item, fcnt_down: sent_as.unwrap_or_default(), acknowledged }
+            }
         }
     }
     fn milestone(&self) -> &'static str {
         match self {
             Settled::Acknowledged(_) => "downlink acknowledged",
             Settled::GivenUp(_) => "downlink given up",
+            Settled::Expired(_) => "downlink expired",
         }
     }
 }
@@ -189,21 +201,29 @@ struct Seen {
     ack: bool,
 }
 
-/// Record an uplink; an ACK settles the confirmed item that was sent last.
-fn note_uplink(device: &mut Device, dev_addr: DevAddr, fcnt_up: u32, seen: &Seen) -> Option<Settled> {
+/// Record an uplink; an ACK settles the confirmed item that was sent last, and what has expired goes.
+fn note_uplink(device: &mut Device, dev_addr: DevAddr, fcnt_up: u32, seen: &Seen) -> Vec<Settled> {
     device.last_seen = Some(seen.at);
     device.last_via = seen.via;
-    let activation = device.activations.iter_mut().find(|activation| activation.dev_addr == dev_addr)?;
-    let repeated = activation.fcnt_up.is_some_and(|last| fcnt_up <= last);
-    activation.fcnt_up = activation.fcnt_up.max(Some(fcnt_up));
-    let waiting = device.queue.iter().position(|item| item.sent_as.is_some())?;
-    if seen.ack {
-        return Some(Settled::Acknowledged(device.queue.remove(waiting)));
+    let mut settled = Vec::new();
+    let activation = device.activations.iter_mut().find(|activation| activation.dev_addr == dev_addr);
+    if let Some(activation) = activation {
+        let repeated = activation.fcnt_up.is_some_and(|last| fcnt_up <= last);
+        activation.fcnt_up = activation.fcnt_up.max(Some(fcnt_up));
+        if let Some(waiting) = device.queue.iter().position(|item| item.sent_as.is_some()) {
+            if seen.ack {
+                settled.push(Settled::Acknowledged(device.queue.remove(waiting)));
+            } else if !repeated && device.queue[waiting].attempts >= ATTEMPTS {
+                settled.push(Settled::GivenUp(device.queue.remove(waiting)));
+            }
+        }
     }
-    if !repeated && device.queue[waiting].attempts >= ATTEMPTS {
-        return Some(Settled::GivenUp(device.queue.remove(waiting)));
-    }
-    None
+    let is_over = |item: &mut QueueItem| item.expires.is_some_and(|expires| expires <= seen.at);
+    settled.extend(device.queue.extract_if(.., is_over).map(|item| match item.sent_as {
+        Some(_) => Settled::GivenUp(item),
+        None => Settled::Expired(item),
+    }));
+    settled
 }
 
 fn note_sent(device: &mut Device, id: &str, fcnt_down: u32) {
@@ -243,7 +263,15 @@ mod tests {
     }
 
     fn item(id: &str, confirmed: bool) -> QueueItem {
-        QueueItem { id: id.into(), f_port: 2, payload: vec![1], confirmed, sent_as: None, attempts: 0 }
+        QueueItem {
+            id: id.into(),
+            f_port: 2,
+            payload: vec![1],
+            confirmed,
+            sent_as: None,
+            attempts: 0,
+            expires: None,
+        }
     }
 
     fn seen(ack: bool) -> Seen {
@@ -261,10 +289,10 @@ mod tests {
     fn a_confirmed_item_stays_until_the_device_acknowledges_it() {
         let mut device = device(vec![item("a", true)]);
         note_sent(&mut device, "a", 4);
-        assert_eq!(note_uplink(&mut device, ADDR, 1, &seen(false)), None);
+        assert_eq!(note_uplink(&mut device, ADDR, 1, &seen(false)), []);
         assert_eq!(device.queue[0].sent_as, Some(4));
         let sent = QueueItem { sent_as: Some(4), attempts: 1, ..item("a", true) };
-        assert_eq!(note_uplink(&mut device, ADDR, 2, &seen(true)), Some(Settled::Acknowledged(sent)));
+        assert_eq!(note_uplink(&mut device, ADDR, 2, &seen(true)), [Settled::Acknowledged(sent)]);
         assert!(device.queue.is_empty());
     }
 
@@ -272,11 +300,30 @@ mod tests {
     fn a_confirmed_item_is_given_up_after_its_attempts_but_not_by_a_repetition() {
         let mut device = device(vec![item("a", true)]);
         for attempt in 0..ATTEMPTS {
-            assert_eq!(note_uplink(&mut device, ADDR, attempt, &seen(false)), None);
+            assert_eq!(note_uplink(&mut device, ADDR, attempt, &seen(false)), []);
             note_sent(&mut device, "a", attempt);
         }
-        assert_eq!(note_uplink(&mut device, ADDR, ATTEMPTS - 1, &seen(false)), None);
+        assert_eq!(note_uplink(&mut device, ADDR, ATTEMPTS - 1, &seen(false)), []);
         let given_up = note_uplink(&mut device, ADDR, ATTEMPTS, &seen(false));
-        assert!(matches!(given_up, Some(Settled::GivenUp(item)) if item.id == "a"));
+        assert!(matches!(&given_up[..], [Settled::GivenUp(item)] if item.id == "a"));
+    }
+
+    #[test]
+    fn what_has_expired_is_sent_no_more_and_says_whether_it_ever_was() {
+        let until = |id: &str, expires| QueueItem { expires: Some(expires), ..item(id, true) };
+        let mut device =
+            device(vec![until("sent", 10), until("late", 9), until("early", 11), item("ever", false)]);
+        note_sent(&mut device, "sent", 4);
+        let settled = note_uplink(&mut device, ADDR, 1, &seen(false));
+        let notices: Vec<Notice> = settled.iter().map(Settled::notice).collect();
+        let given_up = Notice::Settled { item: "sent".into(), fcnt_down: 4, acknowledged: false };
+        assert_eq!(notices, [given_up, Notice::Expired { item: "late".into() }]);
+        let left: Vec<&str> = device.queue.iter().map(|item| item.id.as_str()).collect();
+        assert_eq!(left, ["early", "ever"]);
+        // an acknowledgement that comes with the same uplink counts
+        let mut device = self::device(vec![until("sent", 10)]);
+        note_sent(&mut device, "sent", 4);
+        let settled = note_uplink(&mut device, ADDR, 1, &seen(true));
+        assert!(matches!(&settled[..], [Settled::Acknowledged(_)]), "{settled:?}");
     }
 }

@@ -26,6 +26,17 @@ const EU868: [Band; 6] = [
     Band { low: 869_700_000, high: 870_000_000, permille: 10 },
 ];
 
+/// RP002: 10 %, as EN 300 220 has it for 433.05-434.79 MHz.
+const EU433: [Band; 1] = [Band { low: 433_050_000, high: 434_790_000, permille: 100 }];
+/// RP002: 1 %.
+const CN779: [Band; 1] = [Band { low: 779_000_000, high: 787_000_000, permille: 10 }];
+/// The sub-bands that Russia has opened: 0.1 % in the lowest, 1 % in the others (RP002 allows devices no more).
+const RU864: [Band; 3] = [
+    Band { low: 864_000_000, high: 865_000_000, permille: 1 },
+    Band { low: 866_000_000, high: 868_000_000, permille: 10 },
+    Band { low: 868_700_000, high: 869_200_000, permille: 10 },
+];
+
 impl Band {
     /// Airtime allowed in any hour.
     pub fn limit(&self) -> Duration {
@@ -39,7 +50,13 @@ impl Band {
 
 /// The sub-bands of a region; empty where it has no duty cycle.
 pub fn bands(region: &Region) -> &'static [Band] {
-    if *region == Region::eu868() { &EU868 } else { &[] }
+    match region.to_string().as_str() {
+        "EU868" => &EU868,
+        "EU433" => &EU433,
+        "CN779" => &CN779,
+        "RU864" => &RU864,
+        _ => &[],
+    }
 }
 
 /// Why there is no room.

@@ -381,6 +381,76 @@ mod tests {
         }
     }
 
+    /// What the sNS derives from the tables must pass the rules here: every window of every uplink.
+    #[test]
+    fn every_window_of_every_region_may_be_used() {
+        use crate::lorawan::crypto::Direction;
+        // ISM2400 has another coding rate, which no radio of ours speaks; the configuration refuses it
+        for region in Region::all().into_iter().filter(|region| region.to_string() != "ISM2400") {
+            let (t0, mut windows) = (Instant::now(), vec![region.rx2()]);
+            let mut uplinks = 0;
+            for frequency in region.uplink_frequencies() {
+                let sent = |rate: &u8| {
+                    region.modulation(*rate).and_then(|modulation| region.uplink_data_rate(modulation))
+                        == Some(*rate)
+                };
+                for data_rate in (0..16).filter(sent) {
+                    for offset in 0..8 {
+                        let rx1 = region.rx1(frequency, data_rate, offset);
+                        uplinks += u32::from(offset == 0 && rx1.is_some());
+                        windows.extend(rx1);
+                    }
+                }
+            }
+            assert!(uplinks >= 12, "{region}: {uplinks} uplinks have an RX1");
+            windows.sort();
+            windows.dedup();
+            for (frequency, data_rate) in windows {
+                assert!(region.downlink_band().contains(&frequency), "{region}: {frequency}");
+                let eirp = region.max_downlink_eirp(frequency);
+                assert!((10..=30).contains(&eirp), "{region}: {eirp} dBm");
+                let Some(modulation) = region.downlink_modulation(data_rate) else {
+                    panic!("{region}: DR{data_rate} downwards");
+                };
+                // a Join-accept, as long as the region makes it
+                let accept = if region.cf_list().is_some() { 33 } else { 17 };
+                let airtime = airtime(modulation, accept, Direction::Down);
+                assert!(airtime > Duration::ZERO && airtime < 3 * S, "{region}: {airtime:?}");
+                if data_rate >= region.rx2().1 {
+                    let dwell = region.downlink_dwell().is_none_or(|dwell| airtime <= dwell);
+                    assert!(dwell, "{region}: a Join-accept at DR{data_rate} takes {airtime:?}");
+                }
+                let mut jit = Jit::new(region.clone());
+                let reserved = jit.reserve(GW, t0 + S, airtime, frequency, eirp, t0);
+                assert!(reserved.is_ok(), "{region}: {frequency}: {reserved:?}");
+                let louder = Jit::new(region.clone()).reserve(GW, t0 + S, airtime, frequency, eirp + 1, t0);
+                assert_eq!(louder.unwrap_err().rule, Rule::Eirp { max: eirp });
+            }
+        }
+    }
+
+    #[test]
+    fn duty_cycles_bind_where_the_law_has_them() {
+        let mut shares = Vec::new();
+        for region in Region::all() {
+            let share: Vec<u32> = Jit::new(region.clone())
+                .load(GW, Instant::now())
+                .iter()
+                .map(|load| load.band.permille)
+                .collect();
+            if !share.is_empty() {
+                shares.push((region.to_string(), share));
+            }
+        }
+        let expected = [
+            ("EU868", vec![1, 10, 10, 1, 100, 10]),
+            ("CN779", vec![10]),
+            ("EU433", vec![100]),
+            ("RU864", vec![1, 10, 10]),
+        ];
+        assert_eq!(shares, expected.map(|(name, share)| (name.to_string(), share)));
+    }
+
     #[test]
     fn what_is_kept_stays_small() {
         let (mut jit, t0) = jit();

@@ -2,9 +2,9 @@
 
 use crate::backend::door::Commit;
 use crate::backend::keywrap::Keks;
-use crate::backend::message::{JoinAns, JoinReq, MacVersion, NwkKeys, Refusal, ResultCode};
-use crate::lorawan::crypto;
-use crate::lorawan::frame::{JoinAccept, JoinRequest};
+use crate::backend::message::{JoinAns, JoinReq, MacVersion, NwkKeys, OPT_NEG, Refusal, ResultCode, opt_neg};
+use crate::lorawan::crypto::{self, SessionKeys, SessionKeys11};
+use crate::lorawan::frame::{Answered, JoinAccept, JoinRequest};
 use crate::lorawan::{Key, NetId};
 
 use super::Device;
@@ -51,12 +51,24 @@ fn try_accept(
         let why = format!("NetID {sender} is not the home network of this device");
         return refuse(ResultCode::ActivationDisallowed, why);
     }
-    // 6.3: sessions of 1.1 are made from two root keys; only the 1.0 derivation is spoken here
-    if req.mac_version >= MacVersion::V1_1 {
-        return refuse(ResultCode::JoinReqFailed, "LoRaWAN 1.1 sessions are not supported".into());
+    // 6.3: a device of 1.0.x must never get a Join-accept of 1.1, which it could not read
+    let is_v11 = req.mac_version >= MacVersion::V1_1;
+    if is_v11 && device.mac_version < MacVersion::V1_1 {
+        let why = format!("device {} is of LoRaWAN {}", req.dev_eui, device.mac_version);
+        return refuse(ResultCode::JoinReqFailed, why);
     }
-    // 6.4: a 1.1 device on a 1.0 network signs with NwkKey (TS002 11.2)
-    let root: Key = device.nwk_key.as_ref().unwrap_or(&device.app_key).clone();
+    if req.dl_settings & OPT_NEG != opt_neg(req.mac_version) {
+        let why = format!("OptNeg of DLSettings does not fit MACVersion {}", req.mac_version);
+        return refuse(ResultCode::MalformedRequest, why);
+    }
+    // 6.4: a 1.1 device signs with NwkKey, on a 1.0.x network too (TS002 11.2)
+    let root: Key = match (&device.nwk_key, device.mac_version >= MacVersion::V1_1) {
+        (_, false) => device.app_key.clone(),
+        (Some(nwk_key), true) => nwk_key.clone(),
+        (None, true) => {
+            return refuse(ResultCode::JoinReqFailed, format!("no NwkKey of device {} here", req.dev_eui));
+        }
+    };
     let Some(join) = frame.verify(&root) else {
         return refuse(ResultCode::MicFailed, "Join-request MIC does not match".into());
     };
@@ -77,8 +89,15 @@ fn try_accept(
     }
     // 6.7: keys and envelope first; from the nonces on nothing fails
     let join_nonce = device.join_nonce + 1;
-    let keys = crypto::session_keys(&root, join_nonce, sender, dev_nonce);
-    let app_s_key = as_keks.seal(&keys.app_s_key).map_err(|error| {
+    let (keys, app_s_key) = if is_v11 {
+        let keys = crypto::session_keys_11(&root, &device.app_key, join_nonce, device.join_eui, dev_nonce);
+        let SessionKeys11 { f_nwk_s_int_key, s_nwk_s_int_key, nwk_s_enc_key, app_s_key } = keys;
+        (NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key }, app_s_key)
+    } else {
+        let SessionKeys { nwk_s_key, app_s_key } = crypto::session_keys(&root, join_nonce, sender, dev_nonce);
+        (NwkKeys::V10 { nwk_s_key }, app_s_key)
+    };
+    let app_s_key = as_keks.seal(&app_s_key).map_err(|error| {
         Refusal::new(ResultCode::JoinReqFailed, format!("AppSKey cannot be delivered: {error}"))
     })?;
     if counts {
@@ -94,10 +113,17 @@ fn try_accept(
         rx_delay: req.rx_delay,
         cf_list: req.cf_list,
     };
+    let phy_payload = if is_v11 {
+        let (_, js_int_key) = crypto::join_server_keys(&root, device.dev_eui);
+        let answered = Answered { kind: Answered::JOIN, join_eui: device.join_eui, nonce: dev_nonce };
+        accept.build_11(&root, &js_int_key, answered)
+    } else {
+        accept.build(&root)
+    };
     Ok(JoinAns {
-        phy_payload: accept.build(&root),
+        phy_payload,
         lifetime: 0,
-        keys: NwkKeys::V10 { nwk_s_key: keys.nwk_s_key },
+        keys,
         app_s_key: Some(app_s_key),
         // unique for the device, as JoinNonce never repeats
         session_key_id: Some(join_nonce.to_be_bytes().to_vec()),

@@ -3,7 +3,7 @@
 //! A parsed frame is a view of bytes whose length and MHDR are right; its MIC has not been looked
 //! at. What a MIC was found right for says so in its type.
 
-use super::crypto::{self, Direction};
+use super::crypto::{self, Circumstances, Counter, Direction};
 use super::{DevAddr, DevEui, JoinEui, Key, NetId};
 
 /// Why bytes are no frame that this network handles. The two kinds have different Result codes
@@ -154,6 +154,10 @@ impl<'a> DataFrame<'a> {
     pub fn up_mic_matches(self, nwk_s_key: &Key, fcnt: u32) -> bool {
         crypto::data_mic_matches(nwk_s_key, Direction::Up, self.dev_addr(), fcnt, self.0)
     }
+    /// Check both halves of the 1.1 uplink MIC for a full 32-bit counter.
+    pub fn up_mic_matches_11(self, s_int: &Key, f_int: &Key, fcnt: u32, sent: Circumstances) -> bool {
+        crypto::up_mic_matches_11(s_int, f_int, self.dev_addr(), fcnt, sent, self.0)
+    }
 }
 
 /// FCtrl of an uplink (TS001 4.3.1.1).
@@ -175,7 +179,7 @@ impl FCtrl {
     }
 }
 
-/// A 1.0.x data downlink to be built.
+/// A data downlink to be built.
 #[derive(Debug, Clone, Default)]
 pub struct Downlink<'a> {
     /// Ask for an acknowledgement.
@@ -191,8 +195,40 @@ pub struct Downlink<'a> {
 }
 
 impl Downlink<'_> {
-    /// The frame's bytes with MIC. FOpts beyond 15 bytes are the caller's mistake and are cut.
+    /// The bytes of a 1.0.x frame with MIC. FOpts beyond 15 bytes are the caller's mistake and are cut.
     pub fn build(&self, nwk_s_key: &Key, addr: DevAddr, fcnt: u32) -> Vec<u8> {
+        let mut phy = self.without_mic(addr, fcnt);
+        let mic = crypto::data_mic(nwk_s_key, Direction::Down, addr, fcnt, &phy);
+        phy.extend(mic);
+        phy
+    }
+    /// The bytes of a 1.1 frame with MIC, the FOpts encrypted here. `acked`: FCntUp of the uplink that it acknowledges,
+    /// where it does; `fcnt`: of the counter that [`Downlink::counter`] names.
+    pub fn build_11(
+        &self,
+        s_nwk_s_int_key: &Key,
+        nwk_s_enc_key: &Key,
+        acked: u32,
+        addr: DevAddr,
+        fcnt: u32,
+    ) -> Vec<u8> {
+        let mut phy = self.without_mic(addr, fcnt);
+        let end = 8 + self.fopts.len().min(15);
+        crypto::crypt_fopts(nwk_s_enc_key, self.counter(), addr, fcnt, &mut phy[8..end]);
+        // ConfFCnt is 0 without an acknowledgement, and 16 bits with one
+        let conf_fcnt = if self.ack { acked as u16 } else { 0 };
+        let mic = crypto::down_mic_11(s_nwk_s_int_key, addr, fcnt, conf_fcnt, &phy);
+        phy.extend(mic);
+        phy
+    }
+    /// Which of the two downlink counters of 1.1 it counts with.
+    pub fn counter(&self) -> Counter {
+        match self.payload {
+            Some((1.., _)) => Counter::ApplicationDown,
+            _ => Counter::NetworkDown,
+        }
+    }
+    fn without_mic(&self, addr: DevAddr, fcnt: u32) -> Vec<u8> {
         let fopts = &self.fopts[..self.fopts.len().min(15)];
         let mut phy = vec![if self.confirmed { 0xA0 } else { 0x60 }];
         phy.extend(addr.to_air());
@@ -204,10 +240,24 @@ impl Downlink<'_> {
             phy.push(port);
             phy.extend(payload);
         }
-        let mic = crypto::data_mic(nwk_s_key, Direction::Down, addr, fcnt, &phy);
-        phy.extend(mic);
         phy
     }
+}
+
+/// The request that a Join-accept of 1.1 answers: its MIC covers that (TS001 1.1, 6.2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// JoinReqType: [`Answered::JOIN`], or the type of a Rejoin-request.
+    pub kind: u8,
+    /// JoinEUI of the device.
+    pub join_eui: JoinEui,
+    /// DevNonce or RJcount.
+    pub nonce: u16,
+}
+
+impl Answered {
+    /// JoinReqType of a Join-request.
+    pub const JOIN: u8 = 0xFF;
 }
 
 /// A Join-accept to be built (TS001 6.2.3).
@@ -234,6 +284,17 @@ impl JoinAccept {
         let mic = crypto::join_mic(root, &phy);
         phy.extend(mic);
         crypto::encrypt_join_accept(root, &mut phy[1..]);
+        phy
+    }
+    /// The encrypted frame for OptNeg 1 (1.1), signed with JSIntKey. `encrypt`: NwkKey, or JSEncKey where it answers a
+    /// Rejoin-request.
+    pub fn build_11(&self, encrypt: &Key, js_int_key: &Key, answered: Answered) -> Vec<u8> {
+        let mut phy = self.clear();
+        let before =
+            [&[answered.kind][..], &answered.join_eui.to_air(), &answered.nonce.to_le_bytes(), &phy].concat();
+        let mic = crypto::join_mic(js_int_key, &before);
+        phy.extend(mic);
+        crypto::encrypt_join_accept(encrypt, &mut phy[1..]);
         phy
     }
     /// MHDR and fields, without MIC, in the clear.

@@ -17,7 +17,22 @@ pub enum UplinkCommand {
         /// -32 to 31 dB.
         margin: i8,
     },
-    /// Another command of 1.0.x, recognised by its length and not acted on.
+    /// ResetInd, of personalised 1.1 devices: what commands had set is as it was at first.
+    ResetInd {
+        /// Minor LoRaWAN version of the device.
+        minor: u8,
+    },
+    /// RekeyInd, of 1.1 devices that joined: the new keys are in use.
+    RekeyInd {
+        /// Minor LoRaWAN version of the device.
+        minor: u8,
+    },
+    /// DeviceModeInd, of 1.1 devices: the class it has now.
+    DeviceModeInd {
+        /// 0 class A, 2 class C.
+        class: u8,
+    },
+    /// Another command of 1.0.x or 1.1, recognised by its length and not acted on.
     Other(u8),
 }
 
@@ -26,8 +41,8 @@ pub fn uplink_commands(mut bytes: &[u8]) -> Vec<UplinkCommand> {
     let mut commands = Vec::new();
     while let [cid, rest @ ..] = bytes {
         let length = match cid {
-            0x02 | 0x04 | 0x08 | 0x09 | 0x0D => 0,
-            0x03 | 0x05 | 0x07 | 0x0A | 0x10 | 0x11 | 0x13 => 1,
+            0x02 | 0x04 | 0x08 | 0x09 | 0x0C | 0x0D | 0x12 => 0,
+            0x01 | 0x03 | 0x05 | 0x07 | 0x0A | 0x0B | 0x0F | 0x10 | 0x11 | 0x13 | 0x20 => 1,
             0x06 => 2,
             _ => break,
         };
@@ -35,6 +50,10 @@ pub fn uplink_commands(mut bytes: &[u8]) -> Vec<UplinkCommand> {
         commands.push(match (cid, arguments) {
             (0x02, _) => UplinkCommand::LinkCheckReq,
             (0x0D, _) => UplinkCommand::DeviceTimeReq,
+            // the minor version has four bits, the others are reserved
+            (0x01, &[version]) => UplinkCommand::ResetInd { minor: version & 0x0F },
+            (0x0B, &[version]) => UplinkCommand::RekeyInd { minor: version & 0x0F },
+            (0x20, &[class]) => UplinkCommand::DeviceModeInd { class },
             (0x06, &[battery, margin]) => UplinkCommand::DevStatusAns {
                 battery,
                 // six bits, signed; the two reserved bits are ignored
@@ -56,6 +75,24 @@ pub fn link_check_ans(margin: u8, gateways: u8) -> [u8; 3] {
 pub fn device_time_ans(gps_seconds: u32, fraction_256: u8) -> [u8; 6] {
     let s = gps_seconds.to_le_bytes();
     [0x0D, s[0], s[1], s[2], s[3], fraction_256]
+}
+
+/// The minor version that we speak with devices of 1.1 and above.
+const MINOR: u8 = 1;
+
+/// ResetConf: LoRaWAN 1.1 is spoken.
+pub fn reset_conf() -> [u8; 2] {
+    [0x01, MINOR]
+}
+
+/// RekeyConf: LoRaWAN 1.1 is spoken.
+pub fn rekey_conf() -> [u8; 2] {
+    [0x0B, MINOR]
+}
+
+/// DeviceModeConf: the class as the device said it.
+pub fn device_mode_conf(class: u8) -> [u8; 2] {
+    [0x20, class]
 }
 
 /// GPS time of a UTC instant: whole seconds since 1980-01-06 and 1/256 s.
@@ -83,6 +120,27 @@ mod tests {
         let margin = UplinkCommand::DevStatusAns { battery: 255, margin: -32 };
         use UplinkCommand::*;
         assert_eq!(walked, [Other(3), LinkCheckReq, margin, DeviceTimeReq]);
+    }
+
+    #[test]
+    fn commands_of_1_1_have_their_lengths() {
+        use UplinkCommand::*;
+        let indications = [0x0B, 0xF1, 0x0C, 0x0F, 0x03, 0x01, 0x01, 0x20, 0x02, 0x12, 0x02];
+        let expected = [
+            RekeyInd { minor: 1 },
+            Other(0x0C),
+            Other(0x0F),
+            ResetInd { minor: 1 },
+            DeviceModeInd { class: 2 },
+            Other(0x12),
+            LinkCheckReq,
+        ];
+        assert_eq!(uplink_commands(&indications), expected);
+        for cut in [0x01, 0x0B, 0x0F, 0x20] {
+            assert_eq!(uplink_commands(&[0x02, cut]), [LinkCheckReq]);
+        }
+        // ForceRejoinReq has no answer, so nobody knows how long one would be
+        assert_eq!(uplink_commands(&[0x02, 0x0E, 0x02]), [LinkCheckReq]);
     }
 
     #[test]

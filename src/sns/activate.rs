@@ -4,8 +4,8 @@ use rand::RngExt;
 
 use crate::backend::door::{self, Caller, Commit, PeerError};
 use crate::backend::message::{
-    ClassMode, DlMeta, HrStartAns, HrStartReq, MacVersion, MicKey, Party, PrStartAns, PrStartReq, Refusal,
-    ResultCode,
+    ClassMode, DlMeta, HrStartAns, HrStartReq, MicKey, Party, PrStartAns, PrStartReq, Refusal, ResultCode,
+    opt_neg,
 };
 use crate::lorawan::frame::JoinRequest;
 use crate::lorawan::region::JOIN_ACCEPT_DELAY1;
@@ -30,11 +30,11 @@ impl Sns {
         let region = self.region_of(&req.ul)?;
         let (rx2_frequency, rx2_data_rate) = region.rx2();
         let start = HrStartReq {
-            mac_version: MacVersion::V1_0_4,
+            mac_version: self.mac_version,
             phy_payload: req.phy_payload.clone(),
             dev_eui: join.dev_eui(),
             dev_addr: self.net_id.dev_addr(self.clock.rng().random()),
-            dl_settings: rx2_data_rate & 0x0F,
+            dl_settings: opt_neg(self.mac_version) | rx2_data_rate & 0x0F,
             rx_delay: self.rx_delay,
             cf_list: region.cf_list(),
             ul: req.ul.clone(),

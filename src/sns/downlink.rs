@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::backend::door::{self, Caller, Commit, Deadline, PeerError};
 use crate::backend::message::{
-    ClassMode, DlMeta, Party, Refusal, ResultCode, UlMeta, XmitAns, XmitAppDown, XmitDown,
+    ClassMode, DlMeta, NwkKeys, Party, Refusal, ResultCode, UlMeta, XmitAns, XmitAppDown, XmitDown,
 };
 use crate::lorawan::frame::Downlink;
 use crate::lorawan::{DevEui, Region, crypto};
@@ -24,8 +24,8 @@ pub(super) struct Window {
     pub(super) dl: DlMeta,
     /// Longest FRMPayload in either receive window, bytes.
     room: usize,
-    /// The uplink was confirmed.
-    ack: bool,
+    /// FCntUp of the uplink, where it was confirmed.
+    ack: Option<u32>,
     /// MAC answers, at most 15 bytes.
     fopts: Vec<u8>,
     /// The fNS takes the downlink in its answer.
@@ -61,7 +61,7 @@ impl Window {
             to: from.party.clone(),
             dl,
             room,
-            ack: accepted.confirmed,
+            ack: accepted.confirmed.then_some(accepted.fcnt_up),
             fopts,
             rides,
             by: from.by,
@@ -115,24 +115,26 @@ fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Resul
         let why = format!("the session of {} has ended", window.dev_eui);
         return (Err(Refusal::new(ResultCode::UnknownDevEui, why)), nothing);
     };
-    let fcnt = session.fcnt_down;
-    let Some(next) = fcnt.checked_add(1) else {
+    let is_v11 = session.is_v11();
+    let next = *session.next_down(content.payload.is_some());
+    let fcnt = match &content.payload {
+        // TS002 12.8.2 step 2: in 1.1 the counter is the application's own, and may leave some out
+        Some((wanted, ..)) if *wanted == next || is_v11 && *wanted > next => *wanted,
+        Some((wanted, ..)) => {
+            let mut refusal =
+                Refusal::new(ResultCode::XmitFailed, format!("FCntDown {wanted} is taken, {next} is next"));
+            refusal.fcnt_down = Some(next);
+            return (Err(refusal), nothing);
+        }
+        None => next,
+    };
+    let Some(following) = fcnt.checked_add(1) else {
         let why = "every FCntDown of this session is used: the device must join again";
         return (Err(Refusal::new(ResultCode::XmitFailed, why)), nothing);
     };
-    let Some(key) = session.nwk_s_key() else {
-        let why = "a session of LoRaWAN 1.1 has no downlinks yet";
-        return (Err(Refusal::new(ResultCode::Other, why)), nothing);
-    };
-    let mut down = Downlink { ack: window.ack, ..Downlink::default() };
+    let mut down = Downlink { ack: window.ack.is_some(), ..Downlink::default() };
     let mut commands = window.fopts.clone();
     match &content.payload {
-        Some((wanted, ..)) if *wanted != fcnt => {
-            let mut refusal =
-                Refusal::new(ResultCode::XmitFailed, format!("FCntDown {wanted} is taken, {fcnt} is next"));
-            refusal.fcnt_down = Some(fcnt);
-            return (Err(refusal), nothing);
-        }
         Some((_, port, payload, confirmed)) => {
             down.confirmed = *confirmed;
             down.payload = Some((*port, payload));
@@ -141,16 +143,23 @@ fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Resul
         // Commands without a payload travel on FPort 0: a widely used device stack drops a frame
         // that has FOpts but no FPort, with the ACK in it.
         None if !commands.is_empty() => {
-            crypto::crypt_payload(key, crypto::Direction::Down, session.dev_addr, fcnt, &mut commands);
+            let (key, addr) = (session.port_0_key(), session.dev_addr);
+            crypto::crypt_payload(key, crypto::Direction::Down, addr, fcnt, &mut commands);
             down.payload = Some((0, &commands));
         }
         None => {}
     }
-    let phy = down.build(key, session.dev_addr, fcnt);
+    let phy = match &session.keys {
+        NwkKeys::V10 { nwk_s_key } => down.build(nwk_s_key, session.dev_addr, fcnt),
+        NwkKeys::V11 { s_nwk_s_int_key, nwk_s_enc_key, .. } => {
+            let acked = window.ack.unwrap_or(0);
+            down.build_11(s_nwk_s_int_key, nwk_s_enc_key, acked, session.dev_addr, fcnt)
+        }
+    };
     if down.confirmed {
         session.confirmed_down = Some(fcnt);
     }
-    session.fcnt_down = next;
+    *session.next_down(content.payload.is_some()) = following;
     (Ok(phy), Write { commit: Commit::Durable, forward: None })
 }
 
@@ -227,7 +236,7 @@ mod tests {
             to: Party::Ns(session(None).net_id),
             dl: DlMeta::default(),
             room: 51,
-            ack,
+            ack: ack.then_some(1),
             fopts: fopts.to_vec(),
             rides: false,
             by: Deadline(tokio::time::Instant::now()),

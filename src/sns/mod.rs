@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backend::door::{Boxed, Caller, Commit, Peers, StoreError};
-use crate::backend::message::{ClassMode, DlMeta, NwkKeys, Party, XmitAppUp};
+use crate::backend::message::{ClassMode, DlMeta, MacVersion, NwkKeys, Party, XmitAppUp};
 use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
 use crate::partners;
@@ -68,12 +68,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// The one network session key of 1.0.x.
-    fn nwk_s_key(&self) -> Option<&Key> {
+    /// Whether it was made as LoRaWAN 1.1 makes sessions.
+    pub fn is_v11(&self) -> bool {
+        matches!(self.keys, NwkKeys::V11 { .. })
+    }
+
+    /// What encrypts MAC commands on FPort 0: NwkSKey, or NwkSEncKey.
+    fn port_0_key(&self) -> &Key {
         match &self.keys {
-            NwkKeys::V10 { nwk_s_key } => Some(nwk_s_key),
-            NwkKeys::V11 { .. } => None,
+            NwkKeys::V10 { nwk_s_key } => nwk_s_key,
+            NwkKeys::V11 { nwk_s_enc_key, .. } => nwk_s_enc_key,
         }
+    }
+
+    /// The counter of the next downlink that is the application's, or that is not: two counters in 1.1.
+    fn next_down(&mut self, application: bool) -> &mut u32 {
+        if application && self.is_v11() { &mut self.a_fcnt_down } else { &mut self.fcnt_down }
     }
 }
 
@@ -125,6 +135,8 @@ pub struct Sns {
     net_id: NetId,
     region: Region,
     rx_delay: u8,
+    /// The highest that sessions are made of.
+    mac_version: MacVersion,
     partners: Arc<partners::Config>,
     sessions: Arc<dyn Sessions>,
     peers: Arc<dyn Peers>,
@@ -160,6 +172,7 @@ impl Sns {
             net_id,
             region,
             rx_delay,
+            mac_version: MacVersion::V1_1,
             partners,
             sessions,
             peers,
@@ -172,6 +185,11 @@ impl Sns {
             busy: Busy::default(),
             forwarding: Busy::default(),
         }
+    }
+
+    /// The highest LoRaWAN version of new sessions; 1.1 where nothing is said. Sessions that stand go on as they are.
+    pub fn speaking(self, mac_version: MacVersion) -> Sns {
+        Sns { mac_version, ..self }
     }
 
     /// Send what waits for the hNS again: after a start, and now and then.

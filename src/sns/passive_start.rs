@@ -148,6 +148,7 @@ impl Sns {
         visited: Option<NetId>,
         context: bool,
     ) -> Result<Accepted, Refusal> {
+        let region = self.region_of(ul).unwrap_or_else(|_| self.region.clone());
         let (bytes, ul, now) = (frame.as_bytes().to_vec(), ul.clone(), self.clock.unix());
         let forwarded =
             visited.filter(|_| context).map(|net_id| self.book().sessions(net_id, frame.dev_addr(), now));
@@ -155,7 +156,7 @@ impl Sns {
             let before = forwarded.as_ref().map(|_| sessions.clone());
             match Uplink::parse(&bytes) {
                 Ok(Uplink::Data(frame)) => {
-                    match (accept(sessions, frame, &ul, visited, now), before, &forwarded) {
+                    match (accept(sessions, frame, &ul, &region, visited, now), before, &forwarded) {
                         // the frame comes again by PRStartReq, so it must not be known already
                         ((Ok(accepted), _), Some(before), Some(of)) if !of.contains(&accepted.session.id) => {
                             *sessions = before;
@@ -214,6 +215,7 @@ impl Sns {
 
     /// What the commands of an uplink want answered, at most 15 bytes.
     fn mac_answers(&self, accepted: &Accepted, ul: &UlMeta) -> Vec<u8> {
+        let (session, v11) = (&accepted.session, accepted.session.is_v11());
         let mut answers = Vec::new();
         for command in &accepted.commands {
             let answer: &[u8] = match command {
@@ -227,7 +229,13 @@ impl Sns {
                     let (seconds, fraction) = mac::gps_time(ul.recv_time);
                     &mac::device_time_ans(seconds, fraction)
                 }
-                UplinkCommand::DevStatusAns { .. } | UplinkCommand::Other(_) => &[],
+                // no device of 1.0.x says these, and whoever does not speak 1.1 is not told that we do
+                UplinkCommand::RekeyInd { minor: 1.. } if v11 && !session.personalised => &mac::rekey_conf(),
+                UplinkCommand::ResetInd { minor: 1.. } if v11 && session.personalised => &mac::reset_conf(),
+                UplinkCommand::DeviceModeInd { class: class @ (0 | 2) } if v11 => {
+                    &mac::device_mode_conf(*class)
+                }
+                _ => &[],
             };
             if answers.len() + answer.len() <= 15 {
                 answers.extend(answer);

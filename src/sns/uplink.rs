@@ -1,11 +1,11 @@
 //! Is this data frame of one of our sessions? Pure: MIC, 32-bit counter, what it asks for.
 
 use crate::backend::door::Commit;
-use crate::backend::message::{Refusal, ResultCode, UlMeta, XmitAppUp};
-use crate::lorawan::NetId;
-use crate::lorawan::crypto::{self, Direction};
+use crate::backend::message::{ClassMode, NwkKeys, Refusal, ResultCode, UlMeta, XmitAppUp};
+use crate::lorawan::crypto::{self, Circumstances, Counter, Direction};
 use crate::lorawan::frame::DataFrame;
 use crate::lorawan::mac::{self, UplinkCommand};
+use crate::lorawan::{NetId, Region};
 
 use super::{ForwardKey, Session, Write};
 
@@ -31,21 +31,23 @@ pub struct Accepted {
 }
 
 /// TS002 12.5 step 5.3 and TS001 4.3.1.5: find the session whose key makes the MIC right with a
-/// counter that is new, or that is the last one again. `visited`: through whom it was heard, where that
+/// counter that is new, or that is the last one again. `region`: where it was heard; `visited`: through whom, where that
 /// is not us; `now`: seconds since 1970.
 pub fn accept(
     sessions: &mut [Session],
     frame: DataFrame<'_>,
     ul: &UlMeta,
+    region: &Region,
     visited: Option<NetId>,
     now: u64,
 ) -> (Result<Accepted, Refusal>, Write) {
     let nothing = Write { commit: Commit::Nothing, forward: None };
-    for session in sessions {
+    let sent_on = sent_on(ul, region);
+    for session in &mut *sessions {
         if session.expires.is_some_and(|expires| expires <= now) {
             continue;
         }
-        let Some(fcnt_up) = matching_counter(session, frame) else { continue };
+        let Some(fcnt_up) = matching_counter(session, frame, sent_on) else { continue };
         // the MIC was right, so the device's own policy may be told (TS002 12.5 step 5.4)
         if visited.is_some() && !session.roaming {
             let why = format!("device {} may not roam", session.dev_eui);
@@ -60,27 +62,86 @@ pub fn accept(
         if repeated {
             return (Ok(accepted), nothing);
         }
-        // A confirmed uplink is acknowledged, so what it acknowledges is safe first; and a
+        let changed = obey(session, &accepted.commands, region);
+        accepted.session = session.clone();
+        // A confirmed uplink is acknowledged, and a change confirmed, so what that is about is safe first; and a
         // session's activation ends its predecessor
-        let commit = if frame.is_confirmed() || activated { Commit::Durable } else { Commit::Lazy };
+        let durable = frame.is_confirmed() || activated || changed;
+        let commit = if durable { Commit::Durable } else { Commit::Lazy };
         let carries = accepted.up.ul.f_port.is_some_and(|port| port > 0) || accepted.up.ack;
         let forward = carries.then(|| (ForwardKey { session: session.id, fcnt_up }, accepted.up.clone()));
         return (Ok(accepted), Write { commit, forward });
     }
-    let why = format!("no session of {} makes this MIC right", frame.dev_addr());
+    let mut why = format!("no session of {} makes this MIC right", frame.dev_addr());
+    if sent_on.is_none() && sessions.iter().any(Session::is_v11) {
+        // TS002 11.8: the MIC of 1.1 covers the channel
+        why.push_str(&format!(
+            ": {:?} Hz at data rate {:?} is no channel of {region}",
+            ul.ul_freq, ul.data_rate
+        ));
+    }
     (Err(Refusal::new(ResultCode::MicFailed, why)), nothing)
 }
 
 /// The full counter that makes the MIC right: the smallest not below the last one with these low 16
 /// bits, and where that is the last one itself, the next round as well.
-fn matching_counter(session: &Session, frame: DataFrame<'_>) -> Option<u32> {
+fn matching_counter(session: &Session, frame: DataFrame<'_>, sent_on: Option<(u8, u8)>) -> Option<u32> {
     let low = u32::from(frame.fcnt());
     let last = session.fcnt_up.unwrap_or(0);
     let ahead = low.wrapping_sub(last) & 0xFFFF;
     let nearest = last.checked_add(ahead);
     let next_round = if ahead == 0 { last.checked_add(0x1_0000) } else { None };
-    let key = session.nwk_s_key()?;
-    [nearest, next_round].into_iter().flatten().find(|fcnt| frame.up_mic_matches(key, *fcnt))
+    let mut candidates = [nearest, next_round].into_iter().flatten();
+    match &session.keys {
+        NwkKeys::V10 { nwk_s_key } => candidates.find(|fcnt| frame.up_mic_matches(nwk_s_key, *fcnt)),
+        NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, .. } => {
+            let (data_rate, channel) = sent_on?;
+            candidates.find(|fcnt| {
+                acknowledges(session, frame, *fcnt).any(|conf_fcnt| {
+                    let sent = Circumstances { data_rate, channel, conf_fcnt };
+                    frame.up_mic_matches_11(s_nwk_s_int_key, f_nwk_s_int_key, *fcnt, sent)
+                })
+            })
+        }
+    }
+}
+
+/// Data rate and channel that an uplink was sent with, by their indexes where it was heard.
+fn sent_on(ul: &UlMeta, region: &Region) -> Option<(u8, u8)> {
+    let data_rate = ul.data_rate?;
+    Some((data_rate, region.uplink_channel(ul.ul_freq?, data_rate)?))
+}
+
+/// What ConfFCnt of an uplink can be: the last confirmed downlink that it acknowledges. A device that sends its last
+/// uplink again means the one before it: what its first sending brought may be confirmed as well.
+fn acknowledges(session: &Session, frame: DataFrame<'_>, fcnt_up: u32) -> impl Iterator<Item = u16> {
+    let (ack, again) = (frame.fctrl().ack(), session.fcnt_up == Some(fcnt_up));
+    let last = if ack { session.confirmed_down.unwrap_or(0) } else { 0 };
+    let before = if ack && again { 3 } else { 0 };
+    // the MIC has 16 bits of it
+    (0..=before).filter_map(move |back| last.checked_sub(back)).map(|fcnt| fcnt as u16)
+}
+
+/// Whether a command changed the session (TS001 1.1, 5). What is asked for is answered elsewhere.
+fn obey(session: &mut Session, commands: &[UplinkCommand], region: &Region) -> bool {
+    if !session.is_v11() {
+        return false;
+    }
+    let before = session.clone();
+    for command in commands {
+        match command {
+            UplinkCommand::DeviceModeInd { class: 0 } => session.class = ClassMode::A,
+            UplinkCommand::DeviceModeInd { class: 2 } => session.class = ClassMode::C,
+            // a personalised device began anew: what commands had changed is as its maker set it
+            UplinkCommand::ResetInd { .. } if session.personalised => {
+                (session.rx2_frequency, session.rx2_data_rate) = region.rx2();
+                session.rx1_dr_offset = 0;
+                session.class = ClassMode::A;
+            }
+            _ => {}
+        }
+    }
+    *session != before
 }
 
 fn describe(
@@ -91,13 +152,15 @@ fn describe(
     repeated: bool,
     activated: bool,
 ) -> Accepted {
-    let mut commands = mac::uplink_commands(frame.fopts());
+    let mut fopts = frame.fopts().to_vec();
+    if let NwkKeys::V11 { nwk_s_enc_key, .. } = &session.keys {
+        crypto::crypt_fopts(nwk_s_enc_key, Counter::Up, session.dev_addr, fcnt_up, &mut fopts);
+    }
+    let mut commands = mac::uplink_commands(&fopts);
     let (f_port, frm_payload) = match frame.payload() {
         Some((0, encrypted)) => {
             let mut clear = encrypted.to_vec();
-            if let Some(key) = session.nwk_s_key() {
-                crypto::crypt_payload(key, Direction::Up, session.dev_addr, fcnt_up, &mut clear);
-            }
+            crypto::crypt_payload(session.port_0_key(), Direction::Up, session.dev_addr, fcnt_up, &mut clear);
             commands.extend(mac::uplink_commands(&clear));
             (None, Vec::new())
         }
@@ -109,8 +172,10 @@ fn describe(
         dev_addr: Some(session.dev_addr),
         f_port,
         fcnt_up: Some(fcnt_up),
-        fcnt_down: Some(session.fcnt_down),
+        // of a downlink of the application
+        fcnt_down: Some(if session.is_v11() { session.a_fcnt_down } else { session.fcnt_down }),
         confirmed: frame.is_confirmed(),
+        adr: frame.fctrl().adr(),
         // between sNS and fNS only
         fns_ul_token: None,
         ..ul.clone()
@@ -122,7 +187,8 @@ fn describe(
         confirmed: frame.is_confirmed(),
         adr_ack_req: frame.fctrl().adr_ack_req(),
         commands,
-        up: XmitAppUp { frm_payload, ul, ack: frame.fctrl().ack(), via: None },
+        // a repetition acknowledges again what it acknowledged before, and not what was sent since
+        up: XmitAppUp { frm_payload, ul, ack: frame.fctrl().ack() && !repeated, via: None },
         session,
     }
 }
@@ -171,7 +237,12 @@ pub(super) mod tests {
 
     fn run(session: &mut Session, phy: &[u8]) -> (Result<Accepted, Refusal>, Write) {
         let Ok(Uplink::Data(frame)) = Uplink::parse(phy) else { panic!("a data frame") };
-        accept(std::slice::from_mut(session), frame, &UlMeta::at(jiff::Timestamp::UNIX_EPOCH), None, 1000)
+        let ul = UlMeta {
+            ul_freq: Some(868_100_000),
+            data_rate: Some(5),
+            ..UlMeta::at(jiff::Timestamp::UNIX_EPOCH)
+        };
+        accept(std::slice::from_mut(session), frame, &ul, &Region::eu868(), None, 1000)
     }
 
     fn counter(session: &mut Session, phy: &[u8]) -> Option<u32> {
@@ -245,7 +316,8 @@ pub(super) mod tests {
         let Ok(Uplink::Data(frame)) = Uplink::parse(&phy) else { panic!("a data frame") };
         let ul = UlMeta::at(jiff::Timestamp::UNIX_EPOCH);
         let visited = Some(NetId::from_msb([0, 0, 2]));
-        let (refused, write) = accept(std::slice::from_mut(&mut session), frame, &ul, visited, 0);
+        let (refused, write) =
+            accept(std::slice::from_mut(&mut session), frame, &ul, &Region::eu868(), visited, 0);
         assert_eq!(refused.unwrap_err().code, ResultCode::DevRoamingDisallowed);
         assert_eq!((session.fcnt_up, write.commit), (Some(0), Commit::Nothing));
         assert_eq!(counter(&mut session, &phy), Some(1));

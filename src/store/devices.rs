@@ -10,7 +10,7 @@ use super::writer::{Db, Done, Fault};
 use super::{Store, root_keys, sessions};
 use crate::backend::door::{Boxed, Commit, StoreError};
 use crate::backend::message::{KeyEnvelope, MacVersion};
-use crate::hns::{Activation, Decide, Device, Devices, QueueItem};
+use crate::hns::{Activation, Decide, Device, Devices, Notice, QueueItem, Telling};
 use crate::js;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 
@@ -176,6 +176,21 @@ fn over(db: &Db<'_>, dev_eui: DevEui, decide: &Decide) -> Result<((), Done), Fau
     Ok(((), Done::new(commit)))
 }
 
+/// Notices, and the device that they are about.
+type News = (Device, Vec<Notice>);
+
+/// The same, with what is to be told.
+pub(super) fn telling(db: &Db<'_>, dev_eui: DevEui, decide: &Telling) -> Result<(Option<News>, Done), Fault> {
+    let before = load(db, dev_eui)?;
+    let mut after = before.as_ref().map(|found| found.device.clone());
+    let (commit, notices) = decide(&mut after);
+    if commit != Commit::Nothing {
+        store(db, dev_eui, before.as_ref(), after.as_ref())?;
+    }
+    let device = after.or(before.map(|found| found.device)).filter(|_| !notices.is_empty());
+    Ok((device.map(|device| (device, notices)), Done::new(commit)))
+}
+
 fn is_here(db: &Db<'_>, dev_eui: DevEui) -> Result<bool, Fault> {
     let mut select = db.sql.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM devices WHERE dev_eui = ?1) OR EXISTS (SELECT 1 FROM root_keys WHERE dev_eui = ?1)",
@@ -335,6 +350,7 @@ fn queue(db: &Db<'_>, dev_eui: DevEui) -> Result<Vec<(i64, QueueItem)>, Fault> {
             confirmed: row.get("confirmed")?,
             sent_as: row.get("sent_as")?,
             attempts: row.get("attempts")?,
+            expires: row.get::<_, Option<Seconds>>("expires")?.map(|seconds| seconds.0),
         };
         Ok((row.get("id")?, item))
     })?;
@@ -435,13 +451,24 @@ fn store_queue(
         db.run("DELETE FROM queue WHERE id = ?1", [id])?;
     }
     for (id, item) in changes.changed {
-        let set = "UPDATE queue SET f_port = ?2, payload = ?3, confirmed = ?4, sent_as = ?5, attempts = ?6 WHERE id = ?1";
-        db.run(set, (id, item.f_port, &item.payload, item.confirmed, item.sent_as, item.attempts))?;
+        let set = "UPDATE queue SET f_port = ?2, payload = ?3, confirmed = ?4, sent_as = ?5, attempts = ?6, expires = ?7 WHERE id = ?1";
+        db.run(
+            set,
+            (
+                id,
+                item.f_port,
+                &item.payload,
+                item.confirmed,
+                item.sent_as,
+                item.attempts,
+                item.expires.map(Seconds),
+            ),
+        )?;
     }
     for item in changes.new {
         db.run(
-            "INSERT INTO queue (dev_eui, item, f_port, payload, confirmed, sent_as, attempts)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO queue (dev_eui, item, f_port, payload, confirmed, sent_as, attempts, expires)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             (
                 Text(dev_eui),
                 &item.id,
@@ -450,6 +477,7 @@ fn store_queue(
                 item.confirmed,
                 item.sent_as,
                 item.attempts,
+                item.expires.map(Seconds),
             ),
         )?;
     }

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use devices::{AddError, Change, DeviceSummary, NewDevice};
 pub use open::OpenError;
+pub use outbox::Told;
 pub use secrets::{CredentialName, KeySource};
 pub use stats::Stats;
 

@@ -1,14 +1,22 @@
 //! Outbox rows: events that a sink has not taken yet.
 
-use super::Store;
+use std::sync::Arc;
+
 use super::rows::{Seconds, Text};
 use super::writer::{Db, Done, Fault, Mark};
-use crate::application::outbox::{Event, Outbox, Sink, Waiting};
+use super::{Store, devices};
+use crate::application::outbox::{Event, Letter, Outbox, Postman, Sink, Waiting};
 use crate::backend::door::{Boxed, Commit, StoreError};
+use crate::hns::{Decide, Devices, Telling};
+use crate::lorawan::DevEui;
 
 impl Outbox for Store {
     fn put(&self, sinks: Vec<Sink>, event: Event, most: u32) -> Boxed<'_, Result<u64, StoreError>> {
-        Box::pin(self.queue.run(false, move |db| put(db, &sinks, &event, most)))
+        Box::pin(self.queue.run(false, move |db| {
+            let dropped = append(db, &Letter { sinks: sinks.clone(), event: event.clone(), most })?;
+            // The row of the uplink in `forward` goes after this one came: a power cut that takes this, takes that first.
+            Ok((dropped, Done { outbox: Mark::Waits, harmless: true, ..Done::new(Commit::Lazy) }))
+        }))
     }
 
     fn first(&self, sink: Sink, count: u32) -> Boxed<'_, Result<Vec<Waiting>, StoreError>> {
@@ -18,6 +26,44 @@ impl Outbox for Store {
 
     fn taken(&self, sink: Sink, up_to: u64) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(self.queue.run(false, move |db| taken(db, sink, up_to)))
+    }
+}
+
+/// The devices of a store, whose news go to the application by the commit that makes them.
+pub struct Told {
+    store: Store,
+    postman: Arc<dyn Postman>,
+}
+
+impl Store {
+    /// The devices, with somebody to tell what becomes of them.
+    pub fn telling(&self, postman: Arc<dyn Postman>) -> Told {
+        Told { store: self.clone(), postman }
+    }
+}
+
+impl Devices for Told {
+    fn with_device(&self, dev_eui: DevEui, decide: Decide) -> Boxed<'_, Result<(), StoreError>> {
+        self.store.with_device(dev_eui, decide)
+    }
+
+    fn telling(&self, dev_eui: DevEui, decide: Telling) -> Boxed<'_, Result<(), StoreError>> {
+        let postman = self.postman.clone();
+        let work = move |db: &Db<'_>| {
+            let (news, done) = devices::telling(db, dev_eui, &decide)?;
+            let Some((device, notices)) = news else { return Ok((None, done)) };
+            let mut dropped = 0;
+            for notice in &notices {
+                dropped += append(db, &postman.letter(&device, notice))?;
+            }
+            Ok((Some(dropped), Done { outbox: Mark::Waits, ..done }))
+        };
+        Box::pin(async move {
+            if let Some(dropped) = self.store.queue.run(false, work).await? {
+                self.postman.posted(dropped);
+            }
+            Ok(())
+        })
     }
 }
 
@@ -36,7 +82,9 @@ fn ends(db: &Db<'_>, sink: Sink) -> Result<Option<(u64, u64)>, Fault> {
     })
 }
 
-fn put(db: &Db<'_>, sinks: &[Sink], event: &Event, most: u32) -> Result<(u64, Done), Fault> {
+/// Answers how many events had to go.
+fn append(db: &Db<'_>, letter: &Letter) -> Result<u64, Fault> {
+    let Letter { sinks, event, most } = letter;
     let mut dropped = 0;
     for sink in sinks {
         let (first, last) = ends(db, *sink)?.map_or((1, 0), |ends| ends);
@@ -46,15 +94,14 @@ fn put(db: &Db<'_>, sinks: &[Sink], event: &Event, most: u32) -> Result<(u64, Do
             (sink.to_string(), Seconds(id), Text(event.dev_eui), Text(event.kind), &event.body),
         )?;
         // the ids have no gaps: lines lose rows at their ends only
-        let keep_from = (id + 1).saturating_sub(most.max(1).into());
+        let keep_from = (id + 1).saturating_sub((*most).max(1).into());
         if keep_from > first {
             let delete = "DELETE FROM outbox WHERE sink = ?1 AND id < ?2";
             dropped += db.run(delete, (sink.to_string(), Seconds(keep_from)))? as u64;
         }
     }
     db.counters.outbox_dropped.add(dropped);
-    // The row of the uplink in `forward` goes after this one came: a power cut that takes this, takes that first.
-    Ok((dropped, Done { outbox: Mark::Waits, harmless: true, ..Done::new(Commit::Lazy) }))
+    Ok(dropped)
 }
 
 fn first(db: &Db<'_>, sink: Sink, count: u32) -> Result<Vec<Waiting>, Fault> {

@@ -123,6 +123,7 @@ impl Street {
             confirmed,
             sent_as: None,
             attempts: 0,
+            expires: None,
         };
         self.home().node().unwrap().operator().enqueue(walker.dev_eui, item).await.expect("it is queued");
     }

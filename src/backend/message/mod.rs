@@ -12,7 +12,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::lorawan::frame::FrameError;
-use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
+use crate::lorawan::{DevAddr, DevEui, GatewayEui, JoinEui, Key, Modulation, NetId};
 
 /// Who speaks or is spoken to (SenderID, ReceiverID).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +116,8 @@ pub struct UlMeta {
     pub fcnt_up: Option<u32>,
     /// sNS to hNS: Confirmed Data Up.
     pub confirmed: bool,
+    /// sNS to hNS, inside the house only (TS002 has no object for it): the device lets the network control its data rate.
+    pub adr: bool,
     /// Regional data rate index.
     pub data_rate: Option<u8>,
     /// Hertz.
@@ -142,6 +144,7 @@ impl UlMeta {
             fcnt_down: None,
             fcnt_up: None,
             confirmed: false,
+            adr: false,
             data_rate: None,
             ul_freq: None,
             fns_ul_token: None,
@@ -156,7 +159,7 @@ impl UlMeta {
 /// One gateway's hearing of an uplink (TS002 table 21).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct GwInfo {
-    /// 1 to 16 bytes; we send the last four of the EUI.
+    /// 1 to 16 bytes; we send the last four of the EUI, and all eight inside the house.
     pub id: Option<Vec<u8>>,
     /// RFRegion of the gateway.
     pub rf_region: Option<String>,
@@ -275,6 +278,26 @@ impl fmt::Display for MacVersion {
             MacVersion::V1_1 => "1.1",
         })
     }
+}
+
+impl serde::Serialize for MacVersion {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for MacVersion {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// OptNeg, as DLSettings of a Join-accept has it: set where the session is of 1.1 (TS002 11.1).
+pub const OPT_NEG: u8 = 0x80;
+
+/// OptNeg of a session of this version.
+pub fn opt_neg(mac_version: MacVersion) -> u8 {
+    if mac_version >= MacVersion::V1_1 { OPT_NEG } else { 0 }
 }
 
 /// vNS to JS: who is home to this device?
@@ -412,6 +435,21 @@ pub struct XmitAns {
     pub dl_freq2: Option<u32>,
     /// A downlink that rides in the answer to an [`XmitUp`].
     pub riding: Option<(Vec<u8>, DlMeta)>,
+    /// How it goes out, inside the house only: TS002 has no objects for it.
+    pub radiated: Option<Radiated>,
+}
+
+/// A transmission that a radio head has taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Radiated {
+    /// The head.
+    pub gateway: GatewayEui,
+    /// Hertz.
+    pub frequency: u32,
+    /// How it is modulated.
+    pub modulation: Modulation,
+    /// EIRP in dBm, where the head said so.
+    pub power: Option<i8>,
 }
 
 /// hNS to JS (TS002 12.2).

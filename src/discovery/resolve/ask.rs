@@ -25,6 +25,7 @@ use crate::clock::{Clock, Instant};
 
 use super::super::cache::{Found, Outcome, Security, Trouble};
 use super::config::{Config, Dnssec, Server};
+use super::denial::Denials;
 use super::timer::Runtime;
 
 /// Why there is no resolver: the operator's move.
@@ -83,6 +84,7 @@ type Plain = RetryDnsHandle<NameServerPool<Runtime>>;
 pub(super) struct Validating {
     handle: DnssecDnsHandle<Keys>,
     keys: Keys,
+    denials: Mutex<Denials>,
 }
 
 /// One reply, checked.
@@ -127,12 +129,13 @@ impl Asker {
             .validation_cache_size(1)
             .positive_validation_ttl(Duration::ZERO..=Duration::ZERO)
             .negative_validation_ttl(Duration::ZERO..=Duration::ZERO);
-        Ok(Asker::Validating(Box::new(Validating { handle, keys })))
+        Ok(Asker::Validating(Box::new(Validating { handle, keys, denials: Mutex::default() })))
     }
 
     pub(super) fn forget_keys(&self) {
         if let Asker::Validating(validating) = self {
             validating.keys.forget();
+            validating.denials().clear();
         }
     }
 
@@ -141,9 +144,19 @@ impl Asker {
         let mut fqdn =
             Name::from_ascii(name).map_err(|err| Trouble::Failed(format!("{name:?} is no name: {err}")))?;
         fqdn.set_fqdn(true);
+        if let Some(denied) = self.denied(&fqdn) {
+            return Err(denied);
+        }
         let (v6, v4) =
             future::join(self.family(fqdn.clone(), RecordType::AAAA), self.family(fqdn, RecordType::A)).await;
         both(v6, v4)
+    }
+
+    /// What earlier proofs say of a name that nobody has asked for.
+    fn denied(&self, name: &Name) -> Option<Trouble> {
+        let Asker::Validating(validating) = self else { return None };
+        let clock = &validating.keys.clock;
+        validating.denials().deny(name, clock.now(), clock.unix())
     }
 
     /// The addresses of one kind, CNAMEs followed.
@@ -230,7 +243,13 @@ impl Asker {
             _ => None,
         });
         let end = proven.then(|| earlier(signatures_end(&reply.authorities), self.keys_end(at))).flatten();
-        (security, Duration::from_secs(soa.unwrap_or(0).into()), end)
+        let ttl = Duration::from_secs(soa.unwrap_or(0).into());
+        if let Asker::Validating(validating) = self
+            && proven
+        {
+            validating.denials().learn(&reply.authorities, ttl, end, validating.keys.clock.now());
+        }
+        (security, ttl, end)
     }
 
     fn keys_end(&self, at: &Name) -> Option<u64> {
@@ -282,6 +301,12 @@ impl Asker {
             Err(NetError::Timeout) => Err(Trouble::Timeout),
             Err(err) => Err(Trouble::Failed(err.to_string())),
         }
+    }
+}
+
+impl Validating {
+    fn denials(&self) -> MutexGuard<'_, Denials> {
+        self.denials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod ask;
 mod config;
+mod denial;
 pub mod timer;
 
 use std::collections::BTreeMap;
@@ -513,6 +514,26 @@ mod tests {
         let other =
             resolver.join_server(join_eui(), Some(dev_eui("0000000000000002")), bench.soon()).await.unwrap();
         assert_eq!((other.host.as_str(), &other.addresses[0]), (JS_1, &"192.0.2.10:443".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn the_proof_that_one_device_did_not_move_serves_for_others() {
+        let bench = Bench::new().await;
+        let resolver = bench.resolver(Dnssec::Require);
+        resolver.join_server(join_eui(), Some(dev_eui("0000000000000002")), bench.soon()).await.unwrap();
+        bench.zone.forget_queries();
+        let other = Some(dev_eui("0000000000000003"));
+        assert_eq!(resolver.join_server(join_eui(), other, bench.soon()).await.unwrap().host, JS_1);
+        assert_eq!(bench.zone.queries(), []);
+        let moved = Some(dev_eui("0000000000000001"));
+        let found = resolver.join_server(join_eui(), moved, bench.soon()).await.unwrap();
+        assert_eq!(found.addresses, ["192.0.2.20:443".parse().unwrap()]);
+        // whoever forgets, forgets the proof too
+        resolver.flush(None);
+        bench.zone.set_manner(Manner::Silent);
+        let another = Some(dev_eui("0000000000000004"));
+        let err = resolver.join_server(join_eui(), another, bench.soon()).await.unwrap_err();
+        assert!(matches!(err, DiscoveryError::Timeout { .. }), "{err}");
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ const STEPS: &[&str] = &[
     include_str!("0003_roaming.sql"),
     include_str!("0004_outbox.sql"),
     include_str!("0005_generations.sql"),
+    include_str!("0006_expiry.sql"),
     include_str!("0009_contexts.sql"),
 ];
 

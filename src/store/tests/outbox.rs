@@ -1,7 +1,11 @@
 //! Events that wait for applications.
 
 use super::*;
-use crate::application::outbox::{Event, Kind, Outbox, Sink, Waiting};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::application::outbox::{Event, Kind, Letter, Outbox, Postman, Sink, Waiting};
+use crate::hns::{Device, Devices, Notice};
 
 fn event(n: u32) -> Event {
     Event { dev_eui: EUI, kind: Kind::Up, body: format!("{{\"n\":{n}}}") }
@@ -56,4 +60,77 @@ async fn an_event_that_waits_reaches_the_disk_within_a_second_and_a_delivered_on
     fill(&store, &[Sink::Mqtt], 1..2, 10).await;
     tokio::time::sleep(Duration::from_millis(950)).await;
     assert_eq!(store.stats().pushes, 1);
+}
+
+/// Writes every notice as its text; what was posted is counted.
+#[derive(Default)]
+struct Scribe(AtomicU64);
+
+impl Postman for Scribe {
+    fn letter(&self, device: &Device, notice: &Notice) -> Letter {
+        let body = format!("{} of {}", device.queue.len(), notice_item(notice));
+        let event = Event { dev_eui: device.dev_eui, kind: Kind::Ack, body };
+        Letter { sinks: vec![Sink::Mqtt, Sink::Http], event, most: 10 }
+    }
+    fn posted(&self, _dropped: u64) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn notice_item(notice: &Notice) -> &str {
+    match notice {
+        Notice::Expired { item } => item,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn expire(device: &mut Option<Device>) -> (Commit, Vec<Notice>) {
+    let gone = device.as_mut().unwrap().queue.remove(0);
+    (Commit::Durable, vec![Notice::Expired { item: gone.id }])
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_downlink_reaches_the_outbox_with_it_or_not_at_all() {
+    let (folder, store) = fresh();
+    store.add_device(new_device()).await.unwrap();
+    let item = |id: &str| QueueItem {
+        id: id.into(),
+        f_port: 1,
+        payload: vec![1],
+        confirmed: false,
+        sent_as: None,
+        attempts: 0,
+        expires: Some(5),
+    };
+    let fill = move |device: &mut Option<Device>| {
+        device.as_mut().unwrap().queue = ["a", "b"].map(item).to_vec();
+        Commit::Durable
+    };
+    Devices::with_device(&store, EUI, Box::new(fill)).await.unwrap();
+    let scribe = Arc::new(Scribe::default());
+    let told = store.telling(scribe.clone());
+    told.telling(EUI, Box::new(expire)).await.unwrap();
+    // a decision that fails after it has spoken leaves neither: here it renames the device, which no decision may
+    let confused = |device: &mut Option<Device>| {
+        let decided = expire(device);
+        device.as_mut().unwrap().dev_eui = DevEui::from_msb([9; 8]);
+        decided
+    };
+    told.telling(EUI, Box::new(confused)).await.unwrap_err();
+    assert_eq!(scribe.0.load(Ordering::SeqCst), 1);
+    // a crash right after: the files as they lie there, nothing closed
+    let crashed = TempDir::new().unwrap();
+    std::fs::create_dir(crashed.path().join("data")).unwrap();
+    for file in std::fs::read_dir(folder.path().join("data")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), crashed.path().join("data").join(file.file_name())).unwrap();
+    }
+    let store = open(&crashed);
+    for sink in [Sink::Mqtt, Sink::Http] {
+        let bodies: Vec<String> = line(&store, sink).await.into_iter().map(|event| event.body).collect();
+        assert_eq!(bodies, ["1 of a"]);
+    }
+    let left: Vec<String> =
+        store.device(EUI).await.unwrap().unwrap().queue.into_iter().map(|item| item.id).collect();
+    assert_eq!(left, ["b"]);
 }

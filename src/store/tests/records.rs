@@ -99,6 +99,7 @@ async fn a_home_device_comes_back_with_its_activations_and_its_queue() {
         confirmed: n > 1,
         sent_as: None,
         attempts: 0,
+        expires: None,
     };
     let (home, visited) = (store.clone(), Some("C00ABC".parse().unwrap()));
     let change = |decide: fn(&mut hns::Device)| {
@@ -310,6 +311,7 @@ proptest! {
             fcnt_down: counters.0,
             fcnt_up: counters.1,
             confirmed: counters.2,
+            adr: counters.3,
             data_rate: radio.0,
             ul_freq: radio.1,
             fns_ul_token: token.clone(),

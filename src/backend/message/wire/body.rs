@@ -260,6 +260,7 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
                 dl_freq1: fields.hertz("DLFreq1")?,
                 dl_freq2: fields.hertz("DLFreq2")?,
                 riding,
+                radiated: None,
             })
         }
         Request::Join(_) => {
@@ -442,6 +443,7 @@ fn ul_meta(meta: &Fields) -> Decoded<UlMeta> {
         fcnt_down: meta.u32("FCntDown")?,
         fcnt_up: meta.u32("FCntUp")?,
         confirmed: meta.flag("Confirmed")?.unwrap_or(false),
+        adr: false,
         data_rate: meta.u8("DataRate", 0..=15)?,
         ul_freq: meta.hertz("ULFreq")?,
         fns_ul_token: meta.bytes("FNSULToken")?,
