@@ -40,6 +40,8 @@ struct Running {
     clock: Clock,
     radios: Arc<Radios>,
     house: Arc<House>,
+    /// What the node does at the operator's word is told as the node's.
+    span: tracing::Span,
 }
 
 impl Operator {
@@ -66,7 +68,7 @@ impl Operator {
         radios: Arc<Radios>,
         house: Arc<House>,
     ) -> Operator {
-        let running = Running { since: clock.now(), clock, radios, house };
+        let running = Running { since: clock.now(), clock, radios, house, span: tracing::Span::current() };
         Operator { running: Some(running), ..Operator::alone(config, store) }
     }
 
@@ -85,14 +87,14 @@ impl Operator {
 
     /// Networks that forward a device by a context hear at once that they have to stop; the operator does not wait for it.
     fn stop_ended(&self) {
-        let Some(Running { house, .. }) = &self.running else { return };
+        let Some(Running { house, span, .. }) = &self.running else { return };
         let sns = house.sns.clone();
         let work = async move {
             if let Err(error) = sns.stop_ended().await {
                 tracing::warn!("{error}");
             }
         };
-        tokio::spawn(work.in_current_span());
+        tokio::spawn(work.instrument(span.clone()));
     }
 
     fn check(&self, device: &NewDevice) -> Result<(), OperatorError> {
