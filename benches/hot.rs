@@ -12,7 +12,7 @@ use roamgate::fns::{Count, Heard, Hearing, Seal};
 use roamgate::jit::{Jit, airtime};
 use roamgate::lorawan::crypto::{self, Direction};
 use roamgate::lorawan::frame::{DataFrame, Uplink};
-use roamgate::lorawan::{DevAddr, DevEui, GatewayEui, Key, Modulation, NetId};
+use roamgate::lorawan::{DevAddr, DevEui, GatewayEui, Key, Modulation, NetId, Region};
 use roamgate::sns::{Session, uplink};
 
 const GATEWAY: GatewayEui = GatewayEui::from_msb([2, 0, 0, 0xFF, 0xFE, 0, 0, 1]);
@@ -58,6 +58,7 @@ fn session(nwk_s_key: Key) -> Session {
         rx1_dr_offset: 0,
         rx2_frequency: 869_525_000,
         rx2_data_rate: 0,
+        plan: Default::default(),
         created: 0,
         expires: None,
     }
@@ -84,7 +85,7 @@ fn frames(c: &mut Criterion) {
     c.bench_function("data MIC checked", |b| {
         b.iter(|| frame(black_box(&phy)).up_mic_matches(black_box(&key), FCNT));
     });
-    let ul = UlMeta::at(Clock::system().wall());
+    let (ul, region) = (UlMeta::at(Clock::system().wall()), Region::eu868());
     for others in [0, 9] {
         // the address is shared: the MIC tells whose frame it is, and the right key comes last
         let strangers = (0..others).map(|n| session(Key::new([n; 16])));
@@ -92,7 +93,7 @@ fn frames(c: &mut Criterion) {
         c.bench_function(&format!("uplink accepted, {} sessions of the address", others + 1), |b| {
             b.iter_batched(
                 || sessions.clone(),
-                |mut sessions| uplink::accept(&mut sessions, frame(&phy), &ul, None, 1000).0.is_ok(),
+                |mut sessions| uplink::accept(&mut sessions, frame(&phy), &ul, &region, None, 1000).0.is_ok(),
                 BatchSize::SmallInput,
             );
         });

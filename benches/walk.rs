@@ -162,6 +162,7 @@ async fn devices(federation: &Federation, count: usize, clock: &Clock) -> anyhow
             dev_eui,
             join_eui: HOME.join_eui,
             app_key: app_key.clone(),
+            nwk_key: None,
             name: format!("device {number}"),
             mac_version: MacVersion::V1_0_3,
             roaming: true,

@@ -114,6 +114,15 @@ impl Identity {
         Identity::parse(&chain_pem, chain, &key_pem, key)
     }
 
+    /// The same for a service that is no partner and has its own rules: any chain, as long as the key belongs to its
+    /// first certificate.
+    pub fn load_any(chain: &Path, key: &Path) -> Result<Identity, TlsError> {
+        let certificates = certificates(&read(chain)?, chain)?;
+        let key_pem = zeroize::Zeroizing::new(read(key)?);
+        warn_of_open_key(key);
+        Identity::paired(certificates, chain, &key_pem, key)
+    }
+
     /// The same from text, for identities that were made in this process.
     pub fn from_pem(chain_pem: &str, key_pem: &str) -> Result<Identity, TlsError> {
         Identity::parse(chain_pem.as_bytes(), Path::new("chain"), key_pem.as_bytes(), Path::new("key"))
@@ -163,6 +172,15 @@ impl Identity {
                 ));
             }
         }
+        Identity::paired(certificates, chain, key_pem, key)
+    }
+
+    fn paired(
+        certificates: Vec<CertificateDer<'static>>,
+        chain: &Path,
+        key_pem: &[u8],
+        key: &Path,
+    ) -> Result<Identity, TlsError> {
         let private = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| TlsError::Content {
             path: key.to_owned(),
             what: pem_words(&error, "private key"),
@@ -653,6 +671,31 @@ fn client_config_for(
         .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?;
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+/// TLS as a client of a service that is no partner, such as a broker: these roots and no others, the name that was
+/// asked, dates by our clock; with a certificate of ours where the service wants one.
+pub fn service_config(
+    roots: &Roots,
+    identity: Option<&Identity>,
+    clock: &Clock,
+) -> Result<ClientConfig, TlsError> {
+    let mut store = RootCertStore::empty();
+    for (der, _) in &roots.0 {
+        store.add(der.clone())?;
+    }
+    if store.is_empty() {
+        return Err(TlsError::NoRoots);
+    }
+    let config = ClientConfig::builder_with_details(provider(), Arc::new(Wall(clock.clone())))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_root_certificates(store);
+    let mut config = match identity {
+        Some(identity) => config.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?,
+        None => config.with_no_client_auth(),
+    };
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 

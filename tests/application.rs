@@ -5,6 +5,8 @@
 mod broker;
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +18,9 @@ use axum::routing::post;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use broker::Broker;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use roamgate::app::Node;
 use roamgate::backend::message::MacVersion;
 use roamgate::clock::Clock;
@@ -25,6 +30,10 @@ use roamgate::demo::device::Device;
 use roamgate::lorawan::{DevEui, GatewayEui, JoinEui, Key};
 use roamgate::radio::simulated::{Air, Link};
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -59,6 +68,7 @@ impl Home {
             dev_eui,
             join_eui: JOIN_EUI,
             app_key: app_key.clone(),
+            nwk_key: None,
             name: "barometer".into(),
             mac_version: MacVersion::V1_0_3,
             roaming: true,
@@ -302,6 +312,146 @@ async fn what_happens_while_the_broker_is_away_arrives_in_order_even_after_a_res
     };
     until("all uplinks", async || (payloads().len() >= 5).then_some(())).await;
     assert_eq!(payloads(), ["0", "1", "2", "3", "4"]);
+    home.stops().await;
+}
+
+/// An authority of its own, as PEM files in a folder: NAME.pem and NAME.key of itself (`ca`), of a broker at 127.0.0.1
+/// (`broker`), and of us (`client`).
+fn authority() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    let params = |name: &str| {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    };
+    let mut ca = params("authority");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+    write("ca.pem", ca.pem());
+    let mut broker = CertificateParams::new(vec!["127.0.0.1".to_string()]).unwrap();
+    broker.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let mut client = params("roamgate");
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    for (name, params) in [("broker", broker), ("client", client)] {
+        let key = KeyPair::generate().unwrap();
+        write(&format!("{name}.pem"), params.signed_by(&key, &ca).unwrap().pem());
+        write(&format!("{name}.key"), key.serialize_pem());
+    }
+    folder
+}
+
+/// For a broker that wants to see certificates of this authority.
+fn behind_tls(authority: &Path) -> ServerConfig {
+    roamgate::tls::install_provider();
+    let file = |name: &str| authority.join(name);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
+    let clients = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+    let chain = vec![CertificateDer::from_pem_file(file("broker.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(file("broker.key")).unwrap();
+    ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(chain, key).unwrap()
+}
+
+/// The section that leads to a broker of `authority`, with its root and our certificate as `shown` says.
+fn over_tls(broker: SocketAddr, ca: &Path, shown: Option<&Path>) -> String {
+    let identity = shown.map(|folder| {
+        let (chain, key) = (folder.join("client.pem"), folder.join("client.key"));
+        format!("identity = {{ chain = \"{}\", key = \"{}\" }}\n", chain.display(), key.display())
+    });
+    let ca = ca.join("ca.pem");
+    format!(
+        "[application.mqtt]\nserver = \"mqtts://{broker}\"\nca = \"{}\"\n{}",
+        ca.display(),
+        identity.unwrap_or_default()
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_only_the_configured_root_and_the_right_certificate_open_the_line() {
+    let (ours, another) = (authority(), authority());
+    let mut broker = Broker::start().await;
+    let address = broker.listens_behind_tls(behind_tls(ours.path())).await;
+    // our certificate, but another root than the broker's; then no certificate; then one of another authority
+    let wrong =
+        [(another.path(), Some(ours.path())), (ours.path(), None), (ours.path(), Some(another.path()))];
+    let (mut home, mut device) = Home::new(4, over_tls(address, wrong[0].0, wrong[0].1)).await;
+    joins(&mut device).await;
+    talks(&mut device, b"patience").await;
+    for (ca, shown) in wrong {
+        home.stops().await;
+        let before = broker.turned_away();
+        home.application = over_tls(address, ca, shown);
+        home.starts().await;
+        until("a handshake that fails", async || (broker.turned_away() > before).then_some(())).await;
+        assert!(broker.log().is_empty(), "nothing is told to a stranger, or by one");
+    }
+    home.stops().await;
+    home.application = over_tls(address, ours.path(), Some(ours.path()));
+    home.starts().await;
+    until("what has waited", async || (broker.log().len() >= 2).then_some(())).await;
+    let mut flow = Flow::at(broker.address, 4).await;
+    talks(&mut device, b"at last").await;
+    let (topic, up) = flow.hears().await;
+    assert_eq!((topic, &up["data"]), (home.topic("event/up"), &json!(BASE64.encode("at last"))));
+    home.stops().await;
+}
+
+/// Mosquitto with a listener in the clear for flows, and one behind TLS for us. It ends when this is dropped.
+struct Mosquitto {
+    process: Child,
+    plain: SocketAddr,
+    with_tls: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Mosquitto {
+    async fn start(program: &str, authority: &Path) -> Mosquitto {
+        let folder = tempfile::tempdir().unwrap();
+        let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (plain, with_tls) = (port(), port());
+        let file = |name: &str| authority.join(name).display().to_string();
+        let text = format!(
+            "allow_anonymous true\npersistence false\nlistener {} 127.0.0.1\nlistener {} 127.0.0.1\n\
+             cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n",
+            plain.port(),
+            with_tls.port(),
+            file("ca.pem"),
+            file("broker.pem"),
+            file("broker.key"),
+        );
+        let config = folder.path().join("mosquitto.conf");
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new(program);
+        command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+        let mosquitto =
+            Mosquitto { process: command.spawn().expect(program), plain, with_tls, _folder: folder };
+        until("Mosquitto", async || tokio::net::TcpStream::connect(with_tls).await.ok().map(drop)).await;
+        mosquitto
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// `ROAMGATE_TEST_MOSQUITTO=/usr/sbin/mosquitto` starts that program and speaks TLS to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn mosquitto_is_spoken_to_over_tls() {
+    let Ok(program) = std::env::var("ROAMGATE_TEST_MOSQUITTO") else { return };
+    let authority = authority();
+    let broker = Mosquitto::start(&program, authority.path()).await;
+    let mut flow = Flow::at(broker.plain, 5).await;
+    let application = over_tls(broker.with_tls, authority.path(), Some(authority.path()));
+    let (mut home, mut device) = Home::new(5, application).await;
+    joins(&mut device).await;
+    talks(&mut device, b"hello").await;
+    assert_eq!(flow.hears().await.0, home.topic("event/join"));
+    let (topic, up) = flow.hears().await;
+    assert_eq!((topic, &up["data"]), (home.topic("event/up"), &json!(BASE64.encode("hello"))));
     home.stops().await;
 }
 

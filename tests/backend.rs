@@ -259,18 +259,18 @@ async fn one_partner_cannot_keep_the_house_busy() {
     let server = federation.home(OPEN, rooms.clone()).await;
     let client = federation.client(OPEN, Arc::new(At(server.address(), HOME_NAME)));
     let by = soon(&federation.clock);
-    let asked: Vec<_> = (0..64)
+    let asked: Vec<_> = (0..256)
         .map(|_| {
             let client = client.clone();
             tokio::spawn(async move { client.send(js(), home_ns_req(), by).await })
         })
         .collect();
-    for _ in 0..64 {
+    for _ in 0..256 {
         begun.recv().await.unwrap();
     }
     let one_more = client.send(js(), home_ns_req(), by).await.unwrap_err();
     assert!(one_more.to_string().contains("too many requests at once"), "{one_more}");
-    rooms.go.add_permits(64);
+    rooms.go.add_permits(256);
     for answer in asked {
         answer.await.unwrap().unwrap();
     }

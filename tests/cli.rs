@@ -134,11 +134,12 @@ fn a_device_lives_through_a_daemon_and_without_one() {
     assert!(good(at, &["device", "list", "-c", "r.toml"]).contains("No devices yet"));
 }
 
-/// Three devices as an export writes them, one of them switched off.
-const LIST: &str = "dev_eui,join_eui,app_key,name,mac_version,roaming,enabled\n\
-    0102030405060708,0000000000000001,2B7E151628AED2A6ABF7158809CF4F3C,\"cow 7, \"\"Berta\"\"\",1.0.3,true,true\n\
-    0102030405060709,0000000000000001,2B7E151628AED2A6ABF7158809CF4F3D,,1.0.4,false,true\n\
-    010203040506070A,0000000000000002,2B7E151628AED2A6ABF7158809CF4F3E,well,1.0.2,true,false\n";
+/// Four devices as an export writes them, one of them of LoRaWAN 1.1 and one switched off.
+const LIST: &str = "dev_eui,join_eui,app_key,nwk_key,name,mac_version,roaming,enabled\n\
+    0102030405060708,0000000000000001,2B7E151628AED2A6ABF7158809CF4F3C,,\"cow 7, \"\"Berta\"\"\",1.0.3,true,true\n\
+    0102030405060709,0000000000000001,2B7E151628AED2A6ABF7158809CF4F3D,,,1.0.4,false,true\n\
+    010203040506070A,0000000000000002,2B7E151628AED2A6ABF7158809CF4F3E,,well,1.0.2,true,false\n\
+    010203040506070B,0000000000000001,2B7E151628AED2A6ABF7158809CF4F3F,3C7E151628AED2A6ABF7158809CF4F3C,roof,1.1,true,true\n";
 
 #[test]
 fn what_was_exported_is_imported_as_the_same_devices() {
@@ -146,16 +147,16 @@ fn what_was_exported_is_imported_as_the_same_devices() {
     let (at, other) = (one.path(), two.path());
     std::fs::write(at.join("list.csv"), LIST).expect("a file");
     let said = good(at, &["device", "import", "-c", "r.toml", "list.csv"]);
-    assert!(said.starts_with("Imported 3 devices."), "{said}");
+    assert!(said.starts_with("Imported 4 devices."), "{said}");
     assert_eq!(good(at, &["device", "export", "-c", "r.toml", "--keys"]), LIST);
     let without = good(at, &["device", "export", "-c", "r.toml"]);
-    assert!(!without.contains("app_key") && !without.contains("2B7E") && without.contains("Berta"));
+    assert!(!without.contains("_key") && !without.contains("7E1516") && without.contains("Berta"));
 
     // through a daemon, to another one, in the other form
     let daemon = Daemon::start(at);
     let output = run(at, &["device", "export", "-c", "r.toml", "--keys", "-o", "all.json"]);
     assert!(output.status.success() && output.stdout.is_empty());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("all.json holds the root keys of 3 devices"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("all.json holds the root keys of 4 devices"));
     let mode = std::fs::metadata(at.join("all.json")).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let (code, said) = bad(at, &["device", "export", "-c", "r.toml", "-o", "all.json"]);
@@ -164,7 +165,7 @@ fn what_was_exported_is_imported_as_the_same_devices() {
     std::fs::copy(at.join("all.json"), other.join("all.json")).expect("a file");
     let daemon = Daemon::start(other);
     let said = good(other, &["device", "import", "-c", "r.toml", "all.json", "--dry-run"]);
-    assert!(said.contains("3 devices in all.json can be imported. Nothing was written."), "{said}");
+    assert!(said.contains("4 devices in all.json can be imported. Nothing was written."), "{said}");
     assert!(good(other, &["device", "list", "-c", "r.toml"]).contains("No devices yet"));
     good(other, &["device", "import", "-c", "r.toml", "all.json"]);
     assert_eq!(daemon.stop(), Some(0));
@@ -172,16 +173,45 @@ fn what_was_exported_is_imported_as_the_same_devices() {
 }
 
 #[test]
+fn a_device_of_1_1_has_two_root_keys_and_one_of_1_0_has_one() {
+    let folder = folder();
+    let at = folder.path();
+    let device = ["device", "add", "-c", "r.toml", "--dev-eui", DEVICE, "--join-eui", "0000000000000001"];
+    let with = |more: &[&'static str]| [&device[..], &["--app-key", KEY], more].concat();
+    let nwk_key = "3C7E151628AED2A6ABF7158809CF4F3C";
+    let (code, said) = bad(at, &with(&["--mac-version", "1.1"]));
+    assert!(code == 1 && said.contains("NwkKey is missing") && said.contains("remedy: give both"), "{said}");
+    let (code, said) = bad(at, &with(&["--mac-version", "1.0.4", "--nwk-key", nwk_key]));
+    assert!(code == 1 && said.contains("has one root key") && said.contains("remedy: leave"), "{said}");
+    assert!(!said.contains("7E1516"), "{said}");
+    assert!(bad(at, &with(&["--nwk-key", "3C"])).1.contains("NwkKey: a key is 32 hexadecimal digits"));
+    // both keys on standard input, in their order; the version follows from there being two
+    let mut child = program(at, &[&device[..], &["--app-key", "-", "--nwk-key", "-"]].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let keys = format!("{KEY}\n{nwk_key}\n");
+    child.stdin.take().expect("piped").write_all(keys.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("LoRaWAN 1.1"));
+    assert!(good(at, &["device", "show", DEVICE, "-c", "r.toml"]).contains("1.1"));
+    let all = good(at, &["device", "export", "-c", "r.toml", "--keys"]);
+    assert!(all.contains(&format!("{KEY},{nwk_key},")), "{all}");
+}
+
+#[test]
 fn an_import_with_a_fault_imports_nothing_and_names_every_line() {
     let folder = folder();
     let at = folder.path();
-    let wrong = LIST.replace("010203040506070A,", "0102,").replace("1.0.4", "1.9") + &LIST[58..];
+    let wrong = LIST.replace("010203040506070A,", "0102,").replace("1.0.4", "1.9")
+        + &LIST[LIST.find('\n').expect("a header") + 1..];
     std::fs::write(at.join("list.csv"), &wrong).expect("a file");
     let (code, said) = bad(at, &["device", "import", "-c", "r.toml", "list.csv"]);
     assert_eq!(code, 1);
     for words in [
         "error: list.csv:4: dev_eui is not 16 hexadecimal digits",
-        "error: list.csv:5: DevEUI 0102030405060708 is on line 2 already",
+        "error: list.csv:6: DevEUI 0102030405060708 is on line 2 already",
         "nothing was imported\n  remedy: ",
     ] {
         assert!(said.contains(words), "{said}");

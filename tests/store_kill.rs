@@ -101,6 +101,7 @@ async fn prepare(store: &Store, n: u8) {
             rx1_dr_offset: 0,
             rx2_frequency: 869_525_000,
             rx2_data_rate: 0,
+            plan: Default::default(),
             created: 0,
             roaming: true,
             expires: None,

@@ -5,6 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use roamgate::lorawan::Key;
+use roamgate::lorawan::crypto::{self, Circumstances, Counter};
 use roamgate::lorawan::frame::Uplink;
 use roamgate::lorawan::mac;
 
@@ -22,6 +23,11 @@ fuzz_target!(|phy: &[u8]| {
             assert!(mac::uplink_commands(data.fopts()).len() <= 15);
             let _ = data.payload().map(|(_, payload)| mac::uplink_commands(payload));
             let _ = data.up_mic_matches(&key, data.fcnt().into());
+            let sent = Circumstances { data_rate: phy[0], channel: phy[1], conf_fcnt: data.fcnt() };
+            let _ = data.up_mic_matches_11(&key, &key, data.fcnt().into(), sent);
+            let mut fopts = data.fopts().to_vec();
+            crypto::crypt_fopts(&key, Counter::Up, data.dev_addr(), data.fcnt().into(), &mut fopts);
+            assert!(mac::uplink_commands(&fopts).len() <= 15);
         }
         Ok(Uplink::Rejoin(bytes)) => assert_eq!(bytes, phy),
         Err(_) => {}

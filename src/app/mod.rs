@@ -39,6 +39,8 @@ use way::Way;
 const FRAMES_AT_ONCE: u32 = 256;
 /// What waits for its home is tried again so often.
 const RESEND: Duration = Duration::from_secs(60);
+/// So long, at most, the radios wait at the start for what the last run left.
+const BACKLOG: Duration = Duration::from_secs(10);
 /// Frames under way may finish for so long when the node stops: the longest of their windows that
 /// is worth waiting for.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -80,6 +82,10 @@ impl Node {
         let mut tasks = JoinSet::new();
         if let Some(delivery) = &delivery {
             deliver::start(delivery, &store, operator.clone(), &mut tasks).await?;
+        }
+        // What the last run accepted goes home before anything new does, so nothing overtakes it.
+        if let Ok(Err(error)) = tokio::time::timeout(BACKLOG, house.sns.resend_waiting()).await {
+            tracing::warn!("{error}");
         }
         let places = Arc::new(Semaphore::new(FRAMES_AT_ONCE as usize));
         for radio in heard {
@@ -136,7 +142,7 @@ async fn listen(mut radio: mpsc::Receiver<Heard>, fns: Arc<Fns>, places: Arc<Sem
     }
 }
 
-/// Forward rows of the last run at once, later ones now and then.
+/// Forward rows that were left, now and then.
 async fn resend(sns: Arc<Sns>, clock: Clock) {
     loop {
         match sns.resend_waiting().await {
@@ -169,7 +175,7 @@ async fn build(
     outside: Arc<dyn Peers>,
     delivery: Option<Arc<Delivery>>,
 ) -> anyhow::Result<Arc<House>> {
-    let (net_id, region) = (config.network.net_ids.first(), config.network.region.clone());
+    let (net_id, region) = (config.network.net_ids.first(), config.network.plan());
     let shared: Arc<Store> = Arc::new(store.clone());
     let partners = Arc::new(config.roaming.clone());
     let seal = Seal::new(&store.secret("FNSULToken").await?, clock.now());
@@ -192,7 +198,8 @@ async fn build(
             clock: clock.clone(),
         });
         let application = Arc::new(App::delivering(keks.clone(), delivery.clone()));
-        let sns = Sns::new(net_id, region, RX_DELAY, partners, shared.clone(), peers.clone(), clock.clone());
+        let sns = Sns::new(net_id, region, RX_DELAY, partners, shared.clone(), peers.clone(), clock.clone())
+            .speaking(config.network.lorawan);
         let devices: Arc<dyn Devices> = match delivery {
             Some(delivery) => Arc::new(store.telling(delivery)),
             None => shared.clone(),

@@ -79,7 +79,7 @@ impl Operator {
             name: device.name,
             mac_version: device.mac_version,
             app_key: device.app_key,
-            nwk_key: None,
+            nwk_key: device.nwk_key,
             home: self.home,
             roaming: device.roaming,
         }
@@ -105,9 +105,18 @@ impl Operator {
             let reason = format!("JoinEUI {} is not of [join_server] join_euis", device.join_eui);
             return invalid(reason, "add it there, or give the device a JoinEUI that is ours");
         }
-        if device.mac_version >= MacVersion::V1_1 {
-            let reason = format!("LoRaWAN {} devices are not supported", device.mac_version);
-            return invalid(reason, "1.0 to 1.0.4 are");
+        let version = device.mac_version;
+        match (version >= MacVersion::V1_1, &device.nwk_key) {
+            (true, None) => {
+                let reason =
+                    format!("a device of LoRaWAN {version} has two root keys, and NwkKey is missing");
+                invalid(reason, "give both, as the maker of the device gave them")?;
+            }
+            (false, Some(_)) => {
+                let reason = format!("a device of LoRaWAN {version} has one root key, AppKey, and no NwkKey");
+                invalid(reason, "leave NwkKey out; where the data sheet says 1.1, say so")?;
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -127,6 +136,7 @@ fn record(device: &store::DeviceSummary) -> DeviceRecord {
         dev_eui: device.dev_eui,
         join_eui: device.join_eui,
         app_key: None,
+        nwk_key: None,
         name: device.name.clone(),
         mac_version: device.mac_version.to_string(),
         roaming: device.roaming,
@@ -139,7 +149,7 @@ impl control::Operator for Operator {
         Box::pin(async move {
             let mut status = self.status.clone();
             status.devices = self.store.devices().await?.len();
-            if let Some(Running { since, clock, radios, house }) = &self.running {
+            if let Some(Running { since, clock, radios, house, .. }) = &self.running {
                 status.uptime = Some(clock.now().duration_since(*since).as_secs());
                 status.heads = radios.heads();
                 status.radios = radios.status().iter().map(ToString::to_string).collect();
@@ -199,17 +209,25 @@ impl control::Operator for Operator {
                 devices = devices.len(),
                 "root keys were given out: an operator exported all devices"
             );
-            let with_key = |(summary, key): &(store::DeviceSummary, Option<Key>)| DeviceRecord {
-                app_key: key.as_ref().map(|key| hex::encode_upper(key.expose())),
+            let text = |key: &Option<Key>| key.as_ref().map(|key| hex::encode_upper(key.expose()));
+            let with_keys = |(summary, app_key, nwk_key): &_| DeviceRecord {
+                app_key: text(app_key),
+                nwk_key: text(nwk_key),
                 ..record(summary)
             };
-            Ok(devices.iter().map(with_key).collect())
+            Ok(devices.iter().map(with_keys).collect())
         })
     }
 
     fn change_device(&self, dev_eui: DevEui, change: ChangeDevice) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
-            let ChangeDevice { name, roaming, enabled } = change;
+            let ChangeDevice { name, roaming, enabled, forget_nonces } = change;
+            if forget_nonces && !self.store.clear_dev_nonces(dev_eui).await? {
+                return Err(OperatorError::NoDevice(dev_eui));
+            }
+            if forget_nonces {
+                tracing::info!(DevEUI = %dev_eui, "its DevNonces are forgotten: it may begin anew");
+            }
             match self.store.change_device(dev_eui, store::Change { name, roaming, enabled }).await? {
                 true => {
                     self.stop_ended();

@@ -27,6 +27,10 @@ use super::house::{Doors, House, Ours};
 mod contexts;
 #[cfg(test)]
 mod heads;
+#[cfg(test)]
+mod lasting;
+#[cfg(test)]
+mod regions;
 
 const DEV: DevEui = DevEui::from_msb([0x58, 0x17, 0xB1, 0xC3, 0xEB, 0x89, 0x0B, 0xC4]);
 const HOME: NetId = NetId::from_msb([0, 0, 1]);
@@ -240,7 +244,11 @@ struct Hotspot {
 const ROAMING: &str = "[default]\npassive = { start = true, activation = true }";
 
 async fn hotspot(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool) -> Hotspot {
-    hotspot_on(street, net_id, roaming, rides, Arc::default()).await
+    hotspot_in(street, net_id, roaming, rides, Region::eu868())
+}
+
+fn hotspot_in(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool, region: Region) -> Hotspot {
+    hotspot_with(street, net_id, roaming, rides, region, Arc::default())
 }
 
 /// On what an earlier run has left; that run is over.
@@ -249,6 +257,20 @@ async fn hotspot_on(
     net_id: NetId,
     roaming: &str,
     rides: bool,
+    memory: Arc<Memory>,
+) -> Hotspot {
+    let hotspot = hotspot_with(street, net_id, roaming, rides, Region::eu868(), memory);
+    hotspot.house.fns.recall().await.unwrap();
+    hotspot.house.sns.recall().await.unwrap();
+    hotspot
+}
+
+fn hotspot_with(
+    street: &Arc<Street>,
+    net_id: NetId,
+    roaming: &str,
+    rides: bool,
+    region: Region,
     memory: Arc<Memory>,
 ) -> Hotspot {
     street.houses.lock().unwrap().retain(|(ours, _)| !ours.net_ids.contains(&net_id));
@@ -268,7 +290,6 @@ async fn hotspot_on(
     let way_out = Arc::new(WayOut { me: Party::Ns(net_id), street: street.clone() });
     let house = Arc::new_cyclic(|house| {
         let peers: Arc<dyn Peers> = Arc::new(Doors::new(ours.clone(), house.clone(), way_out));
-        let region = Region::eu868();
         let fns = Fns::new(Parts {
             me: net_id,
             ours: vec![net_id],
@@ -287,7 +308,7 @@ async fn hotspot_on(
             fns: Arc::new(fns),
             sns: Arc::new(Sns::new(
                 net_id,
-                region,
+                region.clone(),
                 1,
                 partners,
                 memory.clone(),
@@ -298,8 +319,6 @@ async fn hotspot_on(
             js: Arc::new(Js::new(memory.clone(), keks, Authorise::Default)),
         }
     });
-    house.fns.recall().await.unwrap();
-    house.sns.recall().await.unwrap();
     street.houses.lock().unwrap().push((ours, house.clone()));
     Hotspot { epoch: clock.now(), clock, house, memory, ether, sent }
 }
@@ -394,6 +413,8 @@ struct Device {
     dev_nonce: u16,
     fcnt_up: u32,
     session: Option<(DevAddr, crypto::SessionKeys)>,
+    /// Of the last Join-accept.
+    cf_list: Vec<u8>,
 }
 
 impl Device {
@@ -404,6 +425,7 @@ impl Device {
             dev_nonce: 0,
             fcnt_up: 0,
             session: None,
+            cf_list: Vec::new(),
         }
     }
 
@@ -427,6 +449,7 @@ impl Device {
         let addr = DevAddr::from_air(body[7..11].try_into().unwrap());
         assert!(net_id == HOME && HOME.covers(addr), "home, also abroad");
         self.fcnt_up = 0;
+        self.cf_list = body[13..].to_vec();
         self.session = Some((addr, crypto::session_keys(&self.app_key, join_nonce, net_id, self.dev_nonce)));
     }
 
@@ -449,8 +472,13 @@ impl Device {
 
     /// Take a downlink apart: FCnt, ACK, FPort and clear payload.
     fn hears(&self, phy: &[u8]) -> (u32, bool, Option<(u8, Vec<u8>)>) {
+        self.hears_after(phy, 0)
+    }
+
+    /// The same where so many rounds of 16 bits have passed.
+    fn hears_after(&self, phy: &[u8], rounds: u32) -> (u32, bool, Option<(u8, Vec<u8>)>) {
         let (addr, keys) = self.session.as_ref().unwrap();
-        let fcnt = u32::from(u16::from_le_bytes([phy[6], phy[7]]));
+        let fcnt = rounds << 16 | u32::from(u16::from_le_bytes([phy[6], phy[7]]));
         assert!(crypto::data_mic_matches(&keys.nwk_s_key, Direction::Down, *addr, fcnt, phy), "MIC");
         let rest = &phy[8 + usize::from(phy[5] & 15)..phy.len() - 4];
         let payload = rest.split_first().map(|(port, frm)| {

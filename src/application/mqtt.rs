@@ -1,38 +1,37 @@
 //! The MQTT sink: events published to a broker, commands taken from it.
 //!
-//! Every connection is a new one for the library, so that nothing waits in its memory: what the broker has not
-//! acknowledged is in the outbox and nowhere else. Events go with QoS 1, a few at a time and in order; a broken connection
-//! may bring those few once more.
+//! What the broker has not acknowledged is in the outbox and nowhere else. Events go with QoS 1, a few at a time and in
+//! order; a broken connection may bring those few once more. [`line`] is the connection, in the clear or inside TLS.
+
+mod line;
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use reqwest::Url;
-use rumqttc::{
-    AsyncClient, ClientError, ConnectionError, Event as Happening, EventLoop, MqttOptions, Packet, Publish,
-    QoS, StateError, SubscribeReasonCode,
-};
+use rumqttc::{Connect, Packet, PubAck, Publish, QoS, Subscribe, SubscribeReasonCode};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
 use super::event::{self, Level};
 use super::outbox::Sink;
 use super::{Commands, Delivery, NotQueued};
 use crate::backend::door::StoreError;
+use crate::tls::{self, Roots, TlsError};
+use line::{Line, LineError};
 
 /// Events under way at once.
-const BATCH: u32 = 32;
+const BATCH: u16 = 32;
 /// A broker that has not acknowledged them by then is left.
 const ACK_TIME: Duration = Duration::from_secs(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Between two tries, first and longest.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// The longest command, and the longest event, in bytes.
-const PACKETS: [usize; 2] = [64 * 1024, 1024 * 1024];
+/// Of the one subscription; the events have the numbers below.
+const SUBSCRIPTION: u16 = BATCH + 1;
 
 /// Section `[application.mqtt]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,30 +48,70 @@ pub struct Config {
     /// A file that holds the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// A file of root certificates that vouch for the broker: with `mqtts://`, and always then. The system's roots
+    /// are never used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Our certificate, for a broker that wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
-/// `mqtt://HOST:PORT`.
+/// Files of a certificate with what it needs above it, and of its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// PEM, our own certificate first.
+    pub chain: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+/// What the files of a configuration with `mqtts://` hold.
+pub struct Credentials {
+    roots: Roots,
+    identity: Option<tls::Identity>,
+}
+
+impl Config {
+    /// Read the files for TLS; `None`: the connection is in the clear.
+    pub fn credentials(&self) -> Result<Option<Credentials>, TlsError> {
+        if !self.server.tls {
+            return Ok(None);
+        }
+        let roots = Roots::load(self.ca.as_slice())?;
+        let identity = self.identity.as_ref();
+        let identity = identity.map(|files| tls::Identity::load_any(&files.chain, &files.key)).transpose()?;
+        Ok(Some(Credentials { roots, identity }))
+    }
+}
+
+/// `mqtt://HOST:PORT`, or `mqtts://HOST:PORT` for TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Server {
     host: String,
     port: u16,
+    tls: bool,
+}
+
+impl Server {
+    /// Nobody on the way reads along.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
 }
 
 impl TryFrom<String> for Server {
     type Error = String;
     fn try_from(text: String) -> Result<Server, String> {
-        let form = "write mqtt://HOST or mqtt://HOST:PORT";
+        let form = "write mqtt://HOST or mqtt://HOST:PORT, with mqtts for TLS";
         let url = Url::parse(&text).map_err(|error| format!("{text:?} is no address ({error}): {form}"))?;
-        match url.scheme() {
-            "mqtt" => {}
-            "mqtts" | "ssl" | "tls" => {
-                return Err("MQTT over TLS is not in this version: let a broker on this machine, \
-                            reached with mqtt://, bridge to the one that wants TLS"
-                    .into());
-            }
+        let (tls, port) = match url.scheme() {
+            "mqtt" => (false, 1883),
+            "mqtts" => (true, 8883),
             scheme => return Err(format!("{scheme:?} is no way to a broker: {form}")),
-        }
+        };
         let plain = url.username().is_empty() && url.password().is_none();
         let whole = url.query().is_none() && url.fragment().is_none() && matches!(url.path(), "" | "/");
         match url.host_str() {
@@ -81,7 +120,7 @@ impl TryFrom<String> for Server {
                 Err("the address holds a name or a password: use username and password_file".into())
             }
             Some(host) if whole && !host.is_empty() => {
-                Ok(Server { host: host.into(), port: url.port().unwrap_or(1883) })
+                Ok(Server { host: host.into(), port: url.port().unwrap_or(port), tls })
             }
             _ => Err(format!("{text:?} is no broker: {form}")),
         }
@@ -96,7 +135,8 @@ impl From<Server> for String {
 
 impl std::fmt::Display for Server {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(to, "mqtt://{}:{}", self.host, self.port)
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        write!(to, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
@@ -104,11 +144,8 @@ impl std::fmt::Display for Server {
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     /// Nobody there, refused, or gone.
-    #[error("{0}")]
-    Connection(#[from] Box<ConnectionError>),
-    /// The library's queue.
-    #[error("{0}")]
-    Client(#[from] Box<ClientError>),
+    #[error(transparent)]
+    Line(#[from] LineError),
     /// Ours.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -120,12 +157,15 @@ enum Broken {
         /// What is wrong with it.
         why: std::io::Error,
     },
+    /// The operator's move.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The broker's fault.
     #[error("it acknowledged no event within {} s", ACK_TIME.as_secs())]
     Silent,
-    /// The connection's other half has ended.
-    #[error("the connection has ended")]
-    Ended,
+    /// It may be gone.
+    #[error("it answered no PINGREQ within {} s", KEEP_ALIVE.as_secs())]
+    Dead,
     /// Bytes that the library was not made for.
     #[error("the MQTT library failed")]
     Failed,
@@ -134,28 +174,34 @@ enum Broken {
 impl Broken {
     /// The broker sent what cannot be read. Were it kept for us there, it would come again with every connection.
     fn is_unreadable(&self) -> bool {
-        let Broken::Connection(error) = self else { return matches!(self, Broken::Failed) };
-        matches!(**error, ConnectionError::MqttState(StateError::Deserialization(_)))
+        matches!(self, Broken::Failed | Broken::Line(LineError::Unreadable(_)))
     }
 }
 
 /// Events that the broker has, or is about to get.
 #[derive(Debug, Default)]
 struct Flight {
-    /// In the order in which they were published.
+    /// In the order in which they were published; the first has number 1 on the line.
     ids: Vec<u64>,
-    /// A broker acknowledges in the order of publishing (MQTT 3.1.1, 4.6).
-    acknowledged: usize,
+    /// Which of them were acknowledged.
+    taken: Vec<bool>,
 }
 
 impl Flight {
-    /// The last event that the broker surely has.
-    fn taken(&self) -> Option<u64> {
-        let last = self.acknowledged.checked_sub(1)?;
-        self.ids.get(last).copied()
+    fn acknowledged(&mut self, number: u16) {
+        if let Some(taken) = usize::from(number).checked_sub(1).and_then(|at| self.taken.get_mut(at)) {
+            *taken = true;
+        }
     }
+
+    /// The last event that the broker surely has with all before it.
+    fn taken(&self) -> Option<u64> {
+        let count = self.taken.iter().take_while(|taken| **taken).count();
+        self.ids.get(count.checked_sub(1)?).copied()
+    }
+
     fn landed(&self) -> bool {
-        self.acknowledged >= self.ids.len()
+        self.taken.iter().all(|taken| *taken)
     }
 }
 
@@ -206,93 +252,91 @@ impl Speaker {
         flight: &mut Flight,
         connected: &mut bool,
     ) -> Result<std::convert::Infallible, Broken> {
-        let (client, mut line) = AsyncClient::new(self.options(anew)?, 2 * BATCH as usize + 16);
-        let (tells, heard) = mpsc::channel(64);
-        // Polling must not be interrupted, or it would begin to connect anew: it is a loop of its own.
-        let pump = pin!(pump(&mut line, tells));
-        let work = pin!(self.work(&client, heard, flight, connected));
-        tokio::select! {
-            ended = pump => ended,
-            ended = work => ended,
+        let mut line = Line::open(&self.config.server, self.tls()?, self.greeting(anew)?).await?;
+        tracing::info!("connected to {}", self.config.server);
+        *connected = true;
+        let filter = self.delivery.events.command_filter();
+        let mut subscribe = Subscribe::new(&filter, QoS::AtLeastOnce);
+        subscribe.pkid = SUBSCRIPTION;
+        line.send([Packet::Subscribe(subscribe)]).await?;
+        let clock = &self.delivery.clock;
+        let (mut until, mut ping, mut pinged) = (clock.now(), clock.now() + KEEP_ALIVE, false);
+        loop {
+            if flight.landed() {
+                *flight = self.publish_next(&mut line).await?;
+                until = clock.now() + ACK_TIME;
+            }
+            tokio::select! {
+                packet = line.receive() => match packet? {
+                    Packet::SubAck(answer) if answer.return_codes.contains(&SubscribeReasonCode::Failure) => {
+                        let server = &self.config.server;
+                        tracing::warn!("{server} refuses the subscription to {filter}: no downlinks from there");
+                    }
+                    Packet::PubAck(ack) => {
+                        flight.acknowledged(ack.pkid);
+                        if flight.landed() && let Some(up_to) = flight.taken() {
+                            self.delivery.outbox.taken(Sink::Mqtt, up_to).await?;
+                        }
+                    }
+                    Packet::Publish(message) => {
+                        self.obey(&message).await?;
+                        // acknowledged when it is in the queue, and not before
+                        if message.qos == QoS::AtLeastOnce {
+                            line.send([Packet::PubAck(PubAck::new(message.pkid))]).await?;
+                        }
+                    }
+                    Packet::PingResp => pinged = false,
+                    _ => {}
+                },
+                () = self.delivery.mqtt.notified(), if flight.landed() => {}
+                () = clock.sleep_until(until), if !flight.landed() => return Err(Broken::Silent),
+                () = clock.sleep_until(ping) => {
+                    if pinged {
+                        return Err(Broken::Dead);
+                    }
+                    line.send([Packet::PingReq]).await?;
+                    (pinged, ping) = (true, clock.now() + KEEP_ALIVE);
+                }
+            }
         }
     }
 
-    fn options(&self, anew: bool) -> Result<MqttOptions, Broken> {
-        let id = self.config.client_id.clone().unwrap_or_else(|| self.client_id.clone());
-        let mut options = MqttOptions::new(id, self.config.server.host.clone(), self.config.server.port);
-        let [command, event] = PACKETS;
-        options
-            .set_keep_alive(KEEP_ALIVE)
-            // commands that come while we are away wait at the broker
-            .set_clean_session(anew)
-            // a command is acknowledged when it is in the queue
-            .set_manual_acks(true)
-            .set_max_packet_size(command, event);
+    /// Read anew for each connection: certificates are renewed.
+    fn tls(&self) -> Result<Option<Arc<ClientConfig>>, TlsError> {
+        let Some(Credentials { roots, identity }) = self.config.credentials()? else { return Ok(None) };
+        tls::service_config(&roots, identity.as_ref(), &self.delivery.clock).map(Arc::new).map(Some)
+    }
+
+    fn greeting(&self, anew: bool) -> Result<Connect, Broken> {
+        let mut connect = Connect::new(self.config.client_id.as_ref().unwrap_or(&self.client_id));
+        connect.keep_alive = KEEP_ALIVE.as_secs() as u16;
+        // commands that come while we are away wait at the broker
+        connect.clean_session = anew;
         if let Some(username) = &self.config.username {
             let password = match &self.config.password_file {
                 Some(path) => std::fs::read_to_string(path)
                     .map_err(|why| Broken::Password { path: path.clone(), why })?,
                 None => String::new(),
             };
-            options.set_credentials(username, password.trim_end_matches(['\r', '\n']));
+            connect.set_login(username, password.trim_end_matches(['\r', '\n']));
         }
-        Ok(options)
-    }
-
-    async fn work(
-        &self,
-        client: &AsyncClient,
-        mut heard: mpsc::Receiver<Happening>,
-        flight: &mut Flight,
-        connected: &mut bool,
-    ) -> Result<std::convert::Infallible, Broken> {
-        let clock = &self.delivery.clock;
-        let mut until = clock.now();
-        loop {
-            if *connected && flight.landed() {
-                *flight = self.publish_next(client).await?;
-                until = clock.now() + ACK_TIME;
-            }
-            tokio::select! {
-                happened = heard.recv() => match happened.ok_or(Broken::Ended)? {
-                    Happening::Incoming(Packet::ConnAck(_)) => {
-                        tracing::info!("connected to {}", self.config.server);
-                        let filter = self.delivery.events.command_filter();
-                        client.subscribe(filter, QoS::AtLeastOnce).await.map_err(Box::new)?;
-                        *connected = true;
-                    }
-                    Happening::Incoming(Packet::SubAck(answer))
-                        if answer.return_codes.contains(&SubscribeReasonCode::Failure) =>
-                    {
-                        tracing::warn!("{} refuses the subscription to {}: no downlinks from there",
-                            self.config.server, self.delivery.events.command_filter());
-                    }
-                    Happening::Incoming(Packet::PubAck(_)) => {
-                        flight.acknowledged += 1;
-                        if flight.landed() && let Some(up_to) = flight.taken() {
-                            self.delivery.outbox.taken(Sink::Mqtt, up_to).await?;
-                        }
-                    }
-                    Happening::Incoming(Packet::Publish(message)) => {
-                        self.obey(&message).await?;
-                        client.ack(&message).await.map_err(Box::new)?;
-                    }
-                    _ => {}
-                },
-                () = self.delivery.mqtt.notified(), if *connected && flight.landed() => {}
-                () = clock.sleep_until(until), if !flight.landed() => return Err(Broken::Silent),
-            }
-        }
+        Ok(connect)
     }
 
     /// Publish what waits longest.
-    async fn publish_next(&self, client: &AsyncClient) -> Result<Flight, Broken> {
-        let mut flight = Flight::default();
-        for waiting in self.delivery.outbox.first(Sink::Mqtt, BATCH).await? {
+    async fn publish_next(&self, line: &mut Line) -> Result<Flight, Broken> {
+        let (mut flight, mut packets) = (Flight::default(), Vec::new());
+        let waiting = self.delivery.outbox.first(Sink::Mqtt, BATCH.into()).await?;
+        for (waiting, number) in waiting.into_iter().zip(1..) {
             let topic = self.delivery.events.topic(&waiting.event);
-            let published = client.publish(topic, QoS::AtLeastOnce, false, waiting.event.body).await;
-            published.map_err(Box::new)?;
+            let mut publish = Publish::new(topic, QoS::AtLeastOnce, waiting.event.body);
+            publish.pkid = number;
+            packets.push(Packet::Publish(publish));
             flight.ids.push(waiting.id);
+            flight.taken.push(false);
+        }
+        if !packets.is_empty() {
+            line.send(packets).await?;
         }
         Ok(flight)
     }
@@ -333,16 +377,6 @@ impl Speaker {
     }
 }
 
-async fn pump(
-    line: &mut EventLoop,
-    tells: mpsc::Sender<Happening>,
-) -> Result<std::convert::Infallible, Broken> {
-    loop {
-        let happened = line.poll().await.map_err(Box::new)?;
-        tells.send(happened).await.map_err(|_| Broken::Ended)?;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,7 +386,7 @@ mod tests {
         let server = |text: &str| Server::try_from(text.to_string()).map(String::from);
         assert_eq!(server("mqtt://broker.example"), Ok("mqtt://broker.example:1883".into()));
         assert_eq!(server("mqtt://[::1]:1884/"), Ok("mqtt://[::1]:1884".into()));
-        assert!(server("mqtts://broker.example").unwrap_err().contains("TLS"));
+        assert_eq!(server("mqtts://broker.example"), Ok("mqtts://broker.example:8883".into()));
         for bad in ["", "broker.example:1883", "http://broker.example", "mqtt://", "mqtt://a/b", "mqtt://a?b"]
         {
             assert!(server(bad).is_err(), "{bad}");
@@ -363,12 +397,16 @@ mod tests {
 
     #[test]
     fn a_flight_knows_what_the_broker_surely_has() {
-        let mut flight = Flight { ids: vec![7, 8], acknowledged: 0 };
+        let mut flight = Flight { ids: vec![7, 8, 9], taken: vec![false; 3] };
+        flight.acknowledged(0);
+        flight.acknowledged(4);
         assert_eq!((flight.taken(), flight.landed()), (None, false));
-        flight.acknowledged = 1;
+        flight.acknowledged(1);
+        // a broker that acknowledges out of order proves nothing about what it left out
+        flight.acknowledged(3);
         assert_eq!((flight.taken(), flight.landed()), (Some(7), false));
-        flight.acknowledged = 2;
-        assert_eq!((flight.taken(), flight.landed()), (Some(8), true));
+        flight.acknowledged(2);
+        assert_eq!((flight.taken(), flight.landed()), (Some(9), true));
         assert!(Flight::default().landed());
     }
 }

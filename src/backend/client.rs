@@ -34,6 +34,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(3);
 const EXCHANGE_TIME: Duration = Duration::from_secs(10);
 /// An idle connection is closed after so long. Servers keep theirs a little longer.
 const IDLE_TIME: Duration = Duration::from_secs(90);
+/// Connections to one server that are kept although nobody needs them now: a rush opens many, each costs some 40 kB.
+const MOST_IDLE: usize = 32;
 /// Servers whose connections are kept.
 const MOST_SERVERS: usize = 256;
 /// Requests that wait for their answers at the same time.
@@ -297,6 +299,7 @@ impl Client {
             .connect_timeout(CONNECT_TIME)
             .timeout(EXCHANGE_TIME)
             .pool_idle_timeout(IDLE_TIME)
+            .pool_max_idle_per_host(MOST_IDLE)
             .tcp_nodelay(true)
             .tcp_keepalive(Duration::from_secs(30));
         if !endpoint.addresses.is_empty() {

@@ -135,10 +135,22 @@ impl From<StoreError> for Refusal {
 pub enum Commit {
     /// Nothing changed: write nothing.
     Nothing,
-    /// May wait in memory as `durability` allows (an unconfirmed uplink's counter).
+    /// May wait in memory as `durability` allows (an unconfirmed uplink's counter). Commits keep their order: whatever
+    /// is durable later makes this durable too.
     Lazy,
     /// On disk before the outcome is returned.
     Durable,
+}
+
+impl Commit {
+    /// What a decision has to wait for by itself. Where a room of this house asks, that room commits durably after it
+    /// and before anything leaves the house, and commits keep their order: one wait for the disk serves both.
+    pub fn asked_by(self, from: &Caller) -> Commit {
+        match self {
+            Commit::Durable if from.ours => Commit::Lazy,
+            commit => commit,
+        }
+    }
 }
 
 /// Where a decision that the store runs leaves its outcome. The store may run it twice; the last

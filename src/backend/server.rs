@@ -64,9 +64,10 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 const HANDSHAKES: usize = 128;
 /// Connections at the same time.
 const CONNECTIONS: u32 = 512;
-/// Procedures at the same time, of all partners and of one.
-const PROCEDURES: u32 = 256;
-const PROCEDURES_OF_ONE: u32 = 64;
+/// Procedures at the same time, of all partners and of one. One like us deals with 256 frames at once, and while we
+/// wait for the disk for a tenth of a second, all of them may be here.
+const PROCEDURES: u32 = 512;
+const PROCEDURES_OF_ONE: u32 = 256;
 
 /// A join has five seconds, and so has whoever waits for one.
 const JOIN_TIME: Duration = Duration::from_secs(5);

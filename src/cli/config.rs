@@ -111,7 +111,12 @@ pub(super) fn summary(config: &Config) -> String {
     let join = |items: Vec<String>| items.join(", ");
     let net_ids = join(config.network.net_ids.all().iter().map(ToString::to_string).collect());
     let roles = config.network.roles.iter().map(|role| role.to_string()).collect::<Vec<_>>().join(" ");
-    row("network", format!("NetID {net_ids}, {}, roles {roles}", config.network.region));
+    let plan = config.network.plan();
+    let bands = match plan.is_whole() {
+        true => String::new(),
+        false => format!(" sub-bands {}", plan.sub_bands()),
+    };
+    row("network", format!("NetID {net_ids}, {plan}{bands}, roles {roles}"));
     for crate::radio::Config::SemtechUdp(radio) in &config.radio {
         row("radio", format!("packet forwarders (Semtech UDP) on {}", radio.listen));
     }

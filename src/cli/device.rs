@@ -55,12 +55,15 @@ pub(super) struct AddArgs {
     /// Its root key, 32 hexadecimal digits; - reads it from standard input, which keeps it out of the shell's history
     #[arg(long, value_name = "KEY|-")]
     app_key: String,
+    /// Its other root key, of a LoRaWAN 1.1 device; - reads it from standard input, after the AppKey
+    #[arg(long, value_name = "KEY|-")]
+    nwk_key: Option<String>,
     /// Your word for it
     #[arg(long)]
     name: Option<String>,
-    /// LoRaWAN version of the device
-    #[arg(long, value_name = "VERSION", default_value = "1.0.4")]
-    mac_version: String,
+    /// LoRaWAN version of the device [default: 1.0.4, and 1.1 with --nwk-key]
+    #[arg(long, value_name = "VERSION")]
+    mac_version: Option<String>,
     /// It may not join or talk through other networks
     #[arg(long)]
     no_roaming: bool,
@@ -96,7 +99,7 @@ pub(super) struct OneArgs {
 
 /// `roamgate device set`
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("change").required(true).multiple(true).args(["name", "roaming", "enable", "disable"])))]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true).args(["name", "roaming", "enable", "disable", "forget_nonces"])))]
 pub(super) struct SetArgs {
     /// DevEUI
     #[arg(value_name = "DEVEUI", value_parser = eui::<DevEui>)]
@@ -113,6 +116,9 @@ pub(super) struct SetArgs {
     /// It may not join or talk: its session ends, its keys stay
     #[arg(long)]
     disable: bool,
+    /// It lost its state and counts its DevNonces from the beginning: accept those that it has used once more
+    #[arg(long)]
+    forget_nonces: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -215,11 +221,15 @@ async fn act(command: One, client: &Client, clock: &Clock) -> Result<String, Fai
 }
 
 async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
-    let AddArgs { dev_eui, join_eui, app_key, name, mac_version, no_roaming, .. } = args;
-    let app_key = if app_key == "-" { read_key().await? } else { app_key };
+    let AddArgs { dev_eui, join_eui, app_key, nwk_key, name, mac_version, no_roaming, .. } = args;
+    let app_key = if app_key == "-" { read_key("AppKey").await? } else { app_key };
+    let nwk_key = match nwk_key {
+        Some(text) if text == "-" => Some(read_key("NwkKey").await?),
+        other => other,
+    };
     let name = name.unwrap_or_default();
-    let (mac_version, roaming) = (Some(mac_version), Some(!no_roaming));
-    let body = AddDevice { dev_eui, join_eui, app_key, name, mac_version, roaming, enabled: None };
+    let (roaming, enabled) = (Some(!no_roaming), None);
+    let body = AddDevice { dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming, enabled };
     let value = client.call(Method::POST, "/v1/devices", Some(&body)).await?;
     if args.json {
         return Ok(json(&value));
@@ -235,9 +245,9 @@ async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
 }
 
 async fn set(args: SetArgs, client: &Client) -> Result<String, Fail> {
-    let SetArgs { dev_eui, name, roaming, enable, disable, .. } = args;
+    let SetArgs { dev_eui, name, roaming, enable, disable, forget_nonces, .. } = args;
     let enabled = (enable || disable).then_some(enable);
-    let change = ChangeDevice { name, roaming, enabled };
+    let change = ChangeDevice { name, roaming, enabled, forget_nonces };
     let value = client.call(Method::PATCH, &path(dev_eui), Some(&change)).await?;
     if args.json {
         return Ok(json(&value));
@@ -249,20 +259,27 @@ async fn set(args: SetArgs, client: &Client) -> Result<String, Fail> {
         (true, true) => "it may join and talk, here and through other networks",
         (true, false) => "it may join and talk here, and nowhere else",
     };
-    Ok(format!("Changed {dev_eui}{named}: {may}.\n"))
+    let nonces = match forget_nonces {
+        true => {
+            "The DevNonces that it has used are forgotten: it can join again from the beginning, and so could somebody \
+             who replays an old request, once each. Its keys stay fresh: no JoinNonce comes twice.\n"
+        }
+        false => "",
+    };
+    Ok(format!("Changed {dev_eui}{named}: {may}.\n{nonces}"))
 }
 
-async fn read_key() -> Result<String, Fail> {
-    let read = tokio::task::spawn_blocking(|| {
+async fn read_key(name: &'static str) -> Result<String, Fail> {
+    let read = tokio::task::spawn_blocking(move || {
         let stdin = std::io::stdin();
         if stdin.is_terminal() {
-            let _ = std::io::stderr().write_all(b"AppKey: ");
+            let _ = std::io::stderr().write_all(format!("{name}: ").as_bytes());
         }
         let mut line = Zeroizing::new(String::new());
         stdin.lock().read_line(&mut line).map(|_| line.trim().to_string())
     });
     let line = read.await.map_err(std::io::Error::other).and_then(|line| line);
-    line.map_err(|error| Fail::new(format!("cannot read the AppKey: {error}"), "give it as one line of text"))
+    line.map_err(|error| Fail::new(format!("cannot read the {name}: {error}"), "give it as one line of text"))
 }
 
 async fn send(args: SendArgs, client: &Client) -> Result<String, Fail> {

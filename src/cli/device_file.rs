@@ -30,7 +30,8 @@ impl Format {
 }
 
 /// The columns, in the order in which they are written.
-const COLUMNS: [&str; 7] = ["dev_eui", "join_eui", "app_key", "name", "mac_version", "roaming", "enabled"];
+const COLUMNS: [&str; 8] =
+    ["dev_eui", "join_eui", "app_key", "nwk_key", "name", "mac_version", "roaming", "enabled"];
 /// Without these there is no device.
 const NEEDED: [&str; 3] = ["dev_eui", "join_eui", "app_key"];
 
@@ -176,6 +177,7 @@ fn device<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Result<AddDevice, Reas
             dev_eui,
             join_eui,
             app_key: app_key.to_string(),
+            nwk_key: text("nwk_key").map(String::from),
             name: field("name").unwrap_or_default().to_string(),
             mac_version: text("mac_version").map(String::from),
             roaming,
@@ -260,11 +262,11 @@ pub(super) fn write(format: Format, devices: &[DeviceRecord], keys: bool) -> Res
         return Ok(serde_json::to_string_pretty(devices).unwrap_or_default() + "\n");
     }
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(COLUMNS.iter().filter(|name| keys || **name != "app_key"))?;
+    writer.write_record(COLUMNS.iter().filter(|name| keys || !name.ends_with("_key")))?;
     for device in devices {
         let mut record = vec![device.dev_eui.to_string(), device.join_eui.to_string()];
         if keys {
-            record.push(device.app_key.clone().unwrap_or_default());
+            record.extend([&device.app_key, &device.nwk_key].map(|key| key.clone().unwrap_or_default()));
         }
         record.extend([device.name.clone(), device.mac_version.clone()]);
         record.extend([device.roaming.to_string(), device.enabled.to_string()]);
@@ -327,7 +329,7 @@ mod tests {
         assert_eq!(
             bad(Format::Csv, "dev_eui,joineui,app_key\n"),
             [
-                "1: there is no column \"joineui\": dev_eui, join_eui, app_key, name, mac_version, roaming, enabled",
+                "1: there is no column \"joineui\": dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming, enabled",
                 "1: the column \"join_eui\" is missing",
             ]
         );
@@ -353,6 +355,7 @@ mod tests {
             dev_eui: "0102030405060708".parse().unwrap(),
             join_eui: "0000000000000001".parse().unwrap(),
             app_key: None,
+            nwk_key: None,
             name: "a, b".into(),
             mac_version: "1.0.4".into(),
             roaming: true,
@@ -367,15 +370,16 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_written_is_read_the_same(
-            devices in prop::collection::btree_map(any::<[u8; 8]>(), (any::<[u8; 8]>(), any::<[u8; 16]>(), ".{0,20}", any::<(bool, bool)>()), 0..6),
+            devices in prop::collection::btree_map(any::<[u8; 8]>(), (any::<[u8; 8]>(), any::<([u8; 16], Option<[u8; 16]>)>(), ".{0,20}", any::<(bool, bool)>()), 0..6),
             json: bool,
         ) {
             let records: Vec<DeviceRecord> = devices
                 .into_iter()
-                .map(|(dev_eui, (join_eui, key, name, (roaming, enabled)))| DeviceRecord {
+                .map(|(dev_eui, (join_eui, (key, nwk_key), name, (roaming, enabled)))| DeviceRecord {
                     dev_eui: DevEui::from_msb(dev_eui),
                     join_eui: crate::lorawan::JoinEui::from_msb(join_eui),
                     app_key: Some(hex::encode_upper(key)),
+                    nwk_key: nwk_key.map(hex::encode_upper),
                     name,
                     mac_version: "1.0.3".into(),
                     roaming,
@@ -392,6 +396,7 @@ mod tests {
                     dev_eui: row.device.dev_eui,
                     join_eui: row.device.join_eui,
                     app_key: Some(row.device.app_key),
+                    nwk_key: row.device.nwk_key,
                     name: row.device.name,
                     mac_version: row.device.mac_version.unwrap_or_default(),
                     roaming: row.device.roaming.unwrap(),

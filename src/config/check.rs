@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, Role};
+use super::{Config, Network, Role};
 use crate::lorawan::{JoinEuiRange, NetId};
 use crate::partners::KekKey;
 use crate::{application, radio};
@@ -150,9 +150,50 @@ impl Config {
                 "add \"sns\", or turn roaming on",
             );
         }
+        self.check_region(&mut refuse);
         self.check_radios(&mut refuse);
         self.check_application(&mut refuse);
         refusals
+    }
+
+    fn check_region(&self, refuse: &mut impl FnMut(String, String, &str)) {
+        let Network { region, sub_bands, dwell_time, .. } = &self.network;
+        let count = region.sub_band_count();
+        if region.to_string() == "ISM2400" {
+            refuse(
+                "network.region".into(),
+                "ISM2400 is modulated with a coding rate that no radio here speaks".into(),
+                "choose the region of your gateways below 1 GHz",
+            );
+        }
+        for (i, number) in sub_bands.iter().enumerate() {
+            let key = format!("network.sub_bands[{i}]");
+            if count == 0 {
+                let reason = format!("{region} has no sub-bands: its devices learn single channels");
+                refuse(
+                    "network.sub_bands".into(),
+                    reason,
+                    "remove it; US915, AU915 and CN470 have sub-bands",
+                );
+                break;
+            } else if !(1..=count).contains(number) {
+                let reason = format!("{region} has no sub-band {number}");
+                refuse(
+                    key,
+                    reason,
+                    &format!("1 to {count}, each for eight channels that your gateways listen to"),
+                );
+            } else if sub_bands.iter().take(i).any(|earlier| earlier == number) {
+                refuse(key, format!("sub-band {number} is listed twice"), "list it once");
+            }
+        }
+        if dwell_time.is_some() && !region.negotiates_dwell() {
+            let reason = match region.uplink_dwell() {
+                Some(_) => format!("the dwell time of {region} is law and fixed"),
+                None => format!("{region} has no dwell time"),
+            };
+            refuse("network.dwell_time".into(), reason, "remove it; AS923 and AU915 let the network choose");
+        }
     }
 
     fn check_radios(&self, refuse: &mut impl FnMut(String, String, &str)) {
@@ -181,6 +222,27 @@ impl Config {
         {
             let reason = "a password without a username: MQTT knows none".into();
             refuse("application.mqtt.password_file".into(), reason, "add username = \"...\"");
+        }
+        if let Some(mqtt) = &application.mqtt {
+            if mqtt.server.is_tls() && mqtt.ca.is_none() {
+                refuse(
+                    "application.mqtt.server".into(),
+                    "mqtts without a root that vouches for the broker; the system's roots are never used"
+                        .into(),
+                    "add ca = \"FILE\" with the root certificate of the broker's authority",
+                );
+            }
+            let named = [("ca", mqtt.ca.is_some()), ("identity", mqtt.identity.is_some())];
+            for (field, _) in named.iter().filter(|(_, is_named)| *is_named && !mqtt.server.is_tls()) {
+                refuse(
+                    format!("application.mqtt.{field}"),
+                    format!(
+                        "{field} is for TLS, and the connection to {} would be in the clear",
+                        mqtt.server
+                    ),
+                    "write server = \"mqtts://HOST:PORT\", or remove it",
+                );
+            }
         }
         if let Some(client_id) = application.mqtt.as_ref().and_then(|mqtt| mqtt.client_id.as_deref())
             && (client_id.is_empty() || client_id.starts_with(' '))
@@ -220,6 +282,13 @@ impl Config {
         if let Some(path) = self.application.http.as_ref().and_then(|http| http.ca.clone()) {
             files.push(("application.http.ca".into(), path));
         }
+        if let Some(mqtt) = &self.application.mqtt {
+            files.extend(mqtt.ca.iter().map(|ca| ("application.mqtt.ca".into(), ca.clone())));
+            if let Some(identity) = &mqtt.identity {
+                files.push(("application.mqtt.identity.chain".into(), identity.chain.clone()));
+                files.push(("application.mqtt.identity.key".into(), identity.key.clone()));
+            }
+        }
         let unreadable = |(key, path): (String, PathBuf)| {
             let error = std::fs::File::open(&path).err()?;
             let remedy = match error.kind() {
@@ -229,7 +298,18 @@ impl Config {
             let reason = format!("cannot read {}: {error}", path.display());
             Some(Refusal { key, reason, remedy: remedy.into() })
         };
-        files.into_iter().filter_map(unreadable).collect()
+        let mut refusals: Vec<Refusal> = files.into_iter().filter_map(unreadable).collect();
+        let mqtt = self.application.mqtt.as_ref().filter(|mqtt| mqtt.ca.is_some());
+        if refusals.is_empty()
+            && let Some(Err(error)) = mqtt.map(application::mqtt::Config::credentials)
+        {
+            refusals.push(Refusal {
+                key: "application.mqtt".into(),
+                reason: error.to_string(),
+                remedy: "correct the file, or name another".into(),
+            });
+        }
+        refusals
     }
 }
 

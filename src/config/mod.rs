@@ -16,6 +16,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::message::MacVersion;
+use crate::lorawan::region::SubBands;
 use crate::lorawan::{NetId, Region};
 use crate::{application, backend, discovery, js, partners, radio, store};
 
@@ -77,6 +79,14 @@ pub struct Network {
     pub net_ids: NetIds,
     /// Channel plan.
     pub region: Region,
+    /// Highest LoRaWAN version of new sessions. A device of a lower one keeps to its own.
+    pub lorawan: MacVersion,
+    /// The groups of eight channels that the gateways listen to, from 1; empty: all of them. US915, AU915 and
+    /// CN470 only.
+    pub sub_bands: Vec<u8>,
+    /// How long a frame may be on the air; left out: as devices of the region begin. AS923 and AU915 only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dwell_time: Option<DwellTime>,
     /// What this node is.
     pub roles: Roles,
     /// Allow NetIDs 000000 and 000001 to roam: they belong to nobody.
@@ -88,10 +98,35 @@ impl Default for Network {
         Network {
             net_ids: NetIds(vec![NetId::from_msb([0, 0, 0])]),
             region: Region::eu868(),
+            lorawan: MacVersion::V1_1,
+            sub_bands: Vec::new(),
+            dwell_time: None,
             roles: Roles::default(),
             experimental: false,
         }
     }
+}
+
+impl Network {
+    /// The channel plan with what is configured of it.
+    pub fn plan(&self) -> Region {
+        let plan = self.region.clone().with_sub_bands(SubBands::of(&self.sub_bands));
+        match self.dwell_time {
+            Some(dwell) => plan.with_dwell(dwell == DwellTime::Limited),
+            None => plan,
+        }
+    }
+}
+
+/// Whether frames may be on the air for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DwellTime {
+    /// No longer than 400 ms.
+    #[serde(rename = "400ms")]
+    Limited,
+    /// As long as they take.
+    #[serde(rename = "none")]
+    None,
 }
 
 /// At least one NetID.

@@ -63,9 +63,14 @@ fn a_wrong_file_is_refused_with_line_column_key_and_reason() {
         ("[[radio]]\nlisten = \"[::]:1700\"\n", "r.toml:1:1: radio[0]: ", "missing field `kind`"),
         ("[application]\nid = \"7\"\n", "r.toml:2:6: application.id: ", "no UUID"),
         (
-            "[application.mqtt]\nserver = \"mqtts://b.example\"\n",
+            "[application.mqtt]\nserver = \"wss://b.example\"\n",
             "r.toml:2:10: application.mqtt.server: ",
-            "TLS is not in this version",
+            "no way to a broker",
+        ),
+        (
+            "[application.mqtt]\nserver = \"mqtts://b\"\nca = \"c\"\nidentity = { chain = \"c\" }\n",
+            "r.toml:4:12: application.mqtt.identity: ",
+            "missing field `key`",
         ),
         ("[application.http]\nurl = \"b.example/x\"\n", "r.toml:2:7: application.http.url: ", "no address"),
     ];
@@ -108,6 +113,21 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             "[application.mqtt]\nserver = \"mqtt://b\"\npassword_file = \"p\"\n".into(),
             "r.toml:3:17: application.mqtt.password_file: ",
             "without a username",
+        ),
+        (
+            "[application.mqtt]\nserver = \"mqtts://b\"\nidentity = { chain = \"c\", key = \"k\" }\n".into(),
+            "r.toml:2:10: application.mqtt.server: ",
+            "the system's roots are never used",
+        ),
+        (
+            "[application.mqtt]\nserver = \"mqtt://b\"\nca = \"c\"\n".into(),
+            "r.toml:3:6: application.mqtt.ca: ",
+            "in the clear",
+        ),
+        (
+            "[application.mqtt]\nserver = \"mqtt://b\"\nidentity = { chain = \"c\", key = \"k\" }\n".into(),
+            "r.toml:3:12: application.mqtt.identity: ",
+            "in the clear",
         ),
         (
             "[application.http]\nurl = \"http://b\"\nheaders = { \"a b\" = \"c\" }\n".into(),
@@ -261,4 +281,42 @@ proptest! {
         let _ = read(&text, &[]);
         let _ = read(&text, &[("ROAMGATE__NETWORK__REGION", &value)]);
     }
+}
+
+#[test]
+fn sub_bands_and_dwell_time_are_taken_where_the_region_has_them() {
+    let table = [
+        ("region = \"US915\"\nsub_bands = [0]", "network.sub_bands[0]: US915 has no sub-band 0", "1 to 8"),
+        ("region = \"AU915\"\nsub_bands = [2, 9]", "network.sub_bands[1]: AU915 has no sub-band 9", "1 to 8"),
+        ("region = \"US915\"\nsub_bands = [2, 2]", "sub-band 2 is listed twice", "once"),
+        ("region = \"EU868\"\nsub_bands = [2]", "EU868 has no sub-bands", "remove it"),
+        ("sub_bands = [1]", "network.sub_bands: EU868 has no sub-bands", "remove it"),
+        ("region = \"CN470\"\nsub_bands = [13]", "CN470 has no sub-band 13", "1 to 12"),
+        ("region = \"US915\"\nsub_bands = [300]", "network.sub_bands[0]: ", "u8"),
+        (
+            "region = \"US915\"\ndwell_time = \"none\"",
+            "the dwell time of US915 is law and fixed",
+            "remove it",
+        ),
+        ("region = \"IN865\"\ndwell_time = \"400ms\"", "IN865 has no dwell time", "remove it"),
+        ("region = \"AS923\"\ndwell_time = \"1s\"", "unknown variant `1s`", "400ms"),
+        ("region = \"ISM2400\"", "no radio here speaks", "below 1 GHz"),
+    ];
+    for (text, reason, remedy) in table {
+        let error = error(&format!("[network]\n{text}\n"), &[]);
+        assert!(error.contains(reason) && error.contains(remedy), "{text}: {error}");
+    }
+    let taken = |text: &str| {
+        let loaded = read(&format!("[network]\n{text}\n"), &[]).unwrap();
+        assert_eq!(loaded.config.check(), []);
+        let again = read(&loaded.config.to_toml().unwrap(), &[]).unwrap().config.network.plan();
+        let plan = loaded.config.network.plan();
+        assert_eq!((again.sub_bands(), again.uplink_dwell()), (plan.sub_bands(), plan.uplink_dwell()));
+        plan
+    };
+    let us = taken("region = \"US902\"\nsub_bands = [2]");
+    assert_eq!((us.to_string(), us.sub_bands().to_string()), ("US915".into(), "2".into()));
+    assert!(taken("region = \"US915\"").is_whole());
+    assert_eq!(taken("region = \"AS923\"\ndwell_time = \"none\"").uplink_dwell(), None);
+    assert!(taken("region = \"AS923\"").uplink_dwell().is_some());
 }

@@ -52,6 +52,9 @@ pub struct DeviceRecord {
     /// 32 hexadecimal digits; only where keys were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_key: Option<String>,
+    /// 32 hexadecimal digits, of a 1.1 device; only where keys were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nwk_key: Option<String>,
     /// The operator's word for it.
     pub name: String,
     /// LoRaWAN version.
@@ -75,12 +78,15 @@ pub struct ChangeDevice {
     /// May activate and talk at all. `false` ends its sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    /// Forget the DevNonces that it has used: it lost its state and begins anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forget_nonces: bool,
 }
 
 impl ChangeDevice {
     pub(super) fn check(self) -> Result<ChangeDevice, OperatorError> {
         if self == ChangeDevice::default() {
-            return Err(invalid("nothing is to be changed", "name, roaming or enabled"));
+            return Err(invalid("nothing is to be changed", "name, roaming, enabled or forget_nonces"));
         }
         let name = self.name.map(check_name).transpose()?;
         Ok(ChangeDevice { name, ..self })

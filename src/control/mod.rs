@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::backend::message::MacVersion;
+use crate::backend::message::{MacVersion, UnknownMacVersion};
 use crate::clock::Clock;
 use crate::hns;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
@@ -123,6 +123,8 @@ pub struct NewDevice {
     pub join_eui: JoinEui,
     /// AppKey: the only root key of a 1.0.x device.
     pub app_key: Key,
+    /// NwkKey, of a 1.1 device.
+    pub nwk_key: Option<Key>,
     /// The operator's word for it, may be empty.
     pub name: String,
     /// LoRaWAN version of the device.
@@ -274,10 +276,13 @@ pub struct AddDevice {
     pub join_eui: JoinEui,
     /// 32 hexadecimal digits.
     pub app_key: String,
+    /// 32 hexadecimal digits; of a 1.1 device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nwk_key: Option<String>,
     /// The operator's word for it.
     #[serde(default)]
     pub name: String,
-    /// `1.0.4` where none is given.
+    /// Where none is given, `1.1` with NwkKey and `1.0.4` without.
     pub mac_version: Option<String>,
     /// `true` where nothing is said.
     pub roaming: Option<bool>,
@@ -313,23 +318,23 @@ pub struct Trouble {
 
 impl AddDevice {
     fn check(self) -> Result<Import, OperatorError> {
-        let text = Zeroizing::new(self.app_key);
-        let app_key = text.trim().parse().map_err(|e: crate::lorawan::key::KeyError| {
-            invalid(format!("AppKey: {e}"), "the maker of the device gives it along with the DevEUI")
-        })?;
-        let version = self.mac_version.as_deref().unwrap_or("1.0.4");
-        let mac_version = match version.parse() {
-            Ok(MacVersion::V1_1) => Err("LoRaWAN 1.1 devices are not served yet".to_string()),
-            Ok(version) => Ok(version),
-            Err(error) => Err(format!("{error}")),
+        let key = |name: &str, text: String| -> Result<Key, OperatorError> {
+            let text = Zeroizing::new(text);
+            text.trim().parse().map_err(|e: crate::lorawan::key::KeyError| {
+                invalid(format!("{name}: {e}"), "the maker of the device gives it along with the DevEUI")
+            })
         };
-        let mac_version = mac_version.map_err(|reason| {
-            invalid(reason, "one of 1.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4; the data sheet tells")
+        let app_key = key("AppKey", self.app_key)?;
+        let nwk_key = self.nwk_key.map(|text| key("NwkKey", text)).transpose()?;
+        let default = if nwk_key.is_some() { "1.1" } else { "1.0.4" };
+        let version = self.mac_version.as_deref().unwrap_or(default);
+        let mac_version = version.parse().map_err(|error: UnknownMacVersion| {
+            invalid(error.to_string(), "one of 1.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4, 1.1; the data sheet tells")
         })?;
         let name = check_name(self.name)?;
         let (enabled, roaming) = (self.enabled.unwrap_or(true), self.roaming.unwrap_or(true));
         let (dev_eui, join_eui) = (self.dev_eui, self.join_eui);
-        let device = NewDevice { dev_eui, join_eui, app_key, name, mac_version, roaming };
+        let device = NewDevice { dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming };
         Ok(Import { device, enabled })
     }
 }

@@ -1,6 +1,6 @@
 //! An end device that nobody here wrote: crate `lorawan-device` on a simulated radio.
 //!
-//! Class A, EU868, LoRaWAN 1.0.x, fixed at DR5 (SF7, 125 kHz). What the stack does is its own
+//! Class A, LoRaWAN 1.0.x, EU868 or another region that the stack knows, fixed at SF7, 125 kHz. What the stack does is its own
 //! business; this file gives it a radio, a timer and randomness, and reports what came of it.
 //!
 //! How the stack behaves, where that matters to whoever tests with it:
@@ -98,6 +98,55 @@ pub enum DeviceError {
     SessionExpired,
 }
 
+/// Where a device was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    /// EU868.
+    Eu868,
+    /// US915; its first Join-requests go to channels of this sub-band.
+    Us915 {
+        /// 1 to 8.
+        sub_band: u8,
+    },
+    /// AU915, likewise.
+    Au915 {
+        /// 1 to 8.
+        sub_band: u8,
+    },
+    /// IN865.
+    In865,
+}
+
+impl Stands {
+    fn plan(self) -> region::Configuration {
+        use region::Subband::{_1, _2, _3, _4, _5, _6, _7, _8};
+        let preferred = |number: u8| match number {
+            2 => _2,
+            3 => _3,
+            4 => _4,
+            5 => _5,
+            6 => _6,
+            7 => _7,
+            8 => _8,
+            _ => _1,
+        };
+        match self {
+            Stands::Us915 { sub_band } => {
+                let mut plan = region::US915::new();
+                plan.set_join_bias(preferred(sub_band));
+                plan.into()
+            }
+            Stands::Au915 { sub_band } => {
+                let mut plan = region::AU915::new();
+                plan.set_join_bias(preferred(sub_band));
+                plan.into()
+            }
+            Stands::Eu868 => region::Configuration::new(async_device::Region::EU868),
+            Stands::In865 => region::Configuration::new(async_device::Region::IN865),
+        }
+    }
+}
+
 type Stack = async_device::Device<Phy, DefaultFactory, Timer, Chance>;
 
 /// An end device on a simulated air.
@@ -107,6 +156,8 @@ pub struct Device {
     dev_eui: DevEui,
     shared: Shared,
     clock: Clock,
+    /// Of Join-requests, where the region fixes it, and of everything else.
+    rates: (async_device::DR, async_device::DR),
 }
 
 impl Device {
@@ -120,6 +171,19 @@ impl Device {
         app_key: &Key,
         seed: u64,
     ) -> Device {
+        Device::in_region(air, clock, dev_eui, join_eui, app_key, seed, Stands::Eu868)
+    }
+
+    /// The same elsewhere.
+    pub fn in_region(
+        air: &Air,
+        clock: Clock,
+        dev_eui: DevEui,
+        join_eui: JoinEui,
+        app_key: &Key,
+        seed: u64,
+        stands: Stands,
+    ) -> Device {
         let shared = Shared(Arc::new(Mutex::new(State {
             base: clock.now(),
             open: clock.now(),
@@ -132,15 +196,22 @@ impl Device {
         })));
         let radio = Phy { radio: air.device(), shared: shared.clone() };
         let timer = Timer { clock: clock.clone(), shared: shared.clone() };
-        let region = region::Configuration::new(async_device::Region::EU868);
+        use async_device::DR;
+        let region = stands.plan();
+        // fixed channel plans fix the data rate of Join-requests
+        let rates = match stands {
+            Stands::Us915 { .. } => (DR::_0, DR::_3),
+            Stands::Au915 { .. } => (DR::_0, DR::_5),
+            Stands::Eu868 | Stands::In865 => (DR::_5, DR::_5),
+        };
         let mut stack = Stack::new(region, radio, timer, Chance(shared.clone()));
-        stack.set_datarate(async_device::DR::_5);
+        stack.set_datarate(rates.1);
         let mode = JoinMode::OTAA {
             deveui: dev_eui.to_air().into(),
             appeui: AppEui::from(join_eui.to_air()),
             appkey: AppKey::from(*app_key.expose()),
         };
-        Device { stack, mode, dev_eui, shared, clock }
+        Device { stack, mode, dev_eui, shared, clock, rates }
     }
 
     /// DevEUI.
@@ -177,7 +248,10 @@ impl Device {
     /// Join over the air: one Join-request, then both windows. A session that stood is lost.
     pub async fn join(&mut self) -> JoinReport {
         self.shared.lock().begin();
+        // the stack computes RX1 from this, whatever it sent with
+        self.stack.set_datarate(self.rates.0);
         let joined = matches!(self.stack.join(&self.mode.clone()).await, Ok(JoinResponse::JoinSuccess));
+        self.stack.set_datarate(self.rates.1);
         let now = self.clock.now();
         let dev_addr = self.stack.get_session().map(|session| air_address(session.devaddr.as_ref()));
         let state = self.shared.lock();
@@ -240,6 +314,19 @@ impl Device {
     /// FCntUp of the next uplink; `None` without a session.
     pub fn fcnt_up(&mut self) -> Option<u32> {
         self.stack.get_session().map(|session| session.fcnt_up)
+    }
+
+    /// Go on with another FCntUp, as after years of talking. The stack's own limit: it takes no downlink whose
+    /// FCntDown has more than 16 bits.
+    pub fn set_fcnt_up(&mut self, fcnt_up: u32) {
+        let Some(mut session) = self.stack.get_session().cloned() else { return };
+        session.fcnt_up = fcnt_up;
+        let (shared, clock) = (self.shared.clone(), self.clock.clone());
+        let radio = Phy { radio: self.stack.get_radio().radio.clone(), shared: shared.clone() };
+        let timer = Timer { clock, shared: shared.clone() };
+        let region = self.stack.get_region().clone();
+        self.stack = Stack::new_with_session(region, radio, timer, Chance(shared), Some(session));
+        self.stack.set_datarate(self.rates.1);
     }
 
     /// DevAddr of the session.

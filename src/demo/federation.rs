@@ -276,6 +276,9 @@ impl Hotspot {
         let config = config::load(Some(&self.config()), std::iter::empty())?.checked()?.config;
         let mut radios = vec![air.head_at(self.site.gateway, self.site.name, Some(self.site.location))];
         radios.extend(self.further.iter().map(|gateway| air.head(*gateway, &gateway.to_string())));
+        for gateway in self.further.iter().chain([&self.site.gateway]) {
+            air.tune(*gateway, &config.network.plan());
+        }
         let node = Node::start(config, clock.clone(), radios).await;
         self.node = Some(node.with_context(|| format!("start the {} hotspot", self.site.name))?);
         Ok(())
@@ -299,6 +302,7 @@ impl Hotspot {
             dev_eui: DEVICE,
             join_eui: HOME.join_eui,
             app_key: app_key.clone(),
+            nwk_key: None,
             name: "walking device".into(),
             // what the stack of the device is: DevNonces at random
             mac_version: MacVersion::V1_0_3,

@@ -4,11 +4,12 @@ use crate::backend::door::{self, Caller, Commit};
 use crate::backend::message::{
     HrStartAns, HrStartReq, JoinReq, MacVersion, NwkKeys, OPT_NEG, Party, Refusal, ResultCode, opt_neg,
 };
+use crate::lorawan::region::is_channel_masks;
 
 use super::{Activation, Device, Hns};
 
-/// Activations kept: until the first uplink under the new keys the old ones may still be in use.
-const ACTIVATIONS: usize = 2;
+/// Activations kept, where a device joins again and again and never hears it.
+const ACTIVATIONS: usize = 8;
 
 impl Hns {
     /// A device wants to join, heard by the sNS that asks.
@@ -30,7 +31,8 @@ impl Hns {
             dev_addr: req.dev_addr,
             dl_settings: req.dl_settings & !OPT_NEG | opt_neg(mac_version),
             rx_delay: req.rx_delay,
-            cf_list: req.cf_list,
+            // devices of 1.0.2 and older do not read channel masks
+            cf_list: req.cf_list.filter(|list| mac_version >= MacVersion::V1_0_3 || !is_channel_masks(list)),
         };
         let to = Party::Js(device.join_eui);
         let answer = self.peers.ask(to, join, from.by).await.map_err(|error| error.into_refusal())?;
@@ -46,12 +48,13 @@ impl Hns {
             fcnt_up: None,
             created: self.clock.unix(),
         };
+        // the sNS that asks writes its session after this, and waits for the disk
+        let commit = Commit::Durable.asked_by(&from);
         let (decide, slot) = door::decided(move |device: &mut Option<Device>| match device {
             Some(device) => {
-                let kept = device.activations.len().saturating_sub(ACTIVATIONS - 1);
-                device.activations.drain(..kept);
+                make_room(&mut device.activations);
                 device.activations.push(activation.clone());
-                (true, Commit::Durable)
+                (true, commit)
             }
             None => (false, Commit::Nothing),
         });
@@ -65,8 +68,21 @@ impl Hns {
             lifetime: answer.lifetime,
             keys: answer.keys,
             roaming: device.roaming,
+            mac_version,
         })
     }
+}
+
+/// Before another activation comes. The newest that was ever used stays, for it is used until the first uplink under
+/// newer keys, and so does its predecessor, of which something may wait on its way home. Of those that came after it, and
+/// that the device may or may not have heard, the newest stay.
+fn make_room(activations: &mut Vec<Activation>) {
+    let used = activations.iter().rposition(|activation| activation.fcnt_up.is_some());
+    activations.drain(..used.unwrap_or(0).saturating_sub(1));
+    let used = activations.iter().rposition(|activation| activation.fcnt_up.is_some());
+    let unused = used.map_or(0, |used| used + 1);
+    let surplus = (activations.len() + 1).saturating_sub(ACTIVATIONS).min(activations.len() - unused);
+    activations.drain(unused..unused + surplus);
 }
 
 /// Known, enabled, and allowed where it was heard (TS002 section 14: the device switch).
@@ -83,4 +99,38 @@ fn may_activate(device: Option<Device>, req: &HrStartReq) -> Result<Device, Refu
         return Err(Refusal::new(ResultCode::RoamingActDisallowed, why));
     }
     Ok(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lorawan::DevAddr;
+
+    fn addresses(used: &[bool]) -> Vec<u32> {
+        let mut activations = (0..)
+            .zip(used)
+            .map(|(addr, used)| Activation {
+                dev_addr: DevAddr::new(addr),
+                session_key_id: None,
+                app_s_key: None,
+                fcnt_up: used.then_some(0),
+                created: 0,
+            })
+            .collect();
+        make_room(&mut activations);
+        activations.iter().map(|activation| activation.dev_addr.number()).collect()
+    }
+
+    #[test]
+    fn the_running_session_outlives_joins_that_nobody_heard() {
+        assert_eq!(addresses(&[]), [0u32; 0]);
+        assert_eq!(addresses(&[true]), [0]);
+        assert_eq!(addresses(&[true, true, true]), [1, 2]);
+        assert_eq!(addresses(&[true, true, false, false]), [0, 1, 2, 3]);
+        assert_eq!(
+            addresses(&[true, false, false, false, false, false, false, false]),
+            [0, 2, 3, 4, 5, 6, 7]
+        );
+        assert_eq!(addresses(&[false; 9]), [2, 3, 4, 5, 6, 7, 8]);
+    }
 }

@@ -1,14 +1,17 @@
 //! Home network server: devices, profiles, the downlink queue, the relations to JS and AS.
 
+mod delivered;
 mod handover_start;
 mod uplink;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::door::{self, Boxed, Commit, Peers, StoreError};
 use crate::backend::message::{KeyEnvelope, MacVersion, UlMeta, XmitAns};
 use crate::clock::Clock;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, NetId};
+
+use delivered::Delivered;
 
 /// A device whose home we are.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +28,7 @@ pub struct Device {
     pub enabled: bool,
     /// May activate and talk through other networks.
     pub roaming: bool,
-    /// The newest two activations, newest last: until the first uplink under the newer keys both
-    /// may be in use.
+    /// Newest last. Until the first uplink under the newer keys an older one may be in use.
     pub activations: Vec<Activation>,
     /// Downlinks that wait, first to go first. Clear text: a 1.0.x device shares its counter with
     /// MAC-only frames, so nothing can be encrypted ahead of time.
@@ -53,7 +55,7 @@ pub struct Activation {
     pub session_key_id: Option<Vec<u8>>,
     /// Unopened: for the AS.
     pub app_s_key: Option<KeyEnvelope>,
-    /// Last FCntUp that was delivered: the same forward row may come twice.
+    /// Highest FCntUp that was delivered.
     pub fcnt_up: Option<u32>,
     /// Seconds since 1970.
     pub created: u64,
@@ -167,6 +169,7 @@ pub struct Hns {
     application: Arc<dyn Application>,
     peers: Arc<dyn Peers>,
     clock: Clock,
+    delivered: Mutex<Delivered>,
 }
 
 impl Hns {
@@ -177,7 +180,11 @@ impl Hns {
         peers: Arc<dyn Peers>,
         clock: Clock,
     ) -> Hns {
-        Hns { devices, application, peers, clock }
+        Hns { devices, application, peers, clock, delivered: Mutex::default() }
+    }
+
+    fn delivered(&self) -> MutexGuard<'_, Delivered> {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn device(&self, dev_eui: DevEui) -> Result<Option<Device>, StoreError> {

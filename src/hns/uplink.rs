@@ -19,7 +19,7 @@ impl Hns {
         let unknown = || Refusal::new(ResultCode::UnknownDevEui, format!("no session of {dev_eui} here"));
         let device = device.ok_or_else(unknown)?;
         let activation = device.activation(dev_addr).cloned().ok_or_else(unknown)?;
-        let first = activation.fcnt_up.is_none_or(|last| fcnt_up > last);
+        let first = !self.delivered().knows(dev_eui, dev_addr, activation.fcnt_up, fcnt_up);
         if activation.fcnt_up.is_none() && activation.session_key_id.is_some() {
             let joined = Notice::Joined { activation: activation.clone(), ul: req.ul.clone() };
             self.application.notice(device.clone(), joined).await?;
@@ -28,6 +28,7 @@ impl Hns {
             let up = Uplink { frm_payload: req.frm_payload.clone(), ul: req.ul.clone() };
             self.application.uplink(device.clone(), activation.clone(), up).await?;
         }
+        self.delivered().note(dev_eui, dev_addr, activation.fcnt_up, fcnt_up);
         // Whoever replays an uplink must not draw the queue into the void: a repetition brings what the
         // first one brought, once more, and nothing new.
         let next = self.noted(&req, dev_addr, fcnt_up).await?.filter(|item| first || item.sent_as.is_some());

@@ -77,11 +77,12 @@ fn try_accept(
     let counts = device.mac_version >= MacVersion::V1_0_4;
     let last = device.dev_nonces.last().copied();
     if counts && last.is_some_and(|last| dev_nonce <= last) {
-        let why = format!("DevNonce {dev_nonce} is not above {}", last.unwrap_or(0));
+        let why = format!("DevNonce {dev_nonce} is not above {}; {}", last.unwrap_or(0), lost_state(req));
         return refuse(ResultCode::JoinReqFailed, why);
     }
     if !counts && device.dev_nonces.contains(&dev_nonce) {
-        return refuse(ResultCode::JoinReqFailed, format!("DevNonce {dev_nonce} already used"));
+        let why = format!("DevNonce {dev_nonce} already used; {}", lost_state(req));
+        return refuse(ResultCode::JoinReqFailed, why);
     }
     // 6.6
     if device.join_nonce >= JOIN_NONCE_MAX {
@@ -128,6 +129,15 @@ fn try_accept(
         // unique for the device, as JoinNonce never repeats
         session_key_id: Some(join_nonce.to_be_bytes().to_vec()),
     })
+}
+
+/// A device whose counter begins anew cannot be told from somebody who replays its requests: only who knows
+/// the device can.
+fn lost_state(req: &JoinReq) -> String {
+    format!(
+        "if the device lost its state, its operator lets it begin anew: roamgate device set {} --forget-nonces",
+        req.dev_eui
+    )
 }
 
 #[cfg(test)]
@@ -196,6 +206,101 @@ mod tests {
         let nwk_s_key = Key::new(hex!("2389006ac52cd9c8510421b6b1a21d64"));
         assert_eq!(answer.keys, NwkKeys::V10 { nwk_s_key });
         assert_eq!(commit, Commit::Durable);
+    }
+
+    fn newer() -> Option<Device> {
+        let device = device(MacVersion::V1_1)?;
+        Some(Device { nwk_key: Some(Key::new([7; 16])), ..device })
+    }
+
+    /// The Join-request of a 1.1 device, signed with its NwkKey, on a network of this version.
+    fn newer_request(device: &Option<Device>, dev_nonce: u16, network: MacVersion) -> JoinReq {
+        let mut signed = device.clone();
+        let keys = signed.as_mut().unwrap();
+        keys.app_key = keys.nwk_key.clone().unwrap();
+        let req = request(&signed, dev_nonce);
+        JoinReq { mac_version: network, dl_settings: opt_neg(network), ..req }
+    }
+
+    /// The fields of a Join-accept and whether the key made its MIC, over what stands before it.
+    fn opened(phy: &[u8], enc_key: &Key, mic_key: &Key, before: &[u8]) -> (Vec<u8>, bool) {
+        let mut clear = phy.to_vec();
+        crypto::decrypt_join_accept(enc_key, &mut clear[1..]);
+        let mic = clear.split_off(clear.len() - 4);
+        let right = crypto::join_mic(mic_key, &[before, &clear].concat()) == mic[..];
+        (clear, right)
+    }
+
+    #[test]
+    fn a_1_1_device_on_a_1_1_network_gets_an_accept_of_1_1_and_keys_of_both_roots() {
+        let mut device = newer();
+        let req = newer_request(&device, 3, MacVersion::V1_1);
+        let answer = accept_join(&mut device, &req, HOME, &keks()).0.unwrap();
+        let root = Key::new([7; 16]);
+        let (_, js_int_key) = crypto::join_server_keys(&root, req.dev_eui);
+        let join_eui = device.as_ref().unwrap().join_eui;
+        let before = [&[0xFF][..], &join_eui.to_air(), &[3, 0]].concat();
+        let (clear, right) = opened(&answer.phy_payload, &root, &js_int_key, &before);
+        assert!(right, "signed with JSIntKey");
+        assert_eq!((clear[11], &clear[1..4]), (0x80, &[1, 0, 0][..]), "OptNeg, and the first JoinNonce");
+        let app_key = device.as_ref().unwrap().app_key.clone();
+        let keys = crypto::session_keys_11(&root, &app_key, 1, join_eui, 3);
+        let NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key } = answer.keys else {
+            panic!("keys of 1.1")
+        };
+        assert_eq!(s_nwk_s_int_key, keys.s_nwk_s_int_key);
+        assert_eq!(f_nwk_s_int_key, keys.f_nwk_s_int_key);
+        assert_eq!(nwk_s_enc_key, keys.nwk_s_enc_key);
+        let envelope = answer.app_s_key.unwrap();
+        let keks = Keks { open: keks().send.into_iter().collect(), ..Keks::default() };
+        assert_eq!(keks.open(&envelope), Ok(keys.app_s_key));
+    }
+
+    #[test]
+    fn on_a_1_0_x_network_nwkkey_is_the_one_root_of_a_1_1_device() {
+        let mut device = newer();
+        let req = newer_request(&device, 3, MacVersion::V1_0_4);
+        let answer = accept_join(&mut device, &req, HOME, &keks()).0.unwrap();
+        let root = Key::new([7; 16]);
+        let (clear, right) = opened(&answer.phy_payload, &root, &root, &[]);
+        assert!(right && clear[11] == 0, "signed with NwkKey, OptNeg clear");
+        let keys = crypto::session_keys(&root, 1, HOME, 3);
+        assert_eq!(answer.keys, NwkKeys::V10 { nwk_s_key: keys.nwk_s_key });
+        // the counters are the same, whatever the network speaks
+        let lower = newer_request(&device, 3, MacVersion::V1_1);
+        assert_eq!(code(accept_join(&mut device, &lower, HOME, &keks())).0, ResultCode::JoinReqFailed);
+        let higher = newer_request(&device, 4, MacVersion::V1_1);
+        assert_eq!(code(accept_join(&mut device, &higher, HOME, &keks())).0, ResultCode::Success);
+        assert_eq!(device.unwrap().join_nonce, 2);
+    }
+
+    #[test]
+    fn nobody_gets_a_join_accept_of_a_version_that_it_cannot_read() {
+        // a device of 1.0.x, asked for as if it were of 1.1
+        let old = device(MacVersion::V1_0_4);
+        let req = JoinReq { mac_version: MacVersion::V1_1, dl_settings: OPT_NEG, ..request(&old, 1) };
+        let refused = code(accept_join(&mut old.clone(), &req, HOME, &keks()));
+        assert_eq!(refused, (ResultCode::JoinReqFailed, Commit::Nothing));
+        // one of 1.1 without its NwkKey, on either network
+        let mut half = newer();
+        let requests = [MacVersion::V1_1, MacVersion::V1_0_4].map(|version| newer_request(&half, 1, version));
+        half.as_mut().unwrap().nwk_key = None;
+        for req in requests {
+            assert_eq!(code(accept_join(&mut half, &req, HOME, &keks())).0, ResultCode::JoinReqFailed);
+        }
+        // OptNeg and MACVersion say two things
+        for (network, dl_settings) in [(MacVersion::V1_1, 0), (MacVersion::V1_0_4, OPT_NEG)] {
+            let mut device = newer();
+            let req = JoinReq { dl_settings, ..newer_request(&device, 1, network) };
+            assert_eq!(code(accept_join(&mut device, &req, HOME, &keks())).0, ResultCode::MalformedRequest);
+        }
+    }
+
+    #[test]
+    fn a_1_1_device_signs_with_nwkkey_and_not_with_appkey() {
+        let mut device = newer();
+        let req = JoinReq { mac_version: MacVersion::V1_1, dl_settings: OPT_NEG, ..request(&device, 3) };
+        assert_eq!(code(accept_join(&mut device, &req, HOME, &keks())).0, ResultCode::MicFailed);
     }
 
     #[test]

@@ -70,13 +70,17 @@ impl Js {
         Js { root_keys, as_keks, authorise }
     }
 
-    /// JoinReq (TS002 12.2 step 6): decided and committed in one transaction.
+    /// JoinReq (TS002 12.2 step 6): decided and committed in one transaction. Nonces and keys are on disk before the
+    /// Join-accept leaves the house: with this commit, or with that of our own hNS or sNS which follows it.
     pub async fn join(&self, from: Caller, req: JoinReq) -> Result<JoinAns, Refusal> {
-        let Party::Ns(sender) = from.party else {
+        let Party::Ns(sender) = from.party.clone() else {
             return Err(Refusal::new(ResultCode::MalformedRequest, "a JoinReq comes from a network server"));
         };
         let (dev_eui, keks) = (req.dev_eui, self.as_keks.clone());
-        let (decide, slot) = door::decided(move |device| accept_join(device, &req, sender, &keks));
+        let (decide, slot) = door::decided(move |device| {
+            let (answer, commit) = accept_join(device, &req, sender, &keks);
+            (answer, commit.asked_by(&from))
+        });
         self.root_keys.with_device(dev_eui, Box::new(decide)).await?;
         door::outcome(&slot)?
     }

@@ -335,6 +335,25 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_1_1_downlink_is_what_was_asked_for_and_its_fopts_come_back(
+            fopts in proptest::collection::vec(any::<u8>(), 0..=15),
+            payload in proptest::option::of((any::<u8>(), proptest::collection::vec(any::<u8>(), 0..200))),
+            (ack, acked, fcnt, addr) in any::<(bool, u32, u32, u32)>(),
+        ) {
+            let (s_int, enc, addr) = (Key::new([3; 16]), Key::new([4; 16]), DevAddr::new(addr));
+            let payload = payload.as_ref().map(|(port, payload)| (*port, &payload[..]));
+            let down = Downlink { ack, fopts: &fopts, payload, ..Downlink::default() };
+            let phy = down.build_11(&s_int, &enc, acked, addr, fcnt);
+            let (body, mic) = phy.split_at(phy.len() - 4);
+            let conf = if ack { acked as u16 } else { 0 };
+            prop_assert_eq!(&crypto::down_mic_11(&s_int, addr, fcnt, conf, body)[..], mic);
+            let mut clear = body[8..8 + fopts.len()].to_vec();
+            crypto::crypt_fopts(&enc, down.counter(), addr, fcnt, &mut clear);
+            prop_assert_eq!(&clear, &fopts);
+            prop_assert_eq!(down.counter() == Counter::ApplicationDown, payload.is_some_and(|(port, _)| port > 0));
+        }
+
+        #[test]
         fn any_bytes_are_a_frame_or_none_and_whole_if_one(
             mhdr in prop_oneof![any::<u8>(), Just(0x00), Just(0x40), Just(0x80), Just(0xC0)],
             rest in prop_oneof![Just(22..23), Just(18..24), Just(0..300)]
@@ -353,6 +372,8 @@ mod tests {
                     let port = data.payload().map_or(0, |(_, payload)| 1 + payload.len());
                     prop_assert_eq!(12 + data.fopts().len() + port, phy.len());
                     let _ = (data.fctrl().adr(), data.is_confirmed(), data.up_mic_matches(&key, data.fcnt().into()));
+                    let sent = Circumstances { data_rate: 5, channel: 255, conf_fcnt: data.fcnt() };
+                    let _ = data.up_mic_matches_11(&key, &key, data.fcnt().into(), sent);
                 }
                 Ok(Uplink::Rejoin(bytes)) => prop_assert_eq!(bytes, &phy[..]),
                 Err(FrameError::Size(size)) => prop_assert_eq!(size, phy.len()),

@@ -17,6 +17,13 @@ pub enum UplinkCommand {
         /// -32 to 31 dB.
         margin: i8,
     },
+    /// LinkADRAns.
+    LinkAdrAns {
+        /// ChannelMaskACK, DataRateACK, PowerACK from the lowest bit.
+        status: u8,
+    },
+    /// TxParamSetupAns.
+    TxParamSetupAns,
     /// ResetInd, of personalised 1.1 devices: what commands had set is as it was at first.
     ResetInd {
         /// Minor LoRaWAN version of the device.
@@ -50,6 +57,8 @@ pub fn uplink_commands(mut bytes: &[u8]) -> Vec<UplinkCommand> {
         commands.push(match (cid, arguments) {
             (0x02, _) => UplinkCommand::LinkCheckReq,
             (0x0D, _) => UplinkCommand::DeviceTimeReq,
+            (0x03, &[status]) => UplinkCommand::LinkAdrAns { status },
+            (0x09, _) => UplinkCommand::TxParamSetupAns,
             // the minor version has four bits, the others are reserved
             (0x01, &[version]) => UplinkCommand::ResetInd { minor: version & 0x0F },
             (0x0B, &[version]) => UplinkCommand::RekeyInd { minor: version & 0x0F },
@@ -119,7 +128,7 @@ mod tests {
         let walked = uplink_commands(&[0x03, 0x07, 0x02, 0x06, 0xFF, 0xE0, 0x0D, 0x7F, 0x02]);
         let margin = UplinkCommand::DevStatusAns { battery: 255, margin: -32 };
         use UplinkCommand::*;
-        assert_eq!(walked, [Other(3), LinkCheckReq, margin, DeviceTimeReq]);
+        assert_eq!(walked, [LinkAdrAns { status: 7 }, LinkCheckReq, margin, DeviceTimeReq]);
     }
 
     #[test]

@@ -370,7 +370,12 @@ impl Region {
     }
     /// The longest FRMPayload without FOpts at a data rate, in bytes.
     pub fn max_payload(&self, data_rate: u8) -> Option<usize> {
-        let (version, revision) = (MacVersion::LORAWAN_1_0_4, Revision::Latest);
+        let version = match self.name {
+            // the plan of 96 channels is the older one, whose RX2 is at DR0; the newer sizes forbid DR0
+            CommonName::CN470 => MacVersion::LORAWAN_1_0_3,
+            _ => MacVersion::LORAWAN_1_0_4,
+        };
+        let revision = Revision::Latest;
         let size = self.plan.get_max_payload_size(version, revision, data_rate).ok()?;
         Some(size.n)
     }
@@ -502,6 +507,23 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_is_known_by_its_frequency_and_data_rate() {
+        let eu = region("EU868");
+        for (frequency, channel) in
+            [(868_100_000, Some(0)), (868_500_000, Some(2)), (867_100_000, Some(3)), (867_900_000, Some(7))]
+        {
+            assert_eq!(eu.uplink_channel(frequency, 5), channel, "{frequency}");
+        }
+        assert_eq!((eu.uplink_channel(868_200_000, 5), eu.uplink_channel(868_100_000, 9)), (None, None));
+        let us = region("US915");
+        assert_eq!(
+            (us.uplink_channel(902_300_000, 3), us.uplink_channel(914_900_000, 0)),
+            (Some(0), Some(63))
+        );
+        assert_eq!((us.uplink_channel(903_000_000, 4), us.uplink_channel(903_000_000, 3)), (Some(64), None));
+    }
+
+    #[test]
     fn every_channel_belongs_to_a_sub_band() {
         let us = region("US915");
         for (frequency, number) in [
@@ -579,6 +601,15 @@ mod tests {
         assert_eq!((free.max_payload(0), free.max_payload(2)), (Some(51), Some(115)));
         for region in Region::all().into_iter().filter(|region| !region.negotiates_dwell()) {
             assert_eq!(region.clone().with_dwell(true).downlink_dwell(), None, "{region}");
+        }
+    }
+
+    #[test]
+    fn a_join_accept_fits_into_rx2_everywhere() {
+        for region in Region::all() {
+            let accept = if region.cf_list().is_some() || region.sub_band_count() > 0 { 33 } else { 17 };
+            let most = region.max_phy(region.rx2().1).unwrap();
+            assert!(most >= accept, "{region}: {most} bytes");
         }
     }
 

@@ -18,7 +18,7 @@ use crate::clock::{Clock, Instant};
 use crate::fns::{self, AirError, Count, Heard, Sent, Tx};
 use crate::jit;
 use crate::lorawan::crypto::Direction;
-use crate::lorawan::{GatewayEui, Modulation};
+use crate::lorawan::{GatewayEui, Modulation, Region};
 
 use super::{HeadStatus, Heads, Radio};
 
@@ -36,8 +36,7 @@ const LOCK: f64 = 5.0;
 const PREAMBLE: f64 = 12.25;
 /// How long frames are kept after their end: longer than any frame lasts, so overlaps are seen.
 const MEMORY: Duration = Duration::from_secs(15);
-/// What these heads can transmit on, hertz (EU863-870), and their strongest EIRP, dBm.
-const BAND: std::ops::RangeInclusive<u32> = 863_000_000..=870_000_000;
+/// The strongest EIRP of these heads, dBm.
 const MAX_EIRP: i8 = 27;
 
 /// How well a device and a radio head hear each other.
@@ -133,6 +132,8 @@ struct Head {
     offset: u32,
     location: Option<(f64, f64)>,
     online: bool,
+    /// What it can transmit on.
+    region: Region,
     last_seen: Option<(Instant, jiff::Timestamp)>,
     rx_ok: u64,
     rx_bad: u64,
@@ -211,6 +212,7 @@ impl Air {
             offset,
             location,
             online: true,
+            region: Region::eu868(),
             last_seen: None,
             rx_ok: 0,
             rx_bad: 0,
@@ -220,6 +222,14 @@ impl Air {
         };
         state.heads.insert(gateway, head);
         Radio { name: name.to_string(), heard, heads: Arc::new(OneHead { air: self.clone(), gateway }) }
+    }
+
+    /// Give a head the antenna and the channels of a region, instead of EU868's. Where the region has sub-bands it
+    /// hears those of the plan and no others.
+    pub fn tune(&self, gateway: GatewayEui, region: &Region) {
+        if let Some(head) = self.state().heads.get_mut(&gateway) {
+            head.region = region.clone();
+        }
     }
 
     /// Restart a head: its counter and radio session begin anew, what it had queued is gone.
@@ -303,7 +313,8 @@ impl State {
                 .frames
                 .iter()
                 .any(|own| own.voice == Voice::Head(gateway) && own.overlaps(frame.start, frame.end));
-            let link = if sending { None } else { self.understood(frame, device, gateway) };
+            let tuned = self.heads.get(&gateway).is_some_and(|head| head.hears(frame.frequency));
+            let link = if sending || !tuned { None } else { self.understood(frame, device, gateway) };
             let in_reach = self.links.contains_key(&(device, gateway));
             let Some(head) = self.heads.get_mut(&gateway).filter(|head| head.is_online()) else { continue };
             let Some(link) = link else {
@@ -343,7 +354,7 @@ impl State {
             (None, None) => Err(AirError::TooLate),
             (None, Some(start)) if start - now <= TOO_LATE => Err(AirError::TooLate),
             (None, Some(start)) if start - now > TOO_EARLY => Err(AirError::TooEarly),
-            _ if !BAND.contains(&tx.frequency) => Err(AirError::Frequency),
+            _ if !head.sends(tx.frequency) => Err(AirError::Frequency),
             (None, Some(start)) => {
                 let busy = self.frames.iter().any(|queued| {
                     queued.voice == Voice::Head(tx.gateway)
@@ -393,6 +404,17 @@ impl Head {
     /// It has power, and somebody listens to it.
     fn is_online(&self) -> bool {
         self.online && !self.heard.is_closed()
+    }
+
+    /// Eight channels of a sub-band, or everything that is on the air in regions of single channels.
+    fn hears(&self, frequency: u32) -> bool {
+        let number = self.region.sub_band(frequency);
+        self.region.sub_band_count() == 0
+            || number.is_some_and(|number| self.region.sub_bands().contains(number))
+    }
+
+    fn sends(&self, frequency: u32) -> bool {
+        self.region.downlink_band().contains(&frequency)
     }
 
     fn count(&self, at: Instant) -> Count {
@@ -482,8 +504,8 @@ impl Heads for OneHead {
     }
 }
 
-/// The radio of a simulated end device.
-#[derive(Debug)]
+/// The radio of a simulated end device. Clones are the same radio.
+#[derive(Debug, Clone)]
 pub struct DeviceRadio {
     air: Air,
     id: u64,

@@ -5,12 +5,13 @@ use rand::RngExt;
 use crate::backend::door::{self, Caller, Commit, PeerError};
 use crate::backend::message::{
     ClassMode, DlMeta, HrStartAns, HrStartReq, MicKey, Party, PrStartAns, PrStartReq, Refusal, ResultCode,
-    opt_neg,
+    UlMeta, opt_neg,
 };
 use crate::lorawan::frame::JoinRequest;
-use crate::lorawan::region::JOIN_ACCEPT_DELAY1;
+use crate::lorawan::region::{JOIN_ACCEPT_DELAY1, SubBands};
 use crate::lorawan::{NetId, Region};
 
+use super::plan::Plan;
 use super::{Session, Sns, Write, downlink};
 
 impl Sns {
@@ -27,7 +28,7 @@ impl Sns {
             lifetime: Some(0),
             ..Refusal::new(ResultCode::Deferred, "this Join-request is being answered on another path")
         })?;
-        let region = self.region_of(&req.ul)?;
+        let region = self.joined_in(&req.ul, visited)?;
         let (rx2_frequency, rx2_data_rate) = region.rx2();
         let start = HrStartReq {
             mac_version: self.mac_version,
@@ -63,6 +64,7 @@ impl Sns {
             rx1_dr_offset: 0,
             rx2_frequency,
             rx2_data_rate,
+            plan: Plan::of_join(&region, answer.mac_version),
             roaming: answer.roaming,
             created,
             expires: (answer.lifetime > 0).then(|| created + u64::from(answer.lifetime)),
@@ -89,6 +91,17 @@ impl Sns {
             mic_key,
             dl: Some(dl),
             taken: false,
+        })
+    }
+
+    /// The region of a join, with the sub-bands that the device shall use.
+    fn joined_in(&self, ul: &UlMeta, visited: Option<NetId>) -> Result<Region, Refusal> {
+        let region = self.region_of(ul, visited.is_some())?;
+        // which channels a partner's gateways listen to is not known, but this one they heard
+        let heard = visited.and(ul.ul_freq).and_then(|frequency| region.sub_band(frequency));
+        Ok(match heard {
+            Some(number) => region.with_sub_bands(SubBands::only(number)),
+            None => region,
         })
     }
 

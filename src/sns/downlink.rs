@@ -28,6 +28,8 @@ pub(super) struct Window {
     ack: Option<u32>,
     /// MAC answers, at most 15 bytes.
     fopts: Vec<u8>,
+    /// Commands of the channel plan, all or none of which go out.
+    plan: Vec<u8>,
     /// The fNS takes the downlink in its answer.
     rides: bool,
     by: Deadline,
@@ -63,20 +65,28 @@ impl Window {
             room,
             ack: accepted.confirmed.then_some(accepted.fcnt_up),
             fopts,
+            plan: Vec::new(),
             rides,
             by: from.by,
         })
+    }
+
+    /// The window with what the device must be told of the channel plan.
+    pub(super) fn telling(self, plan: Vec<u8>) -> Window {
+        Window { plan, ..self }
     }
 }
 
 /// Both receive windows of an uplink, as TS002 8.2 writes them, and the longest FRMPayload.
 fn class_a(ul: &UlMeta, region: &Region, session: &Session) -> Option<(DlMeta, usize)> {
     let rx1 = region.rx1(ul.ul_freq?, ul.data_rate?, session.rx1_dr_offset);
+    // RX2 is of the session's own region: another one's radio must not be asked for it
+    let rx2 = session.plan.is_of(region).then_some((session.rx2_frequency, session.rx2_data_rate));
     let dl = DlMeta {
         dl_freq1: rx1.map(|(frequency, _)| frequency),
         data_rate1: rx1.map(|(_, data_rate)| data_rate),
-        dl_freq2: Some(session.rx2_frequency),
-        data_rate2: Some(session.rx2_data_rate),
+        dl_freq2: rx2.map(|(frequency, _)| frequency),
+        data_rate2: rx2.map(|(_, data_rate)| data_rate),
         rx_delay1: Some(session.rx_delay.max(1)),
         class_mode: Some(ClassMode::A),
         ..with_tokens(ul)
@@ -108,6 +118,9 @@ impl Content {
     }
 }
 
+/// Bytes of commands beside a payload.
+const FOPTS: usize = 15;
+
 /// Build the next downlink of a session and take its counter. Pure.
 fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Result<Vec<u8>, Refusal>, Write) {
     let nothing = Write { commit: Commit::Nothing, forward: None };
@@ -133,12 +146,21 @@ fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Resul
         return (Err(Refusal::new(ResultCode::XmitFailed, why)), nothing);
     };
     let mut down = Downlink { ack: window.ack.is_some(), ..Downlink::default() };
+    // the plan's commands go together or not at all, and a payload goes first
+    let room = content
+        .payload
+        .as_ref()
+        .map_or(window.room, |(_, _, payload, _)| FOPTS.min(window.room.saturating_sub(payload.len())));
     let mut commands = window.fopts.clone();
+    let tells = !window.plan.is_empty() && commands.len() + window.plan.len() <= room;
+    if tells {
+        commands.extend(&window.plan);
+    }
     match &content.payload {
         Some((_, port, payload, confirmed)) => {
             down.confirmed = *confirmed;
             down.payload = Some((*port, payload));
-            down.fopts = &window.fopts;
+            down.fopts = &commands;
         }
         // Commands without a payload travel on FPort 0: a widely used device stack drops a frame
         // that has FOpts but no FPort, with the ACK in it.
@@ -160,6 +182,9 @@ fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Resul
         session.confirmed_down = Some(fcnt);
     }
     *session.next_down(content.payload.is_some()) = following;
+    if tells {
+        session.plan.note_told();
+    }
     (Ok(phy), Write { commit: Commit::Durable, forward: None })
 }
 
@@ -226,7 +251,10 @@ pub(super) const LEAD: Duration = Duration::from_millis(400);
 
 #[cfg(test)]
 mod tests {
-    use super::super::uplink::tests::session;
+    use crate::lorawan::Key;
+    use crate::lorawan::crypto::Counter;
+
+    use super::super::uplink::tests::{session, session_11};
     use super::*;
 
     fn window(ack: bool, fopts: &[u8]) -> Window {
@@ -238,6 +266,7 @@ mod tests {
             room: 51,
             ack: ack.then_some(1),
             fopts: fopts.to_vec(),
+            plan: Vec::new(),
             rides: false,
             by: Deadline(tokio::time::Instant::now()),
         }
@@ -265,6 +294,65 @@ mod tests {
         assert_eq!(hex::encode(&with[5..13]), "830000020a0103aa");
         let without = frame(&mut sessions, &window(false, &[2, 10, 1]), &Content::none()).0.unwrap();
         assert_eq!((without[5], without[8], without.len()), (0x80, 0, 8 + 1 + 3 + 4));
+    }
+
+    /// What a 1.1 device reads with keys 3 (SNwkSIntKey) and 4 (NwkSEncKey): FCtrl, FCnt and FOpts in the clear.
+    fn read_11(phy: &[u8], counter: Counter, conf: u16) -> (u8, u16, Vec<u8>) {
+        let (addr, fcnt) = (session(None).dev_addr, u16::from_le_bytes([phy[6], phy[7]]));
+        let (body, mic) = phy.split_at(phy.len() - 4);
+        let right = crypto::down_mic_11(&Key::new([3; 16]), addr, fcnt.into(), conf, body);
+        assert_eq!(right, mic, "signed with SNwkSIntKey, for the uplink {conf}");
+        let mut fopts = phy[8..8 + usize::from(phy[5] & 0x0F)].to_vec();
+        crypto::crypt_fopts(&Key::new([4; 16]), counter, addr, fcnt.into(), &mut fopts);
+        (phy[5], fcnt, fopts)
+    }
+
+    #[test]
+    fn in_1_1_the_application_and_the_network_count_for_themselves() {
+        let mut sessions = vec![session_11(Some(1))];
+        (sessions[0].fcnt_down, sessions[0].a_fcnt_down) = (9, 4);
+        let window = window(true, &[2, 10, 1]);
+        let with = frame(&mut sessions, &window, &content(4)).0.unwrap();
+        let read = read_11(&with, Counter::ApplicationDown, 1);
+        assert_eq!(read, (0xA3, 4, vec![2, 10, 1]));
+        assert_eq!(with[11], 3);
+        let without = frame(&mut sessions, &window, &Content::none()).0.unwrap();
+        assert_eq!(read_11(&without, Counter::NetworkDown, 1), (0xA0, 9, vec![]));
+        let mut commands = without[9..12].to_vec();
+        crypto::crypt_payload(
+            &Key::new([4; 16]),
+            crypto::Direction::Down,
+            session(None).dev_addr,
+            9,
+            &mut commands,
+        );
+        assert_eq!((without[8], commands), (0, vec![2, 10, 1]));
+        let empty = frame(&mut sessions, &self::window(false, &[]), &Content::none()).0.unwrap();
+        assert_eq!(read_11(&empty, Counter::NetworkDown, 0), (0x80, 10, vec![]));
+        assert_eq!((sessions[0].fcnt_down, sessions[0].a_fcnt_down), (11, 5));
+    }
+
+    #[test]
+    fn the_application_may_leave_out_counters_of_its_own_but_use_none_twice() {
+        let mut sessions = vec![session_11(Some(1))];
+        sessions[0].fcnt_down = 9;
+        assert!(frame(&mut sessions, &window(false, &[]), &content(3)).0.is_ok());
+        let refusal = frame(&mut sessions, &window(false, &[]), &content(3)).0.unwrap_err();
+        assert_eq!((refusal.code, refusal.fcnt_down), (ResultCode::XmitFailed, Some(4)));
+        assert_eq!(
+            frame(&mut sessions, &window(false, &[]), &content(u32::MAX)).0.unwrap_err().code,
+            ResultCode::XmitFailed
+        );
+        assert_eq!((sessions[0].a_fcnt_down, sessions[0].fcnt_down), (4, 9));
+    }
+
+    #[test]
+    fn a_confirmed_downlink_of_1_1_is_remembered_by_the_counter_of_the_application() {
+        let mut sessions = vec![session_11(Some(1))];
+        sessions[0].a_fcnt_down = 6;
+        let confirmed = Content { payload: Some((6, 3, vec![0xAA], true)) };
+        frame(&mut sessions, &window(false, &[]), &confirmed).0.unwrap();
+        assert_eq!(sessions[0].confirmed_down, Some(6));
     }
 
     #[test]

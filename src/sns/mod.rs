@@ -5,6 +5,7 @@ mod downlink;
 mod passive_data;
 mod passive_start;
 mod passive_stop;
+pub mod plan;
 pub mod uplink;
 mod visits;
 
@@ -20,6 +21,7 @@ use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
 use crate::partners;
 
+use plan::Plan;
 use uplink::Accepted;
 pub use visits::{Visit, Visits};
 
@@ -59,6 +61,8 @@ pub struct Session {
     pub rx2_frequency: u32,
     /// RX2 data rate index.
     pub rx2_data_rate: u8,
+    /// The region that it was made in, and which of its channels the device uses.
+    pub plan: Plan,
     /// The device may talk through other networks.
     pub roaming: bool,
     /// Seconds since 1970 when it was made.
@@ -146,7 +150,7 @@ pub struct Sns {
     /// Frames that took a window and ride in the answer to come.
     riding: Mutex<BTreeMap<DevEui, (Vec<u8>, DlMeta)>>,
     /// Who brought the last uplink of a session, and when.
-    heard: Mutex<BTreeMap<u64, (u32, Party, Instant)>>,
+    heard: Mutex<Lately>,
     /// What came with a PRStartReq that was granted a Lifetime, by session: the frame may come once more by XmitDataReq.
     started: Mutex<BTreeMap<u64, (u32, Party, Timestamp)>>,
     /// Networks that forward our devices by contexts.
@@ -196,7 +200,10 @@ impl Sns {
     pub async fn resend_waiting(&self) -> Result<usize, StoreError> {
         let waiting = self.sessions.waiting().await?;
         let count = waiting.len();
-        for (key, up) in waiting {
+        for (key, mut up) in waiting {
+            // Its receive windows have passed: a downlink would take those of a later uplink, perhaps of
+            // another session, for which it was not encrypted.
+            up.ul.fcnt_down = None;
             self.forward(key, up, self.clock.now() + HNS_PATIENCE).await;
         }
         Ok(count)
@@ -238,7 +245,7 @@ impl Sns {
     /// device: a copy wants no acknowledgement of its own.
     fn came_by_another_path(&self, accepted: &Accepted, from: &Caller) -> bool {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.get(&accepted.session.id).is_some_and(|(fcnt_up, party, at)| {
+        heard.by_session.get(&accepted.session.id).is_some_and(|(fcnt_up, party, at)| {
             *fcnt_up == accepted.fcnt_up
                 && *party != from.party
                 && self.clock.now().duration_since(*at) < COPY_WINDOW
@@ -248,8 +255,25 @@ impl Sns {
     fn remember(&self, accepted: &Accepted, from: &Caller) {
         let now = self.clock.now();
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.retain(|_, (_, _, at)| now.duration_since(*at) < COPY_WINDOW);
-        heard.insert(accepted.session.id, (accepted.fcnt_up, from.party.clone(), now));
+        heard.note(accepted.session.id, accepted.fcnt_up, from.party.clone(), now);
+    }
+}
+
+/// Who brought the last uplink of each session, its counter, and when.
+#[derive(Default)]
+struct Lately {
+    by_session: BTreeMap<u64, (u32, Party, Instant)>,
+    /// When old entries were last looked for: a look at all of them with every uplink would cost more than the uplink.
+    swept: Option<Instant>,
+}
+
+impl Lately {
+    fn note(&mut self, session: u64, fcnt_up: u32, party: Party, now: Instant) {
+        if self.swept.is_none_or(|swept| now.duration_since(swept) >= COPY_WINDOW) {
+            self.by_session.retain(|_, (_, _, at)| now.duration_since(*at) < COPY_WINDOW);
+            self.swept = Some(now);
+        }
+        self.by_session.insert(session, (fcnt_up, party, now));
     }
 }
 

@@ -15,6 +15,7 @@ use crate::lorawan::mac::{self, UplinkCommand};
 use crate::lorawan::{NetId, Region};
 
 use super::downlink::{Content, Gone, LEAD, Window};
+use super::plan::HeardAt;
 use super::uplink::{Accepted, accept};
 use super::{ForwardKey, HNS_PATIENCE, Sns};
 
@@ -73,7 +74,8 @@ impl Sns {
         context: bool,
     ) -> Result<PrStartAns, Refusal> {
         // 3: session, MIC, counter: decided and committed in one transaction
-        let accepted = self.accept(frame, &req.ul, visited, context).await?;
+        let region = self.region_of(&req.ul, visited.is_some()).unwrap_or_else(|_| self.region.clone());
+        let accepted = self.accept(frame, &req.ul, visited, &region, context).await?;
         // 6: what the fNS is granted
         let answer = if context { PrStartAns::default() } else { self.granted(&accepted, visited).await };
         let stateful = context || answer.lifetime.is_some_and(|lifetime| lifetime > 0);
@@ -96,9 +98,10 @@ impl Sns {
         }
         // 7: the uplink opens a window, the payload goes home, a downlink comes back through it
         let dev_eui = accepted.session.dev_eui;
-        let answers = self.mac_answers(&accepted, &req.ul);
-        let region = self.region_of(&req.ul).unwrap_or_else(|_| self.region.clone());
-        let window = Window::of(&accepted, &req.ul, &region, &from, req.downlink_in_answer, answers.clone());
+        let answers = self.mac_answers(&accepted, &req.ul, &region);
+        let plan = accepted.session.plan.commands(&region, req.ul.data_rate);
+        let window = Window::of(&accepted, &req.ul, &region, &from, req.downlink_in_answer, answers.clone())
+            .map(|window| window.telling(plan.clone()));
         let opened = window.is_some();
         if let Some(mut window) = window {
             // a stateful fNS finds its context by it (table 5)
@@ -108,7 +111,8 @@ impl Sns {
         }
         self.ask_home(&accepted, &from).await;
         let left = self.windows().remove(&dev_eui).filter(|_| opened);
-        let must_answer = accepted.confirmed || accepted.adr_ack_req || !answers.is_empty();
+        let must_answer =
+            accepted.confirmed || accepted.adr_ack_req || !answers.is_empty() || !plan.is_empty();
         if let Some(window) = left.filter(|_| must_answer) {
             match self.fill(window, Content::none()).await {
                 Ok(Gone::Rides(phy, dl)) => {
@@ -146,28 +150,31 @@ impl Sns {
         frame: DataFrame<'_>,
         ul: &UlMeta,
         visited: Option<NetId>,
+        region: &Region,
         context: bool,
     ) -> Result<Accepted, Refusal> {
-        let region = self.region_of(ul).unwrap_or_else(|_| self.region.clone());
         let (bytes, ul, now) = (frame.as_bytes().to_vec(), ul.clone(), self.clock.unix());
+        let region = region.clone();
         let forwarded =
             visited.filter(|_| context).map(|net_id| self.book().sessions(net_id, frame.dev_addr(), now));
         let (decide, slot) = door::decided(move |sessions: &mut Vec<super::Session>| {
             let before = forwarded.as_ref().map(|_| sessions.clone());
             match Uplink::parse(&bytes) {
                 Ok(Uplink::Data(frame)) => {
-                    match (accept(sessions, frame, &ul, &region, visited, now), before, &forwarded) {
+                    let (mut outcome, write) = accept(sessions, frame, &ul, &region, visited, now);
+                    if let (Ok(accepted), Some(before), Some(of)) = (&outcome, before, &forwarded)
+                        && !of.contains(&accepted.session.id)
+                    {
                         // the frame comes again by PRStartReq, so it must not be known already
-                        ((Ok(accepted), _), Some(before), Some(of)) if !of.contains(&accepted.session.id) => {
-                            *sessions = before;
-                            let why = "no roaming context with you for this device: send PRStartReq";
-                            (
-                                Err(Refusal::new(ResultCode::UnknownDevAddr, why)),
-                                super::Write { commit: super::Commit::Nothing, forward: None },
-                            )
-                        }
-                        (outcome, ..) => outcome,
+                        *sessions = before;
+                        let why = "no roaming context with you for this device: send PRStartReq";
+                        let nothing = super::Write { commit: super::Commit::Nothing, forward: None };
+                        return (Err(Refusal::new(ResultCode::UnknownDevAddr, why)), nothing);
                     }
+                    if let Ok(accepted) = &mut outcome {
+                        note_plan(sessions, accepted, &region, &ul, visited);
+                    }
+                    (outcome, write)
                 }
                 // it parsed a moment ago
                 _ => (
@@ -214,14 +221,14 @@ impl Sns {
     }
 
     /// What the commands of an uplink want answered, at most 15 bytes.
-    fn mac_answers(&self, accepted: &Accepted, ul: &UlMeta) -> Vec<u8> {
+    fn mac_answers(&self, accepted: &Accepted, ul: &UlMeta, region: &Region) -> Vec<u8> {
         let (session, v11) = (&accepted.session, accepted.session.is_v11());
         let mut answers = Vec::new();
         for command in &accepted.commands {
             let answer: &[u8] = match command {
                 UplinkCommand::LinkCheckReq => {
                     let best = ul.gw_info.iter().filter_map(|gateway| gateway.snr).reduce(f64::max);
-                    let margin = margin(best, ul.data_rate, &self.region);
+                    let margin = margin(best, ul.data_rate, region);
                     let heard = ul.gw_cnt.unwrap_or(1).clamp(1, 255) as u8;
                     &mac::link_check_ans(margin, heard)
                 }
@@ -244,15 +251,38 @@ impl Sns {
         answers
     }
 
-    /// The channel plan where the frame was heard (TS002 8.3).
-    pub(super) fn region_of(&self, ul: &UlMeta) -> Result<Region, Refusal> {
-        match &ul.rf_region {
-            None => Ok(self.region.clone()),
-            Some(name) => name
-                .parse()
-                .map_err(|_| Refusal::new(ResultCode::Other, format!("RFRegion {name:?} is unknown here"))),
-        }
+    /// The channel plan where the frame was heard (TS002 8.3): ours as it is configured here, a partner's as
+    /// its name says.
+    pub(super) fn region_of(&self, ul: &UlMeta, visited: bool) -> Result<Region, Refusal> {
+        let Some(name) = &ul.rf_region else { return Ok(self.region.clone()) };
+        let region: Region = name
+            .parse()
+            .map_err(|_| Refusal::new(ResultCode::Other, format!("RFRegion {name:?} is unknown here")))?;
+        Ok(if !visited && region == self.region { self.region.clone() } else { region })
     }
+}
+
+/// The session learns from its uplink what the device knows of the channel plan.
+fn note_plan(
+    sessions: &mut [super::Session],
+    accepted: &mut Accepted,
+    region: &Region,
+    ul: &UlMeta,
+    visited: Option<NetId>,
+) {
+    let of_it = |session: &&mut super::Session| session.id == accepted.session.id;
+    let Some(session) = sessions.iter_mut().find(of_it).filter(|_| !accepted.repeated) else { return };
+    let heard = HeardAt {
+        region,
+        visited: visited.is_some(),
+        frequency: ul.ul_freq,
+        adr_ack_req: accepted.adr_ack_req,
+        commands: &accepted.commands,
+    };
+    if let Some(news) = session.plan.note_uplink(&heard) {
+        tracing::info!(DevEUI = %session.dev_eui, %region, sub_bands = %session.plan.sub_bands, "{news}");
+    }
+    accepted.session.plan = session.plan.clone();
 }
 
 /// Demodulation margin of LinkCheckAns, dB above what the spreading factor needs.

@@ -64,10 +64,10 @@ pub fn accept(
         }
         let changed = obey(session, &accepted.commands, region);
         accepted.session = session.clone();
-        // A confirmed uplink is acknowledged, and a change confirmed, so what that is about is safe first; and a
-        // session's activation ends its predecessor
-        let durable = frame.is_confirmed() || activated || changed;
-        let commit = if durable { Commit::Durable } else { Commit::Lazy };
+        // A change is confirmed, so it is safe first, and a session's activation ends its predecessor. What a confirmed
+        // uplink's acknowledgement says is safe is so before it leaves: its FCntDown is committed durably after
+        // this, and commits keep their order
+        let commit = if activated || changed { Commit::Durable } else { Commit::Lazy };
         let carries = accepted.up.ul.f_port.is_some_and(|port| port > 0) || accepted.up.ack;
         let forward = carries.then(|| (ForwardKey { session: session.id, fcnt_up }, accepted.up.clone()));
         return (Ok(accepted), Write { commit, forward });
@@ -218,6 +218,7 @@ pub(super) mod tests {
             rx1_dr_offset: 0,
             rx2_frequency: 869_525_000,
             rx2_data_rate: 0,
+            plan: Default::default(),
             roaming: true,
             created: 0,
             expires: None,
@@ -279,7 +280,7 @@ pub(super) mod tests {
     fn a_repetition_is_known_and_writes_nothing() {
         let (mut session, key) = (session(Some(4)), Key::new([7; 16]));
         let frame = up(&key, 0x80, 0, 5, &[5, 1]);
-        assert_eq!(run(&mut session, &frame).1.commit, Commit::Durable);
+        assert_eq!(run(&mut session, &frame).1.commit, Commit::Lazy, "its FCntDown is waited for");
         let (again, write) = run(&mut session, &frame);
         assert!(again.unwrap().repeated);
         assert_eq!((write.commit, write.forward), (Commit::Nothing, None));
@@ -306,6 +307,137 @@ pub(super) mod tests {
         let accepted = on_port_0.0.unwrap();
         assert_eq!(accepted.commands, [UplinkCommand::DeviceTimeReq]);
         assert_eq!((accepted.up.ul.f_port, on_port_0.1.forward), (None, None));
+    }
+
+    fn key(byte: u8) -> Key {
+        Key::new([byte; 16])
+    }
+
+    /// A session of 1.1 with keys 3 (SNwkSIntKey), 1 (FNwkSIntKey) and 4 (NwkSEncKey).
+    pub fn session_11(fcnt_up: Option<u32>) -> Session {
+        let (s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key) = (key(3), key(1), key(4));
+        Session { keys: NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key }, ..session(fcnt_up) }
+    }
+
+    /// An uplink of that session: DR5, on a channel, with FOpts encrypted here.
+    fn up_11(mhdr: u8, fctrl: u8, fcnt: u32, fopts: &[u8], rest: &[u8], channel: u8, conf: u16) -> Vec<u8> {
+        let addr = session(None).dev_addr;
+        let mut fopts = fopts.to_vec();
+        crypto::crypt_fopts(&key(4), Counter::Up, addr, fcnt, &mut fopts);
+        let mut phy = vec![mhdr];
+        phy.extend(addr.to_air());
+        phy.push(fctrl | fopts.len() as u8);
+        phy.extend(&fcnt.to_le_bytes()[..2]);
+        phy.extend(fopts);
+        phy.extend(rest);
+        let block = |circumstances: [u8; 5]| {
+            let head = [&[0x49][..], &circumstances, &addr.to_air(), &fcnt.to_le_bytes()].concat();
+            [head, vec![0, phy.len() as u8]].concat()
+        };
+        let [low, high] = conf.to_le_bytes();
+        let s = crypto::cmac(&key(3), &[&block([low, high, 5, channel, 0]), &phy]);
+        let f = crypto::cmac(&key(1), &[&block([0; 5]), &phy]);
+        phy.extend([s[0], s[1], f[0], f[1]]);
+        phy
+    }
+
+    #[test]
+    fn a_1_1_uplink_is_taken_on_the_channel_that_its_mic_covers_and_with_both_halves_right() {
+        let phy = up_11(0x40, 0, 5, &[], &[5, 1], 0, 0);
+        assert_eq!(counter(&mut session_11(Some(4)), &phy), Some(5));
+        for at in 1..=4 {
+            let mut forged = phy.clone();
+            let end = forged.len();
+            forged[end - at] ^= 1;
+            assert_eq!(counter(&mut session_11(Some(4)), &forged), None, "byte {at} of the MIC");
+        }
+        assert_eq!(counter(&mut session_11(Some(4)), &up_11(0x40, 0, 5, &[], &[5, 1], 1, 0)), None);
+        let Ok(Uplink::Data(frame)) = Uplink::parse(&phy) else { panic!("a data frame") };
+        let heard =
+            |ul_freq, data_rate| UlMeta { ul_freq, data_rate, ..UlMeta::at(jiff::Timestamp::UNIX_EPOCH) };
+        for (ul, why) in [
+            (heard(Some(868_300_000), Some(5)), "no session"),
+            (heard(Some(868_100_000), Some(4)), "no session"),
+            (heard(Some(868_200_000), Some(5)), "is no channel of EU868"),
+            (heard(None, None), "is no channel of EU868"),
+        ] {
+            let mut sessions = [session_11(Some(4))];
+            let refusal = accept(&mut sessions, frame, &ul, &Region::eu868(), None, 0).0.unwrap_err();
+            assert_eq!(refusal.code, ResultCode::MicFailed);
+            assert!(refusal.description.contains(why), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn the_32_bit_counter_of_1_1_goes_past_16_bits() {
+        let mut session = session_11(Some(0xFFFF));
+        assert_eq!(counter(&mut session, &up_11(0x40, 0, 0x1_0000, &[], &[5, 1], 0, 0)), Some(0x1_0000));
+        assert_eq!(counter(&mut session, &up_11(0x40, 0, 0xFFFF, &[], &[5, 1], 0, 0)), None);
+    }
+
+    #[test]
+    fn an_acknowledgement_of_1_1_names_the_downlink_that_it_is_for() {
+        let ack = |fcnt, conf| up_11(0x40, 0x20, fcnt, &[], &[5, 1], 0, conf);
+        let mut session = session_11(Some(4));
+        session.confirmed_down = Some(0x1_0007);
+        assert_eq!(counter(&mut session, &ack(5, 6)), None, "an older one");
+        assert_eq!(counter(&mut session, &ack(5, 0)), None);
+        assert_eq!(counter(&mut session, &ack(5, 7)), Some(5));
+        // its answer was confirmed too, and did not arrive: the repetition means the same one as before
+        session.confirmed_down = Some(0x1_0009);
+        let (again, write) = run(&mut session, &ack(5, 7));
+        let again = again.unwrap();
+        assert!(again.repeated && !again.up.ack, "and settles nothing a second time");
+        assert_eq!(write.commit, Commit::Nothing);
+    }
+
+    #[test]
+    fn fopts_and_port_0_of_1_1_are_read_with_nwksenckey() {
+        let mut session = session_11(Some(0));
+        let accepted = run(&mut session, &up_11(0x40, 0, 1, &[0x0B, 1, 0x02], &[5, 1], 0, 0)).0.unwrap();
+        assert_eq!(accepted.commands, [UplinkCommand::RekeyInd { minor: 1 }, UplinkCommand::LinkCheckReq]);
+        let mut payload = vec![0x0D];
+        crypto::crypt_payload(&key(4), Direction::Up, session.dev_addr, 2, &mut payload);
+        let phy = up_11(0x40, 0, 2, &[], &[&[0][..], &payload].concat(), 0, 0);
+        assert_eq!(run(&mut session, &phy).0.unwrap().commands, [UplinkCommand::DeviceTimeReq]);
+    }
+
+    #[test]
+    fn a_1_1_uplink_offers_the_counter_of_the_application() {
+        let mut session = session_11(Some(0));
+        (session.fcnt_down, session.a_fcnt_down) = (7, 3);
+        let accepted = run(&mut session, &up_11(0x40, 0, 1, &[], &[5, 1], 0, 0)).0.unwrap();
+        assert_eq!(accepted.up.ul.fcnt_down, Some(3));
+    }
+
+    #[test]
+    fn the_class_follows_devicemodeind_of_1_1_on_disk_before_it_is_confirmed() {
+        let mut session = session_11(Some(0));
+        let classes = [(2, ClassMode::C, Commit::Durable), (2, ClassMode::C, Commit::Lazy)];
+        let classes = classes.into_iter().chain([(7, ClassMode::C, Commit::Lazy)]);
+        for (fcnt, (said, class, commit)) in classes.chain([(0, ClassMode::A, Commit::Durable)]).enumerate() {
+            let phy = up_11(0x40, 0, 1 + fcnt as u32, &[0x20, said], &[5, 1], 0, 0);
+            let (accepted, write) = run(&mut session, &phy);
+            assert_eq!(
+                (session.class, accepted.unwrap().session.class, write.commit),
+                (class, class, commit)
+            );
+        }
+        // in 1.0.x nobody says so
+        let mut old = super::tests::session(Some(0));
+        run(&mut old, &up(&key(7), 0x40, 2, 1, &[0x20, 2])).0.unwrap();
+        assert_eq!(old.class, ClassMode::A);
+    }
+
+    #[test]
+    fn resetind_brings_back_what_a_personalised_device_began_with() {
+        for personalised in [true, false] {
+            let mut session = session_11(Some(0));
+            (session.personalised, session.rx2_data_rate, session.rx1_dr_offset) = (personalised, 3, 2);
+            run(&mut session, &up_11(0x40, 0, 1, &[0x01, 1], &[5, 1], 0, 0)).0.unwrap();
+            let expected = if personalised { (0, 0) } else { (3, 2) };
+            assert_eq!((session.rx2_data_rate, session.rx1_dr_offset), expected);
+        }
     }
 
     #[test]

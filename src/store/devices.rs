@@ -129,12 +129,15 @@ impl Store {
         self.queue.run(!dry_run, work).await
     }
 
-    /// All devices, by DevEUI, each with its AppKey where the join server holds one: for a copy elsewhere.
-    pub async fn devices_with_keys(&self) -> Result<Vec<(DeviceSummary, Option<Key>)>, StoreError> {
+    /// All devices, by DevEUI, each with AppKey and NwkKey where the join server holds them: for a copy elsewhere.
+    pub async fn devices_with_keys(
+        &self,
+    ) -> Result<Vec<(DeviceSummary, Option<Key>, Option<Key>)>, StoreError> {
         let read = |db: &Db<'_>| {
             let with_key = |summary: DeviceSummary| {
                 let keys = root_keys::load(db, summary.dev_eui)?;
-                Ok((summary, keys.map(|keys| keys.app_key.clone())))
+                let (app_key, nwk_key) = keys.map(|keys| (keys.app_key, keys.nwk_key)).unzip();
+                Ok((summary, app_key, nwk_key.flatten()))
             };
             let all = summaries(db)?.into_iter().map(with_key).collect::<Result<Vec<_>, Fault>>()?;
             Ok((all, Done::new(Commit::Nothing)))

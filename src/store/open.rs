@@ -120,7 +120,7 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Store, OpenError> {
     let lock = lock(path)?;
     make_file(path).map_err(|source| OpenError::File { path: path.into(), source })?;
     let failed = |source| failure(path, source);
-    let mut sql = connect(path).map_err(failed)?;
+    let (mut sql, crashed) = connect(path).map_err(failed)?;
     migrations::migrate(&mut sql, path)?;
     let sealed_before = secrets::read_check(&sql).map_err(failed)?.is_some();
     let key = secrets::sealing_key(config.key.as_ref(), path, sealed_before, &clock)?;
@@ -128,7 +128,10 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Store, OpenError> {
     secrets::check(&sql, &seal, path)?;
     let learned = Arc::new(RwLock::new(learned::load(&sql).map_err(failed)?));
     let strict = config.durability == Durability::Strict;
-    let machine = Machine::new(sql, seal, clock, path.into(), strict, lock).map_err(failed)?;
+    let mut machine = Machine::new(sql, seal, clock, path.into(), strict, lock).map_err(failed)?;
+    if crashed {
+        machine.inherits();
+    }
     let counters = machine.counters();
     Ok(Store { queue: writer::start(machine), learned, counters })
 }
@@ -165,7 +168,8 @@ fn make_file(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+/// Answers as well whether the last run left its log.
+fn connect(path: &Path) -> rusqlite::Result<(Connection, bool)> {
     // SQLite deletes its log when it closes: one that is there was left by a crash.
     let crashed = std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
     let size = std::fs::metadata(path).map_or(0, |file| file.len());
@@ -190,7 +194,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         }
         tracing::info!(path = %path.display(), "the last run did not close the store; it is whole");
     }
-    Ok(sql)
+    Ok((sql, crashed))
 }
 
 fn failure(path: &Path, source: rusqlite::Error) -> OpenError {

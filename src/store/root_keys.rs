@@ -14,8 +14,8 @@ use crate::lorawan::{DevEui, Key};
 
 impl RootKeys for Store {
     fn with_device(&self, dev_eui: DevEui, decide: Decide) -> Boxed<'_, Result<(), StoreError>> {
-        // Joins take nonces.
-        Box::pin(self.queue.run(true, move |db| over(db, dev_eui, &decide)))
+        // Joins take nonces; those of our own hNS wait for the disk when the sNS has its session.
+        Box::pin(self.queue.run(false, move |db| over(db, dev_eui, &decide)))
     }
 }
 

@@ -8,7 +8,9 @@ use super::writer::{Db, Done, Fault};
 use super::{Store, forward};
 use crate::backend::door::{Boxed, Commit, StoreError};
 use crate::backend::message::{ClassMode, NwkKeys, XmitAppUp};
+use crate::lorawan::region::SubBands;
 use crate::lorawan::{DevAddr, DevEui, Key};
+use crate::sns::plan::{Plan, Told};
 use crate::sns::{Decide, ForwardKey, Session, Sessions};
 
 const BY_DEV_ADDR: &str = "SELECT * FROM sessions WHERE dev_addr = ?1 ORDER BY created, id";
@@ -16,7 +18,7 @@ const BY_DEVICE: &str = "SELECT * FROM sessions WHERE dev_eui = ?1 ORDER BY crea
 
 impl Sessions for Store {
     fn with_dev_addr(&self, addr: DevAddr, decide: Decide) -> Boxed<'_, Result<(), StoreError>> {
-        // Most are unconfirmed uplinks.
+        // Uplinks; only the first of a session is durable by itself.
         let work = move |db: &Db<'_>| over(db, BY_DEV_ADDR, &Text(addr), &decide);
         Box::pin(self.queue.run(false, work))
     }
@@ -111,10 +113,32 @@ fn session(db: &Db<'_>, row: &Row<'_>) -> Result<Session, Fault> {
         rx1_dr_offset: row.get("rx1_dr_offset")?,
         rx2_frequency: row.get("rx2_frequency")?,
         rx2_data_rate: row.get("rx2_data_rate")?,
+        plan: plan(row)?,
         roaming: row.get("roaming")?,
         created: row.get::<_, Seconds>("created")?.0,
         expires: row.get::<_, Option<Seconds>>("expires")?.map(|seconds| seconds.0),
     })
+}
+
+fn plan(row: &Row<'_>) -> Result<Plan, Fault> {
+    Ok(Plan {
+        region: row.get::<_, Option<Text<_>>>("region")?.map(|region| region.0),
+        sub_bands: SubBands::from_bits(row.get("sub_bands")?),
+        told: match row.get::<_, i64>("plan_told")? {
+            0 => Told::Agreed,
+            // 1: every downlink has gone, the answer is awaited
+            left @ 1.. => Told::Left(u8::try_from(left - 1).unwrap_or(u8::MAX)),
+            _ => Told::GivenUp,
+        },
+    })
+}
+
+fn told(plan: &Plan) -> i64 {
+    match plan.told {
+        Told::Agreed => 0,
+        Told::Left(left) => i64::from(left) + 1,
+        Told::GivenUp => -1,
+    }
 }
 
 fn wrong(error: rusqlite::types::FromSqlError) -> Fault {
@@ -153,8 +177,9 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
     db.run(
         "INSERT INTO sessions (id, dev_eui, dev_addr, net_id, nwk_s_key, s_nwk_s_int_key, nwk_s_enc_key, fcnt_up,
             fcnt_down, a_fcnt_down, confirmed_down, class_c, personalised, pending, rx_delay, rx1_dr_offset,
-            rx2_frequency, rx2_data_rate, created, expires, roaming)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+            rx2_frequency, rx2_data_rate, created, expires, roaming, region, sub_bands, plan_told)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+            ?22, ?23, ?24)",
         params![
             Bits(new.id),
             Text(new.dev_eui),
@@ -177,6 +202,9 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
             Seconds(new.created),
             new.expires.map(Seconds),
             new.roaming,
+            new.plan.region.as_ref().map(Text),
+            new.plan.sub_bands.to_bits(),
+            told(&new.plan),
         ],
     )?;
     Ok(())

@@ -1,9 +1,11 @@
 //! The writer: one task that takes what has queued and commits it together.
 //!
 //! Everything that reads or writes the database is a [`Job`] and runs here, in the order it came.
-//! A batch is one transaction in one short `spawn_blocking` (a thread that tokio does not know would
-//! let paused time leap, a blocking loop would freeze it), with a savepoint per job, so that a
-//! failing job takes back only its own writes.
+//! A batch is one transaction, with a savepoint per job, so that a failing job takes back only its own
+//! writes. A batch that waits for the disk runs in one short `spawn_blocking` (a thread that tokio does not
+//! know would let paused time leap, a blocking loop would freeze it). One that does not is done where the
+//! writer stands: it takes less time than two changes of thread, of which an uplink at home would need a dozen.
+//! A disk that keeps even such a batch waiting is left to the other thread for a while.
 //!
 //! # What a crash costs
 //!
@@ -55,9 +57,16 @@ const FORWARD_WAIT: Duration = Duration::from_millis(900);
 const RETRY: Duration = Duration::from_secs(1);
 /// So many lazily accepted frames are never exceeded.
 const FRAMES: u32 = 1024;
-/// Commits after which the log is copied into the database, after the answers have gone, so that
-/// nobody's receive window waits for it. (SQLite would do it inside somebody's commit.)
+/// Commits after which the log is copied into the database as soon as nobody has asked for anything for
+/// [`IDLE`], so that nobody's receive window waits for it. (SQLite would do it inside somebody's commit.)
 const CHECKPOINT: u32 = 256;
+const IDLE: Duration = Duration::from_millis(10);
+/// Commits after which that cannot wait any longer.
+const CHECKPOINT_NOW: u32 = 512;
+/// A batch on the writer's own thread that took so long has waited for the disk; then all go to the other thread
+/// for a while.
+const SLOW: Duration = Duration::from_millis(20);
+const SLOW_FOR: Duration = Duration::from_secs(10);
 
 /// Why a job was not done.
 #[derive(Debug, thiserror::Error)]
@@ -281,11 +290,22 @@ pub(super) struct Machine {
     ledger: Ledger,
     /// Commits that wrote since the last checkpoint.
     since_checkpoint: u32,
+    /// Until then every batch goes to the other thread.
+    slow_until: Option<Instant>,
     /// Held as long as the database is open; after the connection, which must be gone first.
     _lock: File,
 }
 
 type Outcomes = Vec<Result<Done, Fault>>;
+
+/// What came of a batch on the writer's own thread.
+enum Here {
+    Done(Vec<Result<(), StoreError>>),
+    /// Nothing was done: this is for the other thread. `full`: it will have to wait for the disk.
+    Elsewhere {
+        full: bool,
+    },
+}
 
 enum Attempt {
     Committed(Outcomes),
@@ -314,6 +334,7 @@ impl Machine {
             full: true,
             ledger: Ledger::default(),
             since_checkpoint: 0,
+            slow_until: None,
             _lock: lock,
         })
     }
@@ -322,11 +343,41 @@ impl Machine {
         self.counters.clone()
     }
 
-    /// Run all jobs and commit; one outcome each.
-    fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Vec<Result<(), StoreError>> {
+    /// Whether something must be pushed now.
+    fn is_due(&self) -> bool {
+        self.ledger.due().is_some_and(|due| due <= self.clock.now())
+    }
+
+    /// Run all jobs and commit without waiting for the disk.
+    fn commit_here(&mut self, jobs: &mut [Box<dyn Job>]) -> Here {
         let now = self.clock.now();
-        let due = self.ledger.due().is_some_and(|due| due <= now);
-        let mut full = self.strict || due || jobs.iter().any(|job| job.durable());
+        let slow = self.slow_until.is_some_and(|until| now < until);
+        if self.strict || self.is_due() || slow || jobs.iter().any(|job| job.durable()) {
+            return Here::Elsewhere { full: false };
+        }
+        let here = match self.attempt(jobs, false, false, now) {
+            Ok(Attempt::Committed(outcomes)) => Here::Done(self.told(outcomes)),
+            Ok(Attempt::NeedsFull) => {
+                self.counters.reruns.add(1);
+                self.back();
+                Here::Elsewhere { full: true }
+            }
+            // tried again over there, where failures are told
+            Err(_) => {
+                self.back();
+                Here::Elsewhere { full: false }
+            }
+        };
+        let done = self.clock.now();
+        self.slow_until = (done - now >= SLOW).then(|| done + SLOW_FOR);
+        here
+    }
+
+    /// Run all jobs and commit; one outcome each. `full`: it is known that this has to wait for the disk.
+    fn commit(&mut self, jobs: &mut [Box<dyn Job>], full: bool) -> Vec<Result<(), StoreError>> {
+        let now = self.clock.now();
+        let due = self.is_due();
+        let mut full = full || self.strict || due || jobs.iter().any(|job| job.durable());
         if jobs.is_empty() && due {
             self.counters.pushes.add(1);
         }
@@ -439,6 +490,14 @@ impl Machine {
         self.counters.checkpoints.add(1);
     }
 
+    /// The last run did not close the store. What it wrote lazily may still be nowhere but in the kernel's cache, and
+    /// nobody knows since when: the bounds hold over a crash too.
+    pub fn inherits(&mut self) {
+        let now = self.clock.now();
+        self.ledger = Ledger { dirty: true, counters: Some(now), outbox: Some(now), ..Ledger::default() };
+        self.checkpoint("TRUNCATE");
+    }
+
     /// The last push; the connection copies its log and deletes it.
     fn close(mut self) -> Result<(), StoreError> {
         self.checkpoint("TRUNCATE");
@@ -476,7 +535,9 @@ async fn write(mut machine: Machine, mut queue: mpsc::Receiver<Message>) {
     let clock = machine.clock.clone();
     let mut taken = Vec::with_capacity(BATCH);
     loop {
-        match machine.ledger.due() {
+        let tidy = (machine.since_checkpoint >= CHECKPOINT).then(|| clock.now() + IDLE);
+        let due = machine.ledger.due().into_iter().chain(tidy).min();
+        match due {
             Some(due) => tokio::select! {
                 biased;
                 count = queue.recv_many(&mut taken, BATCH) => if count == 0 { break },
@@ -488,6 +549,14 @@ async fn write(mut machine: Machine, mut queue: mpsc::Receiver<Message>) {
                 }
             }
         }
+        // whoever can run now may have something for the same commit
+        tokio::task::yield_now().await;
+        while taken.len() < BATCH
+            && let Ok(message) = queue.try_recv()
+        {
+            taken.push(message);
+        }
+        let idle = taken.is_empty() && !machine.is_due();
         let (mut jobs, mut close) = (Vec::with_capacity(taken.len()), None);
         for message in taken.drain(..) {
             match message {
@@ -496,13 +565,21 @@ async fn write(mut machine: Machine, mut queue: mpsc::Receiver<Message>) {
                 Message::Close(reply) => close = Some(reply),
             }
         }
-        let batch = move || {
-            let outcomes = machine.commit(&mut jobs);
-            (machine, jobs, outcomes)
+        let here = if idle { Here::Done(Vec::new()) } else { machine.commit_here(&mut jobs) };
+        let outcomes = match here {
+            Here::Done(outcomes) => outcomes,
+            Here::Elsewhere { full } => {
+                let batch = move || {
+                    let outcomes = machine.commit(&mut jobs, full);
+                    (machine, jobs, outcomes)
+                };
+                // Fails only when the runtime ends: then nobody waits any more.
+                let Ok(back) = tokio::task::spawn_blocking(batch).await else { return };
+                let outcomes;
+                (machine, jobs, outcomes) = back;
+                outcomes
+            }
         };
-        // Fails only when the runtime ends: then nobody waits any more.
-        let Ok((back, jobs, outcomes)) = tokio::task::spawn_blocking(batch).await else { return };
-        machine = back;
         for (job, outcome) in jobs.into_iter().zip(outcomes) {
             job.finish(outcome);
         }
@@ -512,7 +589,9 @@ async fn write(mut machine: Machine, mut queue: mpsc::Receiver<Message>) {
             let _ = reply.send(closing.unwrap_or_else(|_| Err(closed())));
             return;
         }
-        if machine.since_checkpoint >= CHECKPOINT {
+        let tidy =
+            machine.since_checkpoint >= CHECKPOINT_NOW || (idle && machine.since_checkpoint >= CHECKPOINT);
+        if tidy {
             let tidy = move || {
                 machine.checkpoint("PASSIVE");
                 machine

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use roamgate::backend::message::MacVersion;
 use roamgate::clock::Clock;
 use roamgate::control::{DeviceView, NewDevice, Operator};
-use roamgate::demo::device::{Device, JoinReport, RxWindow, SendReport};
+use roamgate::demo::device::{Device, JoinReport, RxWindow, SendReport, Stands};
 use roamgate::demo::federation::{Federation, HOME, Hotspot, Site, Unplug, suffixes};
 use roamgate::discovery::name::{join_eui_name, net_id_name};
 use roamgate::hns::QueueItem;
@@ -18,6 +18,7 @@ use roamgate::lorawan::crypto::Direction;
 use roamgate::lorawan::{DevEui, JoinEui, Key, Modulation, NetId};
 use roamgate::pki::make::{Authority, Identity, IntermediateSpec, LeafSpec};
 use roamgate::radio::simulated::Handover;
+use roamgate::sns::Session;
 use roamgate::telemetry::{Record, Tap};
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 use tracing::subscriber::DefaultGuard;
@@ -42,6 +43,17 @@ pub struct Street {
 pub struct Walker {
     pub device: Device,
     pub dev_eui: DevEui,
+}
+
+/// A device that a home knows.
+pub trait Known {
+    fn dev_eui(&self) -> DevEui;
+}
+
+impl Known for Walker {
+    fn dev_eui(&self) -> DevEui {
+        self.dev_eui
+    }
 }
 
 impl Street {
@@ -69,18 +81,25 @@ impl Street {
 
     /// A device whose channels and DevNonces are known before.
     pub async fn device_with(&self, mac_version: MacVersion, at: Site, seed: u64) -> Walker {
+        self.device_for(mac_version, at, seed, Stands::Eu868).await
+    }
+
+    /// A device for another region.
+    pub async fn device_for(&self, mac_version: MacVersion, at: Site, seed: u64, stands: Stands) -> Walker {
         let (dev_eui, app_key) = (DevEui::from_msb(self.clock.random()), Key::new(self.clock.random()));
         let new = NewDevice {
             dev_eui,
             join_eui: HOME.join_eui,
             app_key: app_key.clone(),
+            nwk_key: None,
             name: format!("a {mac_version} device"),
             mac_version,
             roaming: true,
         };
         self.home().node().unwrap().operator().add_device(new).await.expect("the device is new");
         let air = &self.federation.air;
-        let device = Device::new(air, self.clock.clone(), dev_eui, HOME.join_eui, &app_key, seed);
+        let device =
+            Device::in_region(air, self.clock.clone(), dev_eui, HOME.join_eui, &app_key, seed, stands);
         let mut walker = Walker { device, dev_eui };
         walker.carry(at);
         walker
@@ -110,6 +129,24 @@ impl Street {
         hotspot.restart(&air, &clock).await.expect("the node starts again");
     }
 
+    /// Start a hotspot again for another region.
+    pub async fn resettle(&mut self, site: Site, region: &str, sub_bands: &[u8]) {
+        let bands: Vec<toml::Value> = sub_bands.iter().map(|number| i64::from(*number).into()).collect();
+        let change = |config: &mut toml::Table| {
+            let network = config["network"].as_table_mut().unwrap();
+            network.insert("region".into(), region.into());
+            network.insert("sub_bands".into(), bands.into());
+        };
+        self.restart(site, change).await;
+    }
+
+    /// The session of a device that its home has in use.
+    pub async fn session(&self, walker: &Walker) -> Session {
+        let mut sessions = self.home().node().unwrap().store().sessions_of(walker.dev_eui).await.unwrap();
+        assert_eq!(sessions.len(), 1, "{sessions:?}");
+        sessions.remove(0)
+    }
+
     /// Give a hotspot another certificate and start it again.
     pub async fn certify(&mut self, site: Site, root: &Authority, leaf: impl FnOnce(&mut LeafSpec)) {
         let made = identity(root, &names(site.net_id, site.join_eui), &self.clock, leaf);
@@ -120,7 +157,7 @@ impl Street {
     }
 
     /// Put a downlink into a device's queue at home.
-    pub async fn queue(&self, walker: &Walker, payload: &[u8], confirmed: bool) {
+    pub async fn queue(&self, of: &impl Known, payload: &[u8], confirmed: bool) {
         let item = QueueItem {
             id: hex::encode(self.clock.random::<8>()),
             f_port: 7,
@@ -130,18 +167,18 @@ impl Street {
             attempts: 0,
             expires: None,
         };
-        self.home().node().unwrap().operator().enqueue(walker.dev_eui, item).await.expect("it is queued");
+        self.home().node().unwrap().operator().enqueue(of.dev_eui(), item).await.expect("it is queued");
     }
 
     /// What an operator sees of a device.
-    pub async fn view(&self, walker: &Walker) -> DeviceView {
-        let device = self.home().node().unwrap().operator().device(walker.dev_eui).await;
+    pub async fn view(&self, of: &impl Known) -> DeviceView {
+        let device = self.home().node().unwrap().operator().device(of.dev_eui()).await;
         DeviceView::from(&device.expect("the device is known"))
     }
 
     /// Downlinks that wait for a device.
-    pub async fn waiting(&self, walker: &Walker) -> usize {
-        self.view(walker).await.waiting
+    pub async fn waiting(&self, of: &impl Known) -> usize {
+        self.view(of).await.waiting
     }
 
     /// Doors close and the application is told a moment after the device has its answer.
@@ -169,8 +206,8 @@ impl Street {
     }
 
     /// FCntUp and clear text of every uplink that a device's application was given, in order.
-    pub fn delivered(&mut self, walker: &Walker) -> Vec<(u32, Vec<u8>)> {
-        let told = self.milestones("payload delivered", ("DevEUI", &walker.dev_eui.to_string()));
+    pub fn delivered(&mut self, of: &impl Known) -> Vec<(u32, Vec<u8>)> {
+        let told = self.milestones("payload delivered", ("DevEUI", &of.dev_eui().to_string()));
         let read = |record: &Arc<Record>| {
             (record.fields["FCntUp"].parse().unwrap(), hex::decode(&record.fields["payload"]).unwrap())
         };

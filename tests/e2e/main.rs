@@ -9,10 +9,16 @@ mod contexts;
 mod federation;
 mod heads;
 mod home;
+mod lasting;
+#[path = "../support/lorawan11.rs"]
+mod lorawan11;
+mod newer;
 mod nuisance;
 mod partner;
+mod regions;
 mod restart;
 mod trust;
+mod v11;
 mod windows;
 
 use std::collections::VecDeque;
@@ -53,6 +59,15 @@ stories! {
         a_device_that_joined_at_home_talks_away_at_once
         a_device_that_both_hotspots_hear_is_one_device
         without_the_homes_join_server_nobody_joins_and_the_visited_node_says_why;
+    v11:
+        a_device_joins_twice_and_talks
+        it_says_that_it_rekeyed_until_it_is_confirmed
+        it_joins_away_and_downlinks_ride_in_the_answers
+        it_joins_away_and_downlinks_come_by_xmitdatareq
+        what_it_repeats_on_another_channel_is_acknowledged_again
+        a_join_accept_that_it_did_not_hear_leaves_its_session
+        the_home_restarts_and_both_counters_go_on
+        on_a_network_of_1_0_4_it_falls_back_until_the_network_speaks_1_1;
     nuisance:
         replayed_and_forged_frames_at_home_change_nothing
         replayed_and_forged_frames_away_change_nothing;
@@ -63,6 +78,17 @@ stories! {
     restart:
         the_home_restarts_between_join_and_data
         the_visited_node_restarts_between_join_and_data;
+    regions:
+        us915_at_home_in_one_sub_band
+        an_old_device_is_told_its_sub_band_by_command
+        us915_away_from_home
+        a_device_of_an_eu868_home_roams_in_us915
+        au915_at_home
+        in865_at_home;
+    lasting:
+        an_uplink_counter_goes_past_16_bits_at_home_and_away
+        a_1_0_3_device_that_lost_its_state_joins_again_at_once
+        a_1_0_4_device_that_lost_its_state_is_forgiven_by_name;
     windows:
         what_rx1_cannot_carry_goes_in_rx2
         a_downlink_that_no_window_took_waits_for_the_next_uplink

@@ -8,17 +8,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::OwnedReadHalf;
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// A broker; it is gone when dropped.
 pub struct Broker {
     pub address: SocketAddr,
     state: Shared,
     listener: Option<tokio::task::JoinHandle<()>>,
+    with_tls: Option<tokio::task::JoinHandle<()>>,
 }
 
 #[derive(Clone, Default)]
@@ -32,6 +34,8 @@ struct State {
     sessions: BTreeMap<String, Session>,
     /// After so many more publications the broker hangs up, without acknowledging the last.
     hang_up: Option<usize>,
+    /// Handshakes that failed.
+    turned_away: usize,
 }
 
 #[derive(Default)]
@@ -52,8 +56,12 @@ impl Shared {
 
 impl Broker {
     pub async fn start() -> Broker {
-        let mut broker =
-            Broker { address: ([127, 0, 0, 1], 0).into(), state: Shared::default(), listener: None };
+        let mut broker = Broker {
+            address: ([127, 0, 0, 1], 0).into(),
+            state: Shared::default(),
+            listener: None,
+            with_tls: None,
+        };
         broker.comes_back().await;
         broker
     }
@@ -87,6 +95,31 @@ impl Broker {
         }));
     }
 
+    /// Listen at one more address, behind TLS.
+    pub async fn listens_behind_tls(&mut self, config: ServerConfig) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (state, acceptor) = (self.state.clone(), TlsAcceptor::from(Arc::new(config)));
+        self.with_tls = Some(tokio::spawn(async move {
+            let mut lines = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (state, acceptor) = (state.clone(), acceptor.clone());
+                lines.spawn(async move {
+                    match acceptor.accept(stream).await {
+                        Ok(stream) => serve(stream, state).await.unwrap_or_default(),
+                        Err(_) => state.lock().turned_away += 1,
+                    }
+                });
+            }
+        }));
+        address
+    }
+
+    /// How many handshakes have failed.
+    pub fn turned_away(&self) -> usize {
+        self.state.lock().turned_away
+    }
+
     /// Hang up after so many more publications, once.
     pub fn hangs_up_after(&self, publications: usize) {
         self.state.lock().hang_up = Some(publications);
@@ -100,14 +133,14 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        if let Some(listener) = &self.listener {
+        for listener in self.listener.iter().chain(&self.with_tls) {
             listener.abort();
         }
     }
 }
 
 /// One packet: first byte and body.
-async fn packet(from: &mut OwnedReadHalf) -> io::Result<(u8, Vec<u8>)> {
+async fn packet(from: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Vec<u8>)> {
     let first = from.read_u8().await?;
     let (mut length, mut shift) = (0usize, 0);
     loop {
@@ -154,8 +187,8 @@ fn matches(filter: &str, topic: &str) -> bool {
     }
 }
 
-async fn serve(stream: TcpStream, state: Shared) -> io::Result<()> {
-    let (mut from, mut to) = stream.into_split();
+async fn serve(stream: impl AsyncRead + AsyncWrite, state: Shared) -> io::Result<()> {
+    let (mut from, mut to) = tokio::io::split(stream);
     let (line, mut lines) = mpsc::unbounded_channel::<Vec<u8>>();
     let (_, connect) = packet(&mut from).await?;
     let (protocol, rest) = text(&connect);
@@ -219,6 +252,7 @@ async fn serve(stream: TcpStream, state: Shared) -> io::Result<()> {
     let write = async {
         while let Some(bytes) = lines.recv().await {
             to.write_all(&bytes).await?;
+            to.flush().await?;
         }
         Ok(())
     };

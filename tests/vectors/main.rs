@@ -3,8 +3,8 @@
 mod examples;
 
 use roamgate::backend::keywrap::{Kek, KekError};
-use roamgate::lorawan::crypto::{self, Direction};
-use roamgate::lorawan::frame::{JoinAccept, Uplink};
+use roamgate::lorawan::crypto::{self, Circumstances, Direction};
+use roamgate::lorawan::frame::{Answered, JoinAccept, Uplink};
 use roamgate::lorawan::{DevAddr, Key, NetId};
 use serde_json::Value;
 
@@ -92,12 +92,27 @@ fn data_mics_of_both_versions() {
             "up11" => {
                 let (s, f) = (key(&vector, "s_key"), key(&vector, "f_key"));
                 let (dr, ch) = (number(&vector, "tx_dr"), number(&vector, "tx_ch"));
-                let mic = up_mic_11(&phy, &s, &f, fcnt, number(&vector, "conf_fcnt"), dr, ch);
+                let conf_fcnt = number(&vector, "conf_fcnt");
+                let mic = up_mic_11(&phy, &s, &f, fcnt, conf_fcnt, dr, ch);
                 assert_eq!(mic, phy[phy.len() - 4..], "{vector}");
+                let Ok(Uplink::Data(frame)) = Uplink::parse(&phy) else { panic!("{vector}") };
+                let sent = Circumstances { data_rate: dr, channel: ch, conf_fcnt };
+                assert!(frame.up_mic_matches_11(&s, &f, fcnt, sent), "{vector}");
+                for other in [
+                    Circumstances { data_rate: dr ^ 1, ..sent },
+                    Circumstances { channel: ch ^ 1, ..sent },
+                    Circumstances { conf_fcnt: conf_fcnt ^ 1, ..sent },
+                ] {
+                    assert!(!frame.up_mic_matches_11(&s, &f, fcnt, other), "{other:?}: {vector}");
+                }
+                assert!(!frame.up_mic_matches_11(&s, &f, fcnt ^ 0x10000, sent), "{vector}");
             }
             "down" => {
                 let right = crypto::data_mic_matches(&key(&vector, "key"), Direction::Down, addr, fcnt, &phy);
                 assert!(right, "{vector}");
+                let (key, before) = (key(&vector, "key"), &phy[..phy.len() - 4]);
+                let mic = crypto::down_mic_11(&key, addr, fcnt, number(&vector, "conf_fcnt"), before);
+                assert_eq!(mic, phy[phy.len() - 4..], "{vector}");
             }
             other => panic!("{other}"),
         }
@@ -150,6 +165,8 @@ fn join_accepts_of_both_versions() {
             let (kind, nonce) = (number(&vector, "req_type"), number(&vector, "nonce"));
             let got = accept_mic_11(&key(&vector, "mic_key"), kind, join_eui.to_air(), nonce, body);
             assert_eq!(got, mic, "{vector}");
+            let answered = Answered { kind, join_eui, nonce };
+            assert_eq!(accept.build_11(&enc_key, &key(&vector, "mic_key"), answered), phy, "{vector}");
         }
     }
 }

@@ -521,6 +521,8 @@ pub struct HrStartAns {
     /// The device may talk through other networks. Inside the house only: a foreign sNS has the
     /// Device Profile.
     pub roaming: bool,
+    /// LoRaWAN version of the session. Inside the house only, likewise.
+    pub mac_version: MacVersion,
 }
 
 /// A request that knows its answer.

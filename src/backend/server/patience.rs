@@ -135,7 +135,10 @@ pub(super) fn remedy(code: ResultCode) -> &'static str {
         ResultCode::UnknownDevEui | ResultCode::UnknownDevAddr => {
             "`roamgate device add`, if the device is yours"
         }
-        ResultCode::MicFailed | ResultCode::JoinReqFailed | ResultCode::FrameReplayed => {
+        ResultCode::JoinReqFailed => {
+            "`roamgate device set DEVEUI --forget-nonces`, if the device lost its state; else look for somebody who replays frames"
+        }
+        ResultCode::MicFailed | ResultCode::FrameReplayed => {
             "nothing, if it is rare; else compare the device's keys or look for somebody who replays frames"
         }
         ResultCode::Other => "it tries again later; raise [backend] limits if it is right to ask so often",

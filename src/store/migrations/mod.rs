@@ -18,6 +18,7 @@ const STEPS: &[&str] = &[
     include_str!("0004_outbox.sql"),
     include_str!("0005_generations.sql"),
     include_str!("0006_expiry.sql"),
+    include_str!("0007_plan.sql"),
     include_str!("0009_contexts.sql"),
 ];
 

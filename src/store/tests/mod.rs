@@ -67,6 +67,7 @@ fn session(id: u64) -> Session {
         rx1_dr_offset: 0,
         rx2_frequency: 869_525_000,
         rx2_data_rate: 0,
+        plan: Default::default(),
         created: 1_700_000_000 + (id & 0xFF),
         roaming: true,
         expires: Some(1_700_003_600),

@@ -1,6 +1,8 @@
 //! Each room's records come back as its decisions left them.
 
 use super::*;
+use crate::lorawan::region::SubBands;
+use crate::sns::plan::{Plan, Told};
 
 #[tokio::test]
 async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
@@ -18,6 +20,7 @@ async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
         sessions[0].pending = false;
         sessions[0].keys = NwkKeys::V10 { nwk_s_key: Key::new([9; 16]) };
         sessions[0].roaming = false;
+        sessions[0].plan = plan(Told::Left(0));
         sessions[0].expires = None;
         write(Commit::Lazy)
     };
@@ -28,10 +31,24 @@ async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
         pending: false,
         keys: NwkKeys::V10 { nwk_s_key: Key::new([9; 16]) },
         roaming: false,
+        plan: plan(Told::Left(0)),
         expires: None,
         ..session(u64::MAX)
     };
-    assert_eq!(open(&folder).sessions_of(EUI).await.unwrap(), [left]);
+    let store = open(&folder);
+    assert_eq!(store.sessions_of(EUI).await.unwrap(), [left]);
+    for told in [Told::Left(6), Told::GivenUp, Told::Agreed] {
+        let tell = move |sessions: &mut Vec<Session>| {
+            sessions[0].plan = plan(told);
+            write(Commit::Durable)
+        };
+        Sessions::with_device(&store, EUI, Box::new(tell)).await.unwrap();
+        assert_eq!(store.sessions_of(EUI).await.unwrap()[0].plan, plan(told));
+    }
+}
+
+fn plan(told: Told) -> Plan {
+    Plan { region: Some("US915".parse().unwrap()), sub_bands: SubBands::of(&[2, 8]), told }
 }
 
 #[tokio::test]
@@ -234,9 +251,9 @@ async fn a_list_of_devices_is_added_whole_or_not_at_all() {
     let store = open(&folder);
     let all = store.devices_with_keys().await.unwrap();
     assert_eq!(all.len(), 2001);
-    let (odd, key) = &all[7];
+    let (odd, key, nwk_key) = &all[7];
     assert_eq!((odd.dev_eui, odd.enabled, odd.roaming), (numbered(7).dev_eui, false, true));
-    assert_eq!(key.as_ref(), Some(&Key::new(KEY)));
+    assert_eq!((key.as_ref(), nwk_key), (Some(&Key::new(KEY)), &None));
 }
 
 #[tokio::test]

@@ -283,6 +283,8 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
             keys: nwk_keys(fields, keks)?,
             // the word for it is the Device Profile's
             roaming: true,
+            // likewise; the oldest devices are told the most
+            mac_version: MacVersion::V1_0_2,
         }),
     })
 }
