@@ -372,17 +372,17 @@ async fn later_steps_have_result_codes() {
         (message["SenderID"], message["ReceiverID"]) = (json!("000002"), json!("000001"));
         message
     };
-    assert_eq!(peer.code(&to_us("prstop-req.json")).await, "UnknownDevEUI");
     assert_eq!(peer.code(&to_us("hrstart-req-join.json")).await, "NoRoamingAgreement");
     assert_eq!(peer.code(&to_us("xmitdata-req-ul-handover.json")).await, "NoRoamingAgreement");
     assert!(rooms.0.lock().unwrap().is_empty());
     // beyond step 11 it is the rooms' word
     assert_eq!(peer.code(&to_us("prstart-req.json")).await, "UnknownDevEUI");
+    assert_eq!(peer.code(&to_us("prstop-req.json")).await, "UnknownDevEUI");
     // a 1.0 device's AppEUI need not be ours, but then the device must be
     let mut join = message("join-req.json");
     join["SenderID"] = json!("000002");
     assert_eq!(peer.code(&join).await, "UnkownReceiver");
-    assert_eq!(rooms.0.lock().unwrap().len(), 2);
+    assert_eq!(rooms.0.lock().unwrap().len(), 3);
 }
 
 #[tokio::test]

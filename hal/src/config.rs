@@ -199,10 +199,11 @@ impl TemperatureCurve {
     /// Of boards with SX1250.
     pub const SX1250: TemperatureCurve = TemperatureCurve { a: 0.0, b: 0.0, c: 20.41, d: 2162.56, e: 0.0 };
 
-    /// What is added to an RSSI, in dB, in single precision as every published table was computed.
+    /// What is added to an RSSI, in dB: computed in double precision, kept in single.
     pub fn offset_db(&self, celsius: f32) -> f32 {
-        let t = celsius;
-        (self.a * t.powi(4) + self.b * t.powi(3) + self.c * t.powi(2) + self.d * t + self.e) / 65536.0
+        let t = f64::from(celsius);
+        let [a, b, c, d, e] = [self.a, self.b, self.c, self.d, self.e].map(f64::from);
+        ((a * t.powi(4) + b * t.powi(3) + c * t.powi(2) + d * t + e) / 65536.0) as f32
     }
 }
 

@@ -60,3 +60,4 @@ pub mod tx;
 
 pub use concentrator::Concentrator;
 pub use error::{Cause, Error};
+pub use start::drift;

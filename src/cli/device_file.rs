@@ -12,7 +12,7 @@ use crate::lorawan::DevEui;
 
 /// How a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub enum Format {
     /// A header line, then a line a device
     Csv,
     /// An array of objects
@@ -21,7 +21,7 @@ pub(super) enum Format {
 
 impl Format {
     /// What a file is, as its name and its first character tell.
-    pub(super) fn guess(name: &str, text: &str) -> Format {
+    pub fn guess(name: &str, text: &str) -> Format {
         match text.trim_start_matches('\u{FEFF}').trim_start().starts_with('[') || name.ends_with(".json") {
             true => Format::Json,
             false => Format::Csv,
@@ -36,22 +36,22 @@ const COLUMNS: [&str; 8] =
 const NEEDED: [&str; 3] = ["dev_eui", "join_eui", "app_key"];
 
 /// A device and where it stands.
-pub(super) struct Row {
+pub struct Row {
     /// Line of the file, from 1.
-    pub(super) line: u64,
+    pub line: u64,
     /// What it says.
-    pub(super) device: AddDevice,
+    pub device: AddDevice,
 }
 
 /// A row that is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bad {
+pub struct Bad {
     /// Line of the file, from 1.
-    pub(super) line: u64,
+    pub line: u64,
     /// Why.
-    pub(super) reason: String,
+    pub reason: String,
     /// What to do, where that does not follow from the reason.
-    pub(super) remedy: Option<String>,
+    pub remedy: Option<String>,
 }
 
 impl Bad {
@@ -61,7 +61,7 @@ impl Bad {
 }
 
 /// Every row of a file, good and bad; a device that stands there twice is bad the second time.
-pub(super) fn read(format: Format, text: &str) -> (Vec<Row>, Vec<Bad>) {
+pub fn read(format: Format, text: &str) -> (Vec<Row>, Vec<Bad>) {
     // what spreadsheets put in front
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let (rows, mut bad) = match format {
@@ -256,7 +256,7 @@ fn elements(text: &str) -> Vec<u64> {
 }
 
 /// As a file. Without keys there is no column for them.
-pub(super) fn write(format: Format, devices: &[DeviceRecord], keys: bool) -> Result<String, csv::Error> {
+pub fn write(format: Format, devices: &[DeviceRecord], keys: bool) -> Result<String, csv::Error> {
     if format == Format::Json {
         // records have no way to fail
         return Ok(serde_json::to_string_pretty(devices).unwrap_or_default() + "\n");

@@ -6,7 +6,7 @@
 mod bulk;
 mod config;
 mod device;
-mod device_file;
+pub mod device_file;
 mod dns;
 mod partner;
 mod pki;

@@ -25,6 +25,7 @@ fn a_wrong_file_is_refused_with_line_column_key_and_reason() {
     let table = [
         ("[network\n", "r.toml:1:9: ", "unclosed table"),
         ("[network]\nregion = \"EU86\"\n", "r.toml:2:10: network.region: ", "no region of RP002"),
+        ("[network]\nlorawan = \"1.2\"\n", "r.toml:2:11: network.lorawan: ", "is no LoRaWAN version"),
         ("[network]\n\nnet_id = [\"C00ABC\"]\n", "r.toml:3:1: network.net_id: ", "unknown field `net_id`"),
         (
             "[network]\nnet_ids = [\"C00ABC\", \"C00AB\"]\n",

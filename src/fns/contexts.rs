@@ -220,7 +220,7 @@ impl Book {
     pub fn room_for(&self, context: &Context) -> Result<(), NoContext> {
         let known = self.get(&context.id).is_some();
         let of_one = self.of.get(&context.id.net_id).copied().unwrap_or(0);
-        let full = of_one >= OF_ONE || self.len() >= OF_ALL;
+        let full = of_one >= OF_ONE || self.count() >= OF_ALL;
         if full && !known { Err(NoContext::Full(context.id.net_id)) } else { Ok(()) }
     }
 
@@ -282,7 +282,7 @@ impl Book {
     }
 
     /// All of them.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.of.values().sum()
     }
 }
@@ -435,7 +435,7 @@ mod tests {
         assert_eq!(book.room_for(&numbered(second, 1)), Ok(()));
         assert!(book.remove(&numbered(HOME, 0).id) && !book.remove(&numbered(HOME, 0).id));
         assert_eq!(
-            (book.len(), book.over(NOW).len(), book.over(NOW + 3600).len()),
+            (book.count(), book.over(NOW).len(), book.over(NOW + 3600).len()),
             (OF_ONE - 1, 0, OF_ONE - 1)
         );
     }

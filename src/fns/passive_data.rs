@@ -246,7 +246,7 @@ impl Fns {
 
     /// Contexts in the book.
     pub fn contexts(&self) -> usize {
-        self.book().len()
+        self.book().count()
     }
 }
 

@@ -12,10 +12,11 @@ use crate::backend::message::{
 use crate::clock::Instant;
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::mac::{self, UplinkCommand};
+use crate::lorawan::region::SubBands;
 use crate::lorawan::{NetId, Region};
 
 use super::downlink::{Content, Gone, LEAD, Window};
-use super::plan::HeardAt;
+use super::plan::{HeardAt, Plan};
 use super::uplink::{Accepted, accept};
 use super::{ForwardKey, HNS_PATIENCE, Sns};
 
@@ -279,6 +280,13 @@ fn note_plan(
         adr_ack_req: accepted.adr_ack_req,
         commands: &accepted.commands,
     };
+    let forgot = accepted.commands.iter().any(|command| matches!(command, UplinkCommand::ResetInd { .. }));
+    if session.personalised && (forgot || session.plan.region.is_none()) {
+        // no Join-accept has ever told it anything
+        let number = visited.and(ul.ul_freq).and_then(|frequency| region.sub_band(frequency));
+        let target = region.clone().with_sub_bands(number.map_or(region.sub_bands(), SubBands::only));
+        session.plan = Plan::untold(&target);
+    }
     if let Some(news) = session.plan.note_uplink(&heard) {
         tracing::info!(DevEUI = %session.dev_eui, %region, sub_bands = %session.plan.sub_bands, "{news}");
     }

@@ -7,6 +7,7 @@ use crate::lorawan::frame::DataFrame;
 use crate::lorawan::mac::{self, UplinkCommand};
 use crate::lorawan::{NetId, Region};
 
+use super::plan::Plan;
 use super::{ForwardKey, Session, Write};
 
 /// An accepted frame, decided and about to be committed.
@@ -134,8 +135,11 @@ fn obey(session: &mut Session, commands: &[UplinkCommand], region: &Region) -> b
             UplinkCommand::DeviceModeInd { class: 2 } => session.class = ClassMode::C,
             // a personalised device began anew: what commands had changed is as its maker set it
             UplinkCommand::ResetInd { .. } if session.personalised => {
-                (session.rx2_frequency, session.rx2_data_rate) = region.rx2();
+                let of = session.plan.region.as_ref().unwrap_or(region);
+                let of = of.clone().with_sub_bands(session.plan.sub_bands);
+                (session.rx2_frequency, session.rx2_data_rate) = of.rx2();
                 session.rx1_dr_offset = 0;
+                session.plan = Plan::untold(&of);
                 session.class = ClassMode::A;
             }
             _ => {}

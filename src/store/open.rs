@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::secrets::{self, Seal};
@@ -180,6 +181,8 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, bool)> {
     sql.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     sql.pragma_update(None, "journal_mode", "WAL")?;
     sql.pragma_update(None, "foreign_keys", "ON")?;
+    // A statement is planned once, not again for each value that is bound to it.
+    sql.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     sql.pragma_update(None, "trusted_schema", "OFF")?;
     sql.pragma_update(None, "temp_store", "MEMORY")?;
     // The writer does it itself, when nobody waits; this is for a batch that outgrows it.

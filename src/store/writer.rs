@@ -65,7 +65,7 @@ const IDLE: Duration = Duration::from_millis(10);
 const CHECKPOINT_NOW: u32 = 512;
 /// A batch on the writer's own thread that took so long has waited for the disk; then all go to the other thread
 /// for a while.
-const SLOW: Duration = Duration::from_millis(20);
+const SLOW: Duration = Duration::from_millis(60);
 const SLOW_FOR: Duration = Duration::from_secs(10);
 
 /// Why a job was not done.

@@ -53,7 +53,7 @@ pub enum What {
     Made(u32, String),
     Written(u32, u64, Vec<u8>),
     Truncated(u32, u64),
-    SyncBegun(u32, u64),
+    SyncBegun(u64),
     SyncDone(u32, u64),
     Removed(String),
     Renamed(String, String),
@@ -77,7 +77,7 @@ pub fn read(journal: &Path) -> Vec<Record> {
             2 => What::Made(file, text()),
             3 => What::Written(file, offset, bytes.to_vec()),
             4 => What::Truncated(file, offset),
-            5 => What::SyncBegun(file, offset),
+            5 => What::SyncBegun(offset),
             6 => What::SyncDone(file, offset),
             7 => What::Removed(text()),
             8 => {
@@ -257,7 +257,7 @@ impl Disk {
                     self.renamings.push((order, Naming::Unlink(old.clone())));
                 }
             }
-            What::SyncBegun(_, number) => _ = self.syncs.insert(*number, order),
+            What::SyncBegun(number) => _ = self.syncs.insert(*number, order),
             What::SyncDone(_, _) if self.forgetful => {}
             What::SyncDone(FOLDER, number) => {
                 let begun = self.syncs.remove(number).unwrap_or(0);
@@ -282,6 +282,13 @@ impl Disk {
     pub fn now(&self) -> Image {
         let bytes = |number: &u32| self.files.get(number).map(File::now).unwrap_or_default();
         self.names_now().iter().map(|(name, number)| (name.clone(), bytes(number))).collect()
+    }
+
+    /// All that was not synced is gone.
+    pub fn durable(&self) -> Image {
+        let bytes =
+            |number: &u32| self.files.get(number).map(|file| file.durable.clone()).unwrap_or_default();
+        self.names.iter().map(|(name, number)| (name.clone(), bytes(number))).collect()
     }
 
     /// Things that a cut may take.
@@ -453,12 +460,12 @@ mod tests {
         let mut disk = Disk::holding(&Image::from([("old".into(), vec![1; 2000])]));
         told(&mut disk, What::Opened(2, "old".into()));
         told(&mut disk, What::Written(2, 0, vec![2; 700]));
-        told(&mut disk, What::SyncBegun(2, 1));
+        told(&mut disk, What::SyncBegun(1));
         told(&mut disk, What::Written(2, 1000, vec![3; 1500]));
         told(&mut disk, What::SyncDone(2, 1));
         told(&mut disk, What::Made(3, "new".into()));
         told(&mut disk, What::Written(3, 0, vec![4; 10]));
-        told(&mut disk, What::SyncBegun(3, 2));
+        told(&mut disk, What::SyncBegun(2));
         told(&mut disk, What::SyncDone(3, 2));
         let mut rng = StdRng::seed_from_u64(1);
         let (mut lengths, mut names, mut thirds) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -474,7 +481,7 @@ mod tests {
         }
         assert_eq!((lengths.len() > 1, names.len(), thirds), (true, 2, BTreeSet::from([1, 3])));
         assert_eq!(disk.now()["old"][1000..], [3; 1500]);
-        told(&mut disk, What::SyncBegun(FOLDER, 3));
+        told(&mut disk, What::SyncBegun(3));
         told(&mut disk, What::SyncDone(FOLDER, 3));
         assert!((0..100).all(|_| disk.cut(&mut rng)["new"] == [4; 10]));
         told(&mut disk, What::Removed("new".into()));

@@ -53,7 +53,7 @@ pub enum Crash {
 
 pub type Shared = Arc<Mutex<World>>;
 
-fn lock(world: &Shared) -> MutexGuard<'_, World> {
+pub fn lock(world: &Shared) -> MutexGuard<'_, World> {
     world.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -80,7 +80,7 @@ pub struct House {
     starts_cut: usize,
     stops_cut: usize,
     /// What killed processes left on the disk, synced or not.
-    disk: Option<Disk>,
+    pub disk: Option<Disk>,
     kills: usize,
 }
 
@@ -156,12 +156,32 @@ impl House {
         house
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    fn journal(&self) -> PathBuf {
+    pub fn copy(&self) -> PathBuf {
+        self.folder.path().join("copy")
+    }
+
+    pub fn journal(&self) -> PathBuf {
         self.folder.path().join("journal")
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        lock(&self.world)
+    }
+
+    /// Whether the application takes no events.
+    pub fn is_away(&self, away: bool) {
+        self.sink_is_away.store(away, Ordering::Relaxed);
+    }
+
+    /// Kill -9.
+    pub async fn dies(&self, mut running: Running) {
+        let _ = running.child.start_kill();
+        let _ = running.child.wait().await;
+        running.reader.await.unwrap();
     }
 
     /// The store's files.
@@ -291,7 +311,7 @@ impl House {
         self.judges(at).await;
     }
 
-    async fn is_ready(&self, running: &mut Running) {
+    pub async fn is_ready(&self, running: &mut Running) {
         let ready = timeout(WAIT, running.state.wait_for(|state| !state.is_empty())).await;
         let state = match ready {
             Ok(Ok(state)) => state.clone(),
@@ -305,7 +325,7 @@ impl House {
     }
 
     /// Every device talks until it is stopped.
-    fn talks(&mut self, running: &Running, talk: &mut JoinSet<()>) {
+    pub fn talks(&mut self, running: &Running, talk: &mut JoinSet<()>) {
         for n in 0..DEVICES {
             let (world, to) = (self.world.clone(), running.to.clone());
             let mut rng = StdRng::seed_from_u64(self.rng.random());
@@ -320,7 +340,7 @@ impl House {
     }
 
     /// The process has been killed: what its journal tells, and whether that is all.
-    fn tells_disk(&mut self, before: &Image) -> Disk {
+    pub fn tells_disk(&mut self, before: &Image) -> Disk {
         let records = disk::read(&self.journal());
         let mut disk = self.disk.take().unwrap_or_else(|| Disk::holding(before));
         disk.forgetful = self.forgetful;
@@ -332,9 +352,15 @@ impl House {
         // The last write may not have happened, or not all of it.
         let image = disk.now();
         from.iter().for_each(|record| disk.tell(record));
-        if !disk::agree(&disk.now(), &image, &self.image()) {
-            let told: Vec<_> = disk.now().iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect();
-            let fault = format!("the journal does not tell what became of the folder: {told:?}");
+        let real = self.image();
+        if !disk::agree(&disk.now(), &image, &real) {
+            let lengths =
+                |image: &Image| image.iter().map(|(name, of)| (name.clone(), of.len())).collect::<Vec<_>>();
+            let (told, found) = (lengths(&disk.now()), lengths(&real));
+            disk::lay(&real, &self.folder.path().join("real"));
+            disk::lay(&disk.now(), &self.folder.path().join("told"));
+            let fault =
+                format!("the journal does not tell what became of the folder: {told:?}, not {found:?}");
             lock(&self.world).faults.push(fault);
         }
         disk
@@ -347,7 +373,7 @@ impl House {
 
     async fn judges(&mut self, at: u64) {
         let lossy = self.mode == Mode::Balanced && self.crash == Crash::Cut;
-        match look(&self.image(), &self.folder.path().join("copy"), &self.world, &self.clock).await {
+        match look(&self.image(), &self.copy(), &self.world, &self.clock).await {
             Ok(found) => {
                 let lost = lock(&self.world).check(&found, lossy, at);
                 self.lost.push(lost);

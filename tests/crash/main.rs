@@ -4,11 +4,13 @@
 mod child;
 mod disk;
 mod house;
+mod windows;
 mod world;
 
 use std::time::Duration;
 
 use house::{Crash, House, Mode};
+use windows::Traffic;
 
 /// The node itself; does nothing unless a house started it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,4 +83,39 @@ async fn a_store_that_went_back_is_found_out() {
         }
     }
     panic!("nobody noticed that the store went back");
+}
+
+/// Whether all is asked for, minutes of it.
+fn in_full() -> bool {
+    std::env::var_os("ROAMGATE_CRASH_ROUNDS").is_some()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bounds_hold_over_a_crash_of_the_program() {
+    windows::hold_over_a_crash_of_the_program().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_uplinks_risks_1024_counters_at_most() {
+    let time = Duration::from_secs(if in_full() { 15 } else { 4 });
+    let flood = Traffic { pause: Duration::ZERO, time, sink_is_away: false };
+    let worst = windows::measured("flood", flood).await;
+    // Some is at stake indeed: this is not `strict`.
+    assert!(worst.counters > 50, "{worst:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trickle_of_uplinks_risks_30_seconds_at_most() {
+    let time = Duration::from_secs(if in_full() { 70 } else { 3 });
+    let trickle = Traffic { pause: Duration::from_millis(400), time, sink_is_away: false };
+    let worst = windows::measured("trickle", trickle).await;
+    assert!(worst.counters_age > Duration::from_secs(if in_full() { 25 } else { 1 }), "{worst:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_is_away_risks_one_second_at_most() {
+    let time = Duration::from_secs(if in_full() { 15 } else { 4 });
+    let away = Traffic { pause: Duration::from_millis(60), time, sink_is_away: true };
+    let worst = windows::measured("application away", away).await;
+    assert!(worst.undelivered_age > Duration::from_millis(500), "{worst:?}");
 }

@@ -225,15 +225,16 @@ impl World {
             return self.repeats(session, fcnt);
         }
         match rng.random_range(0..100) {
-            0..8 => self.joins(n, rng),
-            8..16 => self.replays(n, rng),
-            16..22 => self.queues(n, rng),
-            22..55 => self.sends(session, true, rng),
+            0..14 => self.joins(n, rng),
+            14..24 => self.replays(n, rng),
+            24..30 => self.queues(n, rng),
+            30..60 => self.sends(session, true, rng),
             _ => self.sends(session, false, rng),
         }
     }
 
-    fn joins(&mut self, n: usize, rng: &mut StdRng) -> Action {
+    /// Device `n` asks for a session.
+    pub fn joins(&mut self, n: usize, rng: &mut StdRng) -> Action {
         let round = self.round;
         let device = &mut self.devices[n];
         let dev_nonce = match device.counts {

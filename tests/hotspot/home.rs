@@ -3,7 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use roamgate::clock::Clock;
-use roamgate::lorawan::GatewayEui;
+use roamgate::demo::device::Stands;
+use roamgate::lorawan::region::SubBands;
+use roamgate::lorawan::{GatewayEui, Modulation, Region};
 use roamgate::radio::simulated::Air;
 use serde_json::{Value, json};
 
@@ -124,6 +126,41 @@ async fn devices_are_added_join_talk_and_go_on_after_a_restart() {
     let join_requests = bridge.heard().iter().filter(|heard| heard.phy[0] == 0).count();
     let join_accepts = bridge.answers().iter().filter(|answer| answer.phy[0] == 0x20).count();
     assert_eq!(join_accepts, 2, "of {join_requests} Join-requests");
+    assert!(daemon.stops().await.success());
+}
+
+/// The channels, data rates and windows of another region, as packet forwarders have them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_of_us915_talks_through_a_packet_forwarder_of_sub_band_2() {
+    let listen = free_port();
+    let place = Place::with_config(&format!(
+        "[network]\nnet_ids = [\"C00ABC\"]\nregion = \"US915\"\nsub_bands = [2]\n\
+         [store]\nurl = \"sqlite:@/data/roamgate.db\"\n\
+         [[radio]]\nkind = \"semtech-udp\"\nlisten = \"{listen}\"\n"
+    ));
+    let (clock, device) = (Clock::system(), Delivered::new(31, JOIN_EUI));
+    let air = Air::new(clock.clone(), 3);
+    let bridge = Bridge::start(&air, &clock, GATEWAY, listen).await.unwrap();
+    let region = "US915".parse::<Region>().unwrap().with_sub_bands(SubBands::only(2));
+    air.tune(GATEWAY, &region);
+    let daemon = place.runs().await;
+    assert!(daemon.out.text().contains("US915 sub-bands 2"), "{}", daemon.out.text());
+    daemon.log.wait(0, &["radio head online"]).await;
+    let (dev_eui, key) = (device.dev_eui(), device.key());
+    let add = ["device", "add", "--dev-eui", &dev_eui, "--join-eui", JOIN_EUI, "--app-key", &key];
+    place.does(&[&add[..], &["--mac-version", "1.0.3"]].concat()).await;
+    let mut on = device.switched_on_for(Stands::Us915 { sub_band: 2 }, &air, &clock, &[GATEWAY]);
+    joins(&mut on).await;
+    place.tells(&["device", "send", &dev_eui, "--port", "7", "--text", "down", "--json"]).await;
+    let report = talks(&mut on, b"up").await;
+    assert_eq!(report.downlinks, [(7, b"down".to_vec())]);
+    assert_eq!(region.sub_band(report.frequency), Some(2));
+    let rates: Vec<_> = air.handovers(GATEWAY).iter().map(|handover| handover.tx.modulation).collect();
+    assert!(
+        rates.iter().all(|rate| matches!(rate, Modulation::Lora { bandwidth: 500_000, .. })),
+        "{rates:?}"
+    );
+    assert!(!bridge.answers().is_empty());
     assert!(daemon.stops().await.success());
 }
 

@@ -16,7 +16,7 @@ mod kills;
 mod refusals;
 
 use roamgate::clock::Clock;
-use roamgate::demo::device::{Device, JoinReport, SendReport};
+use roamgate::demo::device::{Device, JoinReport, SendReport, Stands};
 use roamgate::lorawan::{DevEui, GatewayEui, JoinEui, Key};
 use roamgate::radio::simulated::{Air, Link};
 
@@ -47,8 +47,14 @@ impl Delivered {
 
     /// Switched on, in reach of these heads.
     fn switched_on(&self, air: &Air, clock: &Clock, heads: &[GatewayEui]) -> Device {
+        self.switched_on_for(Stands::Eu868, air, clock, heads)
+    }
+
+    /// The same, made for a region.
+    fn switched_on_for(&self, stands: Stands, air: &Air, clock: &Clock, heads: &[GatewayEui]) -> Device {
         let seed = u64::from_be_bytes(clock.random());
-        let mut device = Device::new(air, clock.clone(), self.dev_eui, self.join_eui, &self.app_key, seed);
+        let (dev_eui, join_eui, app_key) = (self.dev_eui, self.join_eui, &self.app_key);
+        let mut device = Device::in_region(air, clock.clone(), dev_eui, join_eui, app_key, seed, stands);
         let reach: Vec<_> = heads.iter().map(|head| (*head, Link::NEAR)).collect();
         device.move_to(&reach);
         device

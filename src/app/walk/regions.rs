@@ -201,6 +201,24 @@ async fn a_device_that_went_back_to_all_channels_is_told_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_personalised_device_is_told_with_its_first_uplink() {
+    let (mut home, mut device) = home_in(region("US915", &[2]), MacVersion::V1_0_4);
+    home.hears_on(&device.join_request(), IN_2).await;
+    device.joined(&home.transmitted().expect("a Join-accept").0.phy);
+    {
+        let mut sessions = home.memory.sessions.lock().unwrap();
+        let session = sessions.last_mut().unwrap();
+        (session.personalised, session.pending, session.plan) = (true, false, Default::default());
+    }
+    tokio::time::sleep(7 * S).await;
+    home.hears_on(&device.up(false, false, &[], b"1"), IN_2).await;
+    assert_eq!(device.hears(&home.transmitted().expect("commands").0.phy).2, Some((0, ONLY_2.to_vec())));
+    tokio::time::sleep(3 * S).await;
+    home.hears_on(&device.up(false, false, &[0x03, 0x07, 0x03, 0x07], b"2"), IN_2).await;
+    assert!(home.transmitted().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lifted_dwell_time_is_told_where_devices_begin_with_one() {
     let lifted = region("AS923", &[]).with_dwell(false);
     let (mut home, mut device) = home_in(lifted, MacVersion::V1_0_4);
