@@ -54,6 +54,7 @@ fn session(nwk_s_key: Key) -> Session {
         personalised: false,
         pending: false,
         roaming: true,
+        path: None,
         rx_delay: 1,
         rx1_dr_offset: 0,
         rx2_frequency: 869_525_000,
@@ -150,6 +151,7 @@ fn tokens(c: &mut Criterion) {
         session: 9,
         tmst: Count(123_456),
         at: clock.now(),
+        time: 0,
         dev_addr: Some(ADDR),
         number: 5,
     };

@@ -257,11 +257,13 @@ async fn one_partner_cannot_keep_the_house_busy() {
     let federation = Federation::new();
     let (rooms, mut begun, _done) = slow();
     let server = federation.home(OPEN, rooms.clone()).await;
-    let client = federation.client(OPEN, Arc::new(At(server.address(), HOME_NAME)));
+    // each of them has no more than 64 exchanges with one server at once
+    let new_client = || federation.client(OPEN, Arc::new(At(server.address(), HOME_NAME)));
+    let (clients, client) = ([(); 4].map(|()| new_client()), new_client());
     let by = soon(&federation.clock);
     let asked: Vec<_> = (0..256)
-        .map(|_| {
-            let client = client.clone();
+        .map(|number| {
+            let client = clients[number % 4].clone();
             tokio::spawn(async move { client.send(js(), home_ns_req(), by).await })
         })
         .collect();

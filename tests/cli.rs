@@ -246,6 +246,7 @@ fn a_device_is_changed_and_the_status_tells_how_the_hotspot_is() {
     assert!(set(&["--disable"]).contains("may not join or talk"));
     assert!(good(at, &["device", "show", DEVICE, "-c", "r.toml"]).contains("it may not join or talk"));
     assert!(set(&["--enable", "--roaming", "on"]).contains("here and through other networks"));
+    assert!(set(&["--forget-nonces"]).contains("it can join again from the beginning"));
     assert_eq!(bad(at, &["device", "set", DEVICE, "-c", "r.toml"]).0, 2);
     assert_eq!(bad(at, &["device", "set", DEVICE, "--enable", "--disable", "-c", "r.toml"]).0, 2);
 

@@ -47,7 +47,7 @@ fn answer(heard: &Heard) -> Tx {
         frequency: heard.frequency,
         modulation: heard.modulation,
         power: 14,
-        at: heard.tmst.plus(delay),
+        at: Some(heard.tmst.plus(delay)),
         start: heard.at + delay,
     }
 }

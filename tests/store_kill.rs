@@ -104,6 +104,7 @@ async fn prepare(store: &Store, n: u8) {
             plan: Default::default(),
             created: 0,
             roaming: true,
+            path: None,
             expires: None,
         });
         Write { commit: Commit::Durable, forward: None }

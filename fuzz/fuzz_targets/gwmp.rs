@@ -46,7 +46,7 @@ fuzz_target!(|bytes: &[u8]| {
                     frequency: heard.frequency,
                     modulation: Modulation::Lora { sf: 9, bandwidth: 125_000 },
                     power: 14,
-                    at: Count(heard.tmst.0.wrapping_add(1_000_000)),
+                    at: Some(Count(heard.tmst.0.wrapping_add(1_000_000))),
                     start: now,
                 };
                 waiting.extend(protocol.send(&tx, now).ok().map(|outgoing| (tx.gateway, outgoing)));

@@ -27,7 +27,8 @@ fuzz_target!(|bytes: &[u8]| {
         session: u64::from_be_bytes(eight(8)),
         tmst: Count(u32::from_be_bytes([field[16], field[17], field[18], field[19]])),
         at: *EPOCH + Duration::from_micros(u64::from_be_bytes(eight(16)) >> 16),
-        dev_addr: (field[24] & 1 == 1)
+        time: 0,
+            dev_addr: (field[24] & 1 == 1)
             .then(|| DevAddr::new(u32::from_be_bytes([field[25], field[26], field[27], 0]))),
         number: u64::from_be_bytes(eight(24)),
     };

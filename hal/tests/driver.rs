@@ -247,9 +247,11 @@ mod what_goes_wrong {
         (error.cause, radio.slept_us())
     }
 
+    type Expected = fn(&Cause) -> bool;
+
     #[test]
     fn every_fault_ends_in_an_error_that_says_what_it_is_within_three_seconds() {
-        let faults: Vec<(Faults, fn(&Cause) -> bool)> = vec![
+        let faults: Vec<(Faults, Expected)> = vec![
             (Faults { dead: true, ..Faults::default() }, |cause| matches!(cause, Cause::NoChip(0xff))),
             (Faults { spi_fails_from: Some(100), ..Faults::default() }, |cause| {
                 matches!(cause, Cause::Bus(_))

@@ -5,6 +5,7 @@ pub mod house;
 mod keks;
 pub mod operator;
 pub mod partners;
+mod personalised;
 #[cfg(test)]
 mod walk;
 mod way;
@@ -21,6 +22,7 @@ use tracing::Instrument;
 use crate::application::{App, Delivery};
 use crate::backend::door::Peers;
 use crate::backend::keywrap::{Kek, Keks};
+use crate::backend::message::ClassMode;
 use crate::backend::server::Server;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -78,7 +80,7 @@ impl Node {
         house.fns.recall().await.context("read the roaming contexts of visitors")?;
         house.sns.recall().await.context("read the roaming contexts of our devices")?;
         let server = way.listen(&ours, house.clone()).await?;
-        let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air, house.clone()));
+        let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air, &house));
         let mut tasks = JoinSet::new();
         if let Some(delivery) = &delivery {
             deliver::start(delivery, &store, operator.clone(), &mut tasks).await?;
@@ -93,6 +95,13 @@ impl Node {
         }
         tasks.spawn(resend(house.sns.clone(), clock.clone()).in_current_span());
         tasks.spawn(tend(house.clone(), clock).in_current_span());
+        for device in store.devices().await? {
+            // what waited for it when the last run ended
+            if device.class == ClassMode::C && device.queued > 0 {
+                house.hns.reach(device.dev_eui);
+            }
+        }
+        tasks.spawn(house.hns.clone().reach_all(config.network.net_ids.first()).in_current_span());
         Ok(Node { house, store, operator, server, tasks, places })
     }
 
@@ -179,8 +188,7 @@ async fn build(
     let shared: Arc<Store> = Arc::new(store.clone());
     let partners = Arc::new(config.roaming.clone());
     let seal = Seal::new(&store.secret("FNSULToken").await?, clock.now());
-    // AppSKeys travel wrapped even between two rooms of one house: the network rooms see envelopes
-    let kek = Kek::new("roamgate-as", store.secret("AS-JS key-encryption key").await?)?;
+    let kek = as_kek(store).await?;
     let keks = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
     let build = |house: &std::sync::Weak<House>| {
         let peers: Arc<dyn Peers> = Arc::new(Doors::new(ours.clone(), house.clone(), outside));
@@ -212,6 +220,11 @@ async fn build(
         }
     };
     Ok(Arc::new_cyclic(build))
+}
+
+/// AppSKeys travel wrapped even between two rooms of one house: the network rooms see envelopes.
+async fn as_kek(store: &Store) -> anyhow::Result<Kek> {
+    Ok(Kek::new("roamgate-as", store.secret("AS-JS key-encryption key").await?)?)
 }
 
 /// RxDelay of every Join-accept, seconds: RX1 opens so long after a data uplink.

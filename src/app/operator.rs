@@ -7,21 +7,23 @@ use std::sync::Arc;
 use tracing::Instrument;
 
 use crate::backend::door::{self, Boxed};
-use crate::backend::message::MacVersion;
+use crate::backend::keywrap::Kek;
+use crate::backend::message::{ClassMode, MacVersion};
 use crate::clock::{Clock, Instant};
 use crate::config::{Config, Role};
 use crate::control::{
-    self, ChangeDevice, DeviceRecord, DeviceView, Import, NewDevice, OperatorError, PartnerView,
+    self, ChangeDevice, DeviceRecord, DeviceView, Import, New, NewDevice, OperatorError, PartnerView,
     PartnersView, Status, Wrong,
 };
-use crate::fns::{Air, Learned};
-use crate::hns::{Device, Devices, QueueItem};
+use crate::fns::{Air, Fns, Learned};
+use crate::hns::{Device, Devices, Hns, QueueItem};
 use crate::lorawan::{DevEui, Key, NetId};
 use crate::radio::Radios;
-use crate::store::{self, Store};
+use crate::sns::Sns;
+use crate::store::{self, Addition, Store, Taken};
 
 use super::house::{House, Ours};
-use super::partners;
+use super::{as_kek, partners, personalised};
 
 /// The operator's hands.
 pub struct Operator {
@@ -39,7 +41,9 @@ struct Running {
     since: Instant,
     clock: Clock,
     radios: Arc<Radios>,
-    house: Arc<House>,
+    fns: Arc<Fns>,
+    hns: Arc<Hns>,
+    sns: Arc<Sns>,
     /// What the node does at the operator's word is told as the node's.
     span: tracing::Span,
 }
@@ -66,10 +70,33 @@ impl Operator {
         store: Store,
         clock: Clock,
         radios: Arc<Radios>,
-        house: Arc<House>,
+        house: &House,
     ) -> Operator {
-        let running = Running { since: clock.now(), clock, radios, house, span: tracing::Span::current() };
+        let (fns, hns, sns) = (house.fns.clone(), house.hns.clone(), house.sns.clone());
+        let span = tracing::Span::current();
+        let running = Running { since: clock.now(), clock, radios, fns, hns, sns, span };
         Operator { running: Some(running), ..Operator::alone(config, store) }
+    }
+
+    /// A device of class C is sent to at once.
+    fn reach(&self, dev_eui: DevEui) {
+        if let Some(running) = &self.running {
+            running.hns.reach(dev_eui);
+        }
+    }
+
+    async fn kek(&self) -> Result<Kek, OperatorError> {
+        as_kek(&self.store).await.map_err(|error| OperatorError::Failed(error.to_string()))
+    }
+
+    fn addition(&self, new: Import, kek: &Kek) -> Addition {
+        let (enabled, class) = (new.enabled, new.class);
+        match new.device {
+            New::Joins(device) => Addition::Joins { device: self.new_device(device), enabled, class },
+            New::Personalised(device) => {
+                personalised::records(*device, enabled, class, &self.ours, &self.config.network.region, kek)
+            }
+        }
     }
 
     fn new_device(&self, device: NewDevice) -> store::NewDevice {
@@ -87,8 +114,8 @@ impl Operator {
 
     /// Networks that forward a device by a context hear at once that they have to stop; the operator does not wait for it.
     fn stop_ended(&self) {
-        let Some(Running { house, span, .. }) = &self.running else { return };
-        let sns = house.sns.clone();
+        let Some(Running { sns, span, .. }) = &self.running else { return };
+        let sns = sns.clone();
         let work = async move {
             if let Err(error) = sns.stop_ended().await {
                 tracing::warn!("{error}");
@@ -97,7 +124,11 @@ impl Operator {
         tokio::spawn(work.instrument(span.clone()));
     }
 
-    fn check(&self, device: &NewDevice) -> Result<(), OperatorError> {
+    fn check(&self, device: &New) -> Result<(), OperatorError> {
+        let device = match device {
+            New::Joins(device) => device,
+            New::Personalised(device) => return personalised::check(device, &self.ours),
+        };
         let invalid =
             |reason: String, remedy: &str| Err(OperatorError::Invalid { reason, remedy: remedy.into() });
         // without the role, the device's join server is elsewhere and its JoinEUI not ours to judge
@@ -134,13 +165,16 @@ fn summed<'a>(counters: impl IntoIterator<Item = (&'a str, u64)>) -> BTreeMap<St
 fn record(device: &store::DeviceSummary) -> DeviceRecord {
     DeviceRecord {
         dev_eui: device.dev_eui,
-        join_eui: device.join_eui,
+        join_eui: Some(device.join_eui)
+            .filter(|join_eui| !device.personalised || join_eui.to_msb() != [0; 8]),
         app_key: None,
         nwk_key: None,
         name: device.name.clone(),
         mac_version: device.mac_version.to_string(),
         roaming: device.roaming,
         enabled: device.enabled,
+        class: (device.class != ClassMode::A).then(|| device.class.into()),
+        session: None,
     }
 }
 
@@ -149,14 +183,14 @@ impl control::Operator for Operator {
         Box::pin(async move {
             let mut status = self.status.clone();
             status.devices = self.store.devices().await?.len();
-            if let Some(Running { since, clock, radios, house, .. }) = &self.running {
+            if let Some(Running { since, clock, radios, fns, .. }) = &self.running {
                 status.uptime = Some(clock.now().duration_since(*since).as_secs());
                 status.heads = radios.heads();
                 status.radios = radios.status().iter().map(ToString::to_string).collect();
                 let radio = radios.0.iter().flat_map(|radio| radio.counters());
                 status.counters = BTreeMap::from([
                     ("radio".into(), summed(radio)),
-                    ("fns".into(), summed(house.fns.counters().named())),
+                    ("fns".into(), summed(fns.counters().named())),
                     ("store".into(), summed(self.store.stats().named())),
                 ]);
             }
@@ -166,7 +200,8 @@ impl control::Operator for Operator {
 
     fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
-            match self.add_devices(vec![Import { device, enabled: true }], false).await?.pop() {
+            let new = Import { device: New::Joins(device), enabled: true, class: ClassMode::A };
+            match self.add_devices(vec![new], false).await?.pop() {
                 Some((_, error)) => Err(error),
                 None => Ok(()),
             }
@@ -181,17 +216,22 @@ impl control::Operator for Operator {
             }
             let dry = dry_run || !wrong.is_empty();
             let mut seen = BTreeSet::new();
-            let names: Vec<(DevEui, bool)> =
-                devices.iter().map(|new| new.device.dev_eui).map(|name| (name, !seen.insert(name))).collect();
-            let new = devices.into_iter().map(|new| (self.new_device(new.device), new.enabled)).collect();
-            for place in self.store.add_devices(new, dry).await? {
-                let error = match names.get(place) {
-                    None => continue,
-                    Some((dev_eui, true)) => {
+            let names: Vec<(DevEui, bool)> = devices
+                .iter()
+                .map(|new| new.device.dev_eui())
+                .map(|name| (name, !seen.insert(name)))
+                .collect();
+            let kek = self.kek().await?;
+            let new = devices.into_iter().map(|new| self.addition(new, &kek)).collect();
+            for (place, taken) in self.store.add_devices(new, dry).await? {
+                let error = match (names.get(place), taken) {
+                    (None, _) => continue,
+                    (Some(_), Taken::Session(twin)) => personalised::twin(twin),
+                    (Some((dev_eui, true)), Taken::DevEui) => {
                         let reason = format!("DevEUI {dev_eui} stands in the list before");
                         OperatorError::Invalid { reason, remedy: "leave one of them out".into() }
                     }
-                    Some((dev_eui, false)) => OperatorError::Exists(*dev_eui),
+                    (Some((dev_eui, false)), Taken::DevEui) => OperatorError::Exists(*dev_eui),
                 };
                 wrong.push((place, error));
             }
@@ -201,39 +241,64 @@ impl control::Operator for Operator {
 
     fn export_devices(&self, keys: bool) -> Boxed<'_, Result<Vec<DeviceRecord>, OperatorError>> {
         Box::pin(async move {
+            let kek = self.kek().await?;
+            let mut sessions = BTreeMap::new();
+            for (device, session) in self.store.personalised().await? {
+                sessions.insert(device.dev_eui, personalised::given(&device, &session, &kek, keys)?);
+            }
+            let with_session =
+                |record: DeviceRecord| DeviceRecord { session: sessions.remove(&record.dev_eui), ..record };
             if !keys {
-                return Ok(self.store.devices().await?.iter().map(record).collect());
+                return Ok(self.store.devices().await?.iter().map(record).map(with_session).collect());
             }
             let devices = self.store.devices_with_keys().await?;
-            tracing::warn!(
-                devices = devices.len(),
-                "root keys were given out: an operator exported all devices"
-            );
+            tracing::warn!(devices = devices.len(), "keys were given out: an operator exported all devices");
             let text = |key: &Option<Key>| key.as_ref().map(|key| hex::encode_upper(key.expose()));
             let with_keys = |(summary, app_key, nwk_key): &_| DeviceRecord {
                 app_key: text(app_key),
                 nwk_key: text(nwk_key),
                 ..record(summary)
             };
-            Ok(devices.iter().map(with_keys).collect())
+            Ok(devices.iter().map(with_keys).map(with_session).collect())
         })
     }
 
     fn change_device(&self, dev_eui: DevEui, change: ChangeDevice) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
-            let ChangeDevice { name, roaming, enabled, forget_nonces } = change;
+            let ChangeDevice { name, roaming, enabled, class, forget_nonces } = change;
             if forget_nonces && !self.store.clear_dev_nonces(dev_eui).await? {
                 return Err(OperatorError::NoDevice(dev_eui));
             }
             if forget_nonces {
                 tracing::info!(DevEUI = %dev_eui, "its DevNonces are forgotten: it may begin anew");
             }
-            match self.store.change_device(dev_eui, store::Change { name, roaming, enabled }).await? {
+            let class = class.map(ClassMode::from);
+            match self.store.change_device(dev_eui, store::Change { name, roaming, enabled, class }).await? {
                 true => {
+                    self.reach(dev_eui);
                     self.stop_ended();
                     Ok(())
                 }
                 false => Err(OperatorError::NoDevice(dev_eui)),
+            }
+        })
+    }
+
+    fn reset_counter(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>> {
+        Box::pin(async move {
+            if self.store.reset_counter(dev_eui).await? {
+                if let Some(running) = &self.running {
+                    running.hns.began_anew(dev_eui);
+                }
+                tracing::warn!(DevEUI = %dev_eui, "an operator reset its uplink counter: its next uplink counts anew");
+                return Ok(());
+            }
+            match self.store.device(dev_eui).await? {
+                None => Err(OperatorError::NoDevice(dev_eui)),
+                Some(_) => Err(OperatorError::Invalid {
+                    reason: format!("device {dev_eui} joins: each join begins its counters anew"),
+                    remedy: "let it join again".into(),
+                }),
             }
         })
     }
@@ -285,7 +350,9 @@ impl control::Operator for Operator {
             let (decide, slot) =
                 door::decided(move |device: &mut Option<Device>| control::enqueue(dev_eui, device, &item));
             self.store.with_device(dev_eui, Box::new(decide)).await?;
-            door::outcome(&slot)?
+            door::outcome(&slot)??;
+            self.reach(dev_eui);
+            Ok(())
         })
     }
 }

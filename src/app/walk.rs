@@ -24,6 +24,8 @@ use crate::sns::{self, ForwardKey, Sessions, Sns};
 use super::house::{Doors, House, Ours};
 
 #[cfg(test)]
+mod class_c;
+#[cfg(test)]
 mod contexts;
 #[cfg(test)]
 mod heads;
@@ -337,6 +339,8 @@ impl Hotspot {
                 activations: Vec::new(),
                 queue: Vec::new(),
                 last_seen: None,
+                personalised: false,
+                class: crate::backend::message::ClassMode::A,
                 last_via: None,
             },
         );
@@ -687,6 +691,7 @@ async fn a_token_answers_one_hearing_of_one_device_for_one_partner() {
             session: 1,
             tmst: Count(5),
             at: Instant::now(),
+            time: 0,
             dev_addr: Some(*addr),
             number: 5,
         };

@@ -22,6 +22,8 @@ pub fn device(dev_eui: DevEui) -> Device {
         mac_version: MacVersion::V1_0_4,
         enabled: true,
         roaming: true,
+        personalised: false,
+        class: crate::backend::message::ClassMode::A,
         activations: vec![activation()],
         queue: Vec::new(),
         last_seen: None,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{StatusCode, Url};
 use rustls::ClientConfig;
+use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tracing::{Instrument, Span};
 
@@ -34,8 +35,9 @@ const CONNECT_TIME: Duration = Duration::from_secs(3);
 const EXCHANGE_TIME: Duration = Duration::from_secs(10);
 /// An idle connection is closed after so long. Servers keep theirs a little longer.
 const IDLE_TIME: Duration = Duration::from_secs(90);
-/// Connections to one server that are kept although nobody needs them now: a rush opens many, each costs some 40 kB.
-const MOST_IDLE: usize = 32;
+/// Exchanges with one server at the same time, each on a connection; more wait for one that ends. A handshake costs both
+/// sides more than ten exchanges, so opening a connection for each of a rush would make it worse.
+const AT_ONCE: usize = 64;
 /// Servers whose connections are kept.
 const MOST_SERVERS: usize = 256;
 /// Requests that wait for their answers at the same time.
@@ -155,6 +157,8 @@ struct Inner {
 struct Warm {
     addresses: Vec<SocketAddr>,
     http: reqwest::Client,
+    /// Room for one more exchange.
+    places: Arc<Semaphore>,
     /// Counts up; the server with the lowest was used longest ago.
     used: u64,
 }
@@ -223,7 +227,11 @@ impl Client {
             return Err(PeerError::Late { to: to.clone() });
         }
         let transport = |why| PeerError::Transport { to: to.clone(), why };
-        let http = self.warm(&url.endpoint).map_err(|error| transport(chain(&error)))?;
+        let (http, places) = self.warm(&url.endpoint).map_err(|error| transport(chain(&error)))?;
+        // never closed, so there is always a place some time
+        let Ok(Ok(_place)) = timeout_at(by.0, places.acquire_owned()).await else {
+            return Err(PeerError::Late { to: to.clone() });
+        };
         let sent = http
             .post(url.url)
             // exactly this: a deployed peer looks for the very string
@@ -278,7 +286,7 @@ impl Client {
     }
 
     /// The connections to a server; new ones where its addresses have changed.
-    fn warm(&self, endpoint: &Endpoint) -> Result<reqwest::Client, reqwest::Error> {
+    fn warm(&self, endpoint: &Endpoint) -> Result<(reqwest::Client, Arc<Semaphore>), reqwest::Error> {
         let mut servers = self.0.servers();
         let used = servers.values().map(|warm| warm.used).max().unwrap_or(0) + 1;
         let key = (endpoint.host.clone(), endpoint.port);
@@ -286,7 +294,7 @@ impl Client {
         addresses.sort();
         if let Some(warm) = servers.get_mut(&key).filter(|warm| warm.addresses == addresses) {
             warm.used = used;
-            return Ok(warm.http.clone());
+            return Ok((warm.http.clone(), warm.places.clone()));
         }
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(self.0.parts.tls.clone())
@@ -299,7 +307,6 @@ impl Client {
             .connect_timeout(CONNECT_TIME)
             .timeout(EXCHANGE_TIME)
             .pool_idle_timeout(IDLE_TIME)
-            .pool_max_idle_per_host(MOST_IDLE)
             .tcp_nodelay(true)
             .tcp_keepalive(Duration::from_secs(30));
         if !endpoint.addresses.is_empty() {
@@ -318,8 +325,9 @@ impl Client {
         {
             servers.remove(&oldest);
         }
-        servers.insert(key, Warm { addresses, http: http.clone(), used });
-        Ok(http)
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        servers.insert(key, Warm { addresses, http: http.clone(), places: places.clone(), used });
+        Ok((http, places))
     }
 }
 

@@ -10,9 +10,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::abp::AbpArgs;
 use super::{ConfigArg, Fail, bulk, client, show, table};
 use crate::clock::Clock;
-use crate::control::{AddDevice, AddDownlink, ChangeDevice, Client, DeviceView, DownlinkView, Method};
+use crate::control::{AddDevice, AddDownlink, ChangeDevice, Class, Client, DeviceView, DownlinkView, Method};
 use crate::lorawan::{DevEui, JoinEui};
 
 /// `roamgate device`
@@ -35,8 +36,11 @@ pub(super) enum One {
     List(ListArgs),
     /// One device, with what waits for it.
     Show(OneArgs),
-    /// Change its name, or what it may do.
+    /// Change its name, its class, or what it may do.
     Set(SetArgs),
+    /// Let a personalised device's uplink counter begin anew, after the device forgot its own. Whoever recorded its
+    /// frames can replay one until the device speaks.
+    ResetCounter(OneArgs),
     /// Forget a device, its keys and its session.
     Remove(OneArgs),
     /// Put a downlink into a device's queue. It goes out after the device's next uplink.
@@ -50,23 +54,28 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "EUI", value_parser = eui::<DevEui>)]
     dev_eui: DevEui,
     /// Its join server (AppEUI in older words)
-    #[arg(long, value_name = "EUI", value_parser = eui::<JoinEui>)]
-    join_eui: JoinEui,
+    #[arg(long, value_name = "EUI", value_parser = eui::<JoinEui>, required_unless_present = "abp")]
+    join_eui: Option<JoinEui>,
     /// Its root key, 32 hexadecimal digits; - reads it from standard input, which keeps it out of the shell's history
-    #[arg(long, value_name = "KEY|-")]
-    app_key: String,
+    #[arg(long, value_name = "KEY|-", required_unless_present = "abp")]
+    app_key: Option<String>,
     /// Its other root key, of a LoRaWAN 1.1 device; - reads it from standard input, after the AppKey
-    #[arg(long, value_name = "KEY|-")]
+    #[arg(long, value_name = "KEY|-", conflicts_with = "abp")]
     nwk_key: Option<String>,
     /// Your word for it
     #[arg(long)]
     name: Option<String>,
-    /// LoRaWAN version of the device [default: 1.0.4, and 1.1 with --nwk-key]
+    /// LoRaWAN version of the device [default: 1.0.4, and 1.1 with the keys of 1.1]
     #[arg(long, value_name = "VERSION")]
     mac_version: Option<String>,
+    /// C: it always listens, so downlinks go at once (LoRaWAN 1.1: after the device has said so itself)
+    #[arg(long, value_name = "A|C")]
+    class: Option<Class>,
     /// It may not join or talk through other networks
     #[arg(long)]
     no_roaming: bool,
+    #[command(flatten)]
+    abp: AbpArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -99,7 +108,7 @@ pub(super) struct OneArgs {
 
 /// `roamgate device set`
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("change").required(true).multiple(true).args(["name", "roaming", "enable", "disable", "forget_nonces"])))]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true).args(["name", "roaming", "class", "enable", "disable", "forget_nonces"])))]
 pub(super) struct SetArgs {
     /// DevEUI
     #[arg(value_name = "DEVEUI", value_parser = eui::<DevEui>)]
@@ -110,6 +119,9 @@ pub(super) struct SetArgs {
     /// Whether it may join and talk through other networks; a session that runs follows at once
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     roaming: Option<bool>,
+    /// C: it always listens, so downlinks go at once
+    #[arg(long, value_name = "A|C")]
+    class: Option<Class>,
     /// It may join again
     #[arg(long, conflicts_with = "disable")]
     enable: bool,
@@ -174,7 +186,7 @@ pub(super) async fn run(command: DeviceCommand, clock: Clock) -> Result<ExitCode
     let config = match &command {
         One::Add(args) => &args.config,
         One::List(args) => &args.config,
-        One::Show(args) | One::Remove(args) => &args.config,
+        One::Show(args) | One::Remove(args) | One::ResetCounter(args) => &args.config,
         One::Set(args) => &args.config,
         One::Send(args) => &args.config,
     };
@@ -215,21 +227,48 @@ async fn act(command: One, client: &Client, clock: &Clock) -> Result<String, Fai
                 format!("Removed {}: its keys, its session and what waited for it are gone.\n", args.dev_eui)
             })
         }
+        One::ResetCounter(args) => {
+            let path = format!("{}/reset-counter", path(args.dev_eui));
+            let value = client.call::<()>(Method::POST, &path, None).await?;
+            Ok(if args.json {
+                json(&value)
+            } else {
+                format!(
+                    "The uplink counter of {} begins anew with its next uplink. Its downlink counters go on.\n",
+                    args.dev_eui
+                )
+            })
+        }
         One::Set(args) => set(args, client).await,
         One::Send(args) => send(args, client).await,
     }
 }
 
 async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
-    let AddArgs { dev_eui, join_eui, app_key, nwk_key, name, mac_version, no_roaming, .. } = args;
-    let app_key = if app_key == "-" { read_key("AppKey").await? } else { app_key };
-    let nwk_key = match nwk_key {
-        Some(text) if text == "-" => Some(read_key("NwkKey").await?),
-        other => other,
+    let AddArgs { dev_eui, join_eui, app_key, nwk_key, name, mac_version, no_roaming, class, abp, .. } = args;
+    let app_key = match app_key.as_deref() {
+        Some("-") => Some(read_key("AppKey").await?),
+        _ => app_key,
     };
+    let nwk_key = match nwk_key.as_deref() {
+        Some("-") => Some(read_key("NwkKey").await?),
+        _ => nwk_key,
+    };
+    let session = abp.session().await?;
     let name = name.unwrap_or_default();
     let (roaming, enabled) = (Some(!no_roaming), None);
-    let body = AddDevice { dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming, enabled };
+    let body = AddDevice {
+        dev_eui,
+        join_eui,
+        app_key,
+        nwk_key,
+        session,
+        class,
+        name,
+        mac_version,
+        roaming,
+        enabled,
+    };
     let value = client.call(Method::POST, "/v1/devices", Some(&body)).await?;
     if args.json {
         return Ok(json(&value));
@@ -238,6 +277,8 @@ async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
     let named = if device.name.is_empty() { String::new() } else { format!(" ({})", device.name) };
     let roams = if device.roaming { "may roam" } else { "may not roam" };
     let next = match client {
+        Client::Daemon(_) if device.personalised => "It can talk now: `roamgate tail` shows it.",
+        Client::Here(_) if device.personalised => "It can talk when `roamgate run` runs.",
         Client::Daemon(_) => "It can join now: `roamgate tail` shows it.",
         Client::Here(_) => "It can join when `roamgate run` runs.",
     };
@@ -245,9 +286,9 @@ async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
 }
 
 async fn set(args: SetArgs, client: &Client) -> Result<String, Fail> {
-    let SetArgs { dev_eui, name, roaming, enable, disable, forget_nonces, .. } = args;
+    let SetArgs { dev_eui, name, roaming, class, enable, disable, forget_nonces, .. } = args;
     let enabled = (enable || disable).then_some(enable);
-    let change = ChangeDevice { name, roaming, enabled, forget_nonces };
+    let change = ChangeDevice { name, roaming, enabled, class, forget_nonces };
     let value = client.call(Method::PATCH, &path(dev_eui), Some(&change)).await?;
     if args.json {
         return Ok(json(&value));
@@ -269,7 +310,7 @@ async fn set(args: SetArgs, client: &Client) -> Result<String, Fail> {
     Ok(format!("Changed {dev_eui}{named}: {may}.\n{nonces}"))
 }
 
-async fn read_key(name: &'static str) -> Result<String, Fail> {
+pub(super) async fn read_key(name: &'static str) -> Result<String, Fail> {
     let read = tokio::task::spawn_blocking(move || {
         let stdin = std::io::stdin();
         if stdin.is_terminal() {
@@ -296,7 +337,12 @@ async fn send(args: SendArgs, client: &Client) -> Result<String, Fail> {
         count => format!("{count} bytes"),
     };
     let confirmed = if confirmed { ", to be acknowledged" } else { "" };
-    Ok(format!("Queued {bytes} on FPort {port} for {dev_eui}{confirmed}: sent after its next uplink.\n"))
+    let device: DeviceView = view(client.call::<()>(Method::GET, &path(dev_eui), None).await?)?;
+    let when = match (client, device.class) {
+        (Client::Daemon(_), Class::C) => "sent as soon as the device can be reached",
+        _ => "sent after its next uplink",
+    };
+    Ok(format!("Queued {bytes} on FPort {port} for {dev_eui}{confirmed}: {when}.\n"))
 }
 
 fn path(dev_eui: DevEui) -> String {
@@ -341,6 +387,7 @@ fn list(devices: &[DeviceView], now: Timestamp) -> String {
 fn one(device: &DeviceView, queue: &[DownlinkView], now: Timestamp) -> String {
     let when = |text: &Option<String>| text.as_deref().map(|text| format!("{} ({text})", ago(text, now)));
     let joined = match (device.dev_addr, when(&device.joined)) {
+        (Some(addr), _) if device.personalised => format!("never: it was given DevAddr {addr} (ABP)"),
         (Some(addr), Some(when)) => format!("DevAddr {addr}, {when}"),
         (Some(addr), None) => format!("DevAddr {addr}"),
         (None, _) => "not yet".into(),
@@ -354,6 +401,7 @@ fn one(device: &DeviceView, queue: &[DownlinkView], now: Timestamp) -> String {
         ("name", dash(&device.name)),
         ("JoinEUI", device.join_eui.to_string()),
         ("LoRaWAN", device.mac_version.clone()),
+        ("class", device.class.to_string()),
         ("roams", yes(device.roaming)),
         ("joined", joined),
         ("last seen", seen),
@@ -417,6 +465,8 @@ mod tests {
             mac_version: "1.0.4".into(),
             enabled: true,
             roaming: true,
+            personalised: false,
+            class: Class::A,
             dev_addr: Some("FC00ABCD".parse().unwrap()),
             joined: Some("2026-11-20T10:00:00Z".into()),
             fcnt_up: Some(12),

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::device::eui;
-use crate::control::{AddDevice, DeviceRecord};
+use crate::control::{AddDevice, DeviceRecord, GivenSession};
 use crate::lorawan::DevEui;
 
 /// How a file is written.
@@ -32,8 +32,23 @@ impl Format {
 /// The columns, in the order in which they are written.
 const COLUMNS: [&str; 8] =
     ["dev_eui", "join_eui", "app_key", "nwk_key", "name", "mac_version", "roaming", "enabled"];
-/// Without these there is no device.
+/// Those that most files do not need: they are written where a device has something to put there.
+const MORE: [&str; 10] = [
+    "class",
+    "dev_addr",
+    "nwk_s_key",
+    "f_nwk_s_int_key",
+    "s_nwk_s_int_key",
+    "nwk_s_enc_key",
+    "app_s_key",
+    "fcnt_up",
+    "fcnt_down",
+    "a_fcnt_down",
+];
+/// Without these there is no device that joins.
 const NEEDED: [&str; 3] = ["dev_eui", "join_eui", "app_key"];
+/// Without these there is no device that was given its session.
+const NEEDED_ABP: [&str; 3] = ["dev_eui", "dev_addr", "app_s_key"];
 
 /// A device and where it stands.
 pub struct Row {
@@ -97,13 +112,16 @@ fn read_csv(text: &str) -> (Vec<Row>, Vec<Bad>) {
     };
     let mut bad = Vec::new();
     for (place, name) in header.iter().enumerate() {
-        if !COLUMNS.contains(&name.as_str()) {
-            bad.push(Bad::new(1, format!("there is no column {name:?}: {}", COLUMNS.join(", "))));
+        if !COLUMNS.iter().chain(&MORE).any(|known| known == name) {
+            let known = [&COLUMNS[..], &MORE[..]].concat().join(", ");
+            bad.push(Bad::new(1, format!("there is no column {name:?}: {known}")));
         } else if header.iter().take(place).any(|other| other == name) {
             bad.push(Bad::new(1, format!("the column {name:?} is there twice")));
         }
     }
-    for name in NEEDED.iter().filter(|name| !header.iter().any(|other| other == *name)) {
+    let abp = header.iter().any(|name| name == "dev_addr");
+    let needed = if abp { &NEEDED_ABP[..1] } else { &NEEDED[..] };
+    for name in needed.iter().filter(|name| !header.iter().any(|other| other == *name)) {
         bad.push(missing(1, name, format!("the column {name:?} is missing")));
     }
     if !bad.is_empty() {
@@ -163,7 +181,8 @@ type Reasons = Vec<(Option<&'static str>, String)>;
 fn device<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Result<AddDevice, Reasons> {
     let mut wrong = Reasons::new();
     let text = |name: &str| field(name).map(str::trim).filter(|text| !text.is_empty());
-    for name in NEEDED {
+    let abp = text("dev_addr").is_some();
+    for name in if abp { NEEDED_ABP } else { NEEDED } {
         if text(name).is_none() {
             wrong.push((Some(name), format!("{name} is empty")));
         }
@@ -172,12 +191,19 @@ fn device<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Result<AddDevice, Reas
     let join_eui = identifier("join_eui", text("join_eui"), &mut wrong);
     let roaming = switch("roaming", text("roaming"), &mut wrong);
     let enabled = switch("enabled", text("enabled"), &mut wrong);
-    match (dev_eui, join_eui, text("app_key")) {
-        (Some(dev_eui), Some(join_eui), Some(app_key)) if wrong.is_empty() => Ok(AddDevice {
+    let class = parsed("class", "neither A nor C", text("class"), &mut wrong);
+    let session = match abp {
+        true => session(text, &mut wrong),
+        false => None,
+    };
+    match dev_eui {
+        Some(dev_eui) if wrong.is_empty() => Ok(AddDevice {
             dev_eui,
             join_eui,
-            app_key: app_key.to_string(),
+            app_key: text("app_key").map(String::from),
             nwk_key: text("nwk_key").map(String::from),
+            session,
+            class,
             name: field("name").unwrap_or_default().to_string(),
             mac_version: text("mac_version").map(String::from),
             roaming,
@@ -194,6 +220,34 @@ fn identifier<T: FromStr>(name: &str, text: Option<&str>, wrong: &mut Reasons) -
         wrong.push((None, format!("{name} is not 16 hexadecimal digits")));
     }
     found
+}
+
+/// A value whose text may be told, for it is no key's.
+fn parsed<T: FromStr>(name: &str, not: &str, text: Option<&str>, wrong: &mut Reasons) -> Option<T> {
+    let found = text?.parse().ok();
+    if found.is_none() {
+        wrong.push((None, format!("{name} is {not}")));
+    }
+    found
+}
+
+/// The session of a device that was given one.
+fn session<'a>(text: impl Fn(&str) -> Option<&'a str>, wrong: &mut Reasons) -> Option<GivenSession> {
+    let dev_addr = parsed("dev_addr", "not 8 hexadecimal digits", text("dev_addr"), wrong);
+    let mut count = |name| parsed(name, "no counter", text(name), wrong);
+    let (fcnt_up, fcnt_down, a_fcnt_down) = (count("fcnt_up"), count("fcnt_down"), count("a_fcnt_down"));
+    let key = |name| text(name).map(String::from);
+    Some(GivenSession {
+        dev_addr: dev_addr?,
+        nwk_s_key: key("nwk_s_key"),
+        f_nwk_s_int_key: key("f_nwk_s_int_key"),
+        s_nwk_s_int_key: key("s_nwk_s_int_key"),
+        nwk_s_enc_key: key("nwk_s_enc_key"),
+        app_s_key: key("app_s_key"),
+        fcnt_up,
+        fcnt_down,
+        a_fcnt_down,
+    })
 }
 
 fn switch(name: &str, text: Option<&str>, wrong: &mut Reasons) -> Option<bool> {
@@ -215,7 +269,7 @@ fn read_json(text: &str) -> (Vec<Row>, Vec<Bad>) {
     };
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
     for (value, line) in values.into_iter().zip(elements(text)) {
-        let without_key = value.get("app_key").is_none();
+        let without_key = value.get("app_key").is_none() && value.get("session").is_none();
         match serde_json::from_value(value) {
             Ok(device) => rows.push(Row { line, device }),
             Err(error) if without_key => bad.push(missing(line, "app_key", error.to_string())),
@@ -261,20 +315,44 @@ pub fn write(format: Format, devices: &[DeviceRecord], keys: bool) -> Result<Str
         // records have no way to fail
         return Ok(serde_json::to_string_pretty(devices).unwrap_or_default() + "\n");
     }
+    let lines: Vec<_> = devices.iter().map(fields).collect();
+    let some = |name: &&str| lines.iter().any(|line| line.get(*name).is_some_and(|text| !text.is_empty()));
+    let columns = COLUMNS.into_iter().filter(|name| keys || !name.ends_with("_key"));
+    let columns: Vec<&str> = columns.chain(MORE.into_iter().filter(some)).collect();
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(COLUMNS.iter().filter(|name| keys || !name.ends_with("_key")))?;
-    for device in devices {
-        let mut record = vec![device.dev_eui.to_string(), device.join_eui.to_string()];
-        if keys {
-            record.extend([&device.app_key, &device.nwk_key].map(|key| key.clone().unwrap_or_default()));
-        }
-        record.extend([device.name.clone(), device.mac_version.clone()]);
-        record.extend([device.roaming.to_string(), device.enabled.to_string()]);
-        writer.write_record(&record)?;
+    writer.write_record(&columns)?;
+    for line in &lines {
+        writer.write_record(
+            columns.iter().map(|name| line.get(name).map(String::as_str).unwrap_or_default()),
+        )?;
     }
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     // made of text
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What stands in each column.
+fn fields(device: &DeviceRecord) -> BTreeMap<&'static str, String> {
+    let shown = |text: Option<u32>| text.map(|count| count.to_string()).unwrap_or_default();
+    let mut fields = BTreeMap::from([
+        ("dev_eui", device.dev_eui.to_string()),
+        ("join_eui", device.join_eui.map(|join_eui| join_eui.to_string()).unwrap_or_default()),
+        ("app_key", device.app_key.clone().unwrap_or_default()),
+        ("nwk_key", device.nwk_key.clone().unwrap_or_default()),
+        ("name", device.name.clone()),
+        ("mac_version", device.mac_version.clone()),
+        ("roaming", device.roaming.to_string()),
+        ("enabled", device.enabled.to_string()),
+        ("class", device.class.map(|class| class.to_string()).unwrap_or_default()),
+    ]);
+    if let Some(session) = &device.session {
+        fields.insert("dev_addr", session.dev_addr.to_string());
+        fields.extend(session.keys().map(|(name, key)| (name, key.unwrap_or_default().to_string())));
+        fields.insert("fcnt_up", shown(session.fcnt_up));
+        fields.insert("fcnt_down", shown(session.fcnt_down));
+        fields.insert("a_fcnt_down", shown(session.a_fcnt_down));
+    }
+    fields
 }
 
 #[cfg(test)]
@@ -329,7 +407,9 @@ mod tests {
         assert_eq!(
             bad(Format::Csv, "dev_eui,joineui,app_key\n"),
             [
-                "1: there is no column \"joineui\": dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming, enabled",
+                "1: there is no column \"joineui\": dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming, \
+                 enabled, class, dev_addr, nwk_s_key, f_nwk_s_int_key, s_nwk_s_int_key, nwk_s_enc_key, app_s_key, \
+                 fcnt_up, fcnt_down, a_fcnt_down",
                 "1: the column \"join_eui\" is missing",
             ]
         );
@@ -353,13 +433,15 @@ mod tests {
     fn without_keys_there_is_no_column_for_them() {
         let device = DeviceRecord {
             dev_eui: "0102030405060708".parse().unwrap(),
-            join_eui: "0000000000000001".parse().unwrap(),
+            join_eui: Some("0000000000000001".parse().unwrap()),
             app_key: None,
             nwk_key: None,
             name: "a, b".into(),
             mac_version: "1.0.4".into(),
             roaming: true,
             enabled: false,
+            class: None,
+            session: None,
         };
         assert_eq!(
             write(Format::Csv, &[device], false).unwrap(),
@@ -370,20 +452,36 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_written_is_read_the_same(
-            devices in prop::collection::btree_map(any::<[u8; 8]>(), (any::<[u8; 8]>(), any::<([u8; 16], Option<[u8; 16]>)>(), ".{0,20}", any::<(bool, bool)>()), 0..6),
+            devices in prop::collection::btree_map(
+                any::<[u8; 8]>(),
+                (any::<[u8; 8]>(), any::<[u8; 16]>(), ".{0,20}", any::<(bool, bool, bool)>(), any::<Option<(u32, u32)>>()),
+                0..6,
+            ),
             json: bool,
         ) {
             let records: Vec<DeviceRecord> = devices
                 .into_iter()
-                .map(|(dev_eui, (join_eui, (key, nwk_key), name, (roaming, enabled)))| DeviceRecord {
+                .map(|(dev_eui, (join_eui, key, name, (roaming, enabled, class_c), given))| DeviceRecord {
                     dev_eui: DevEui::from_msb(dev_eui),
-                    join_eui: crate::lorawan::JoinEui::from_msb(join_eui),
-                    app_key: Some(hex::encode_upper(key)),
-                    nwk_key: nwk_key.map(hex::encode_upper),
+                    join_eui: given.is_none().then(|| crate::lorawan::JoinEui::from_msb(join_eui)),
+                    app_key: given.is_none().then(|| hex::encode_upper(key)),
+                    nwk_key: (given.is_none() && enabled).then(|| hex::encode_upper(join_eui.repeat(2))),
                     name,
                     mac_version: "1.0.3".into(),
                     roaming,
                     enabled,
+                    class: class_c.then_some(crate::control::Class::C),
+                    session: given.map(|(addr, count)| GivenSession {
+                        dev_addr: crate::lorawan::DevAddr::new(addr),
+                        nwk_s_key: Some(hex::encode_upper(key)),
+                        f_nwk_s_int_key: None,
+                        s_nwk_s_int_key: None,
+                        nwk_s_enc_key: None,
+                        app_s_key: Some(hex::encode_upper(key)),
+                        fcnt_up: (count % 2 == 0).then_some(count),
+                        fcnt_down: Some(count),
+                        a_fcnt_down: None,
+                    }),
                 })
                 .collect();
             let format = if json { Format::Json } else { Format::Csv };
@@ -395,12 +493,14 @@ mod tests {
                 .map(|row| DeviceRecord {
                     dev_eui: row.device.dev_eui,
                     join_eui: row.device.join_eui,
-                    app_key: Some(row.device.app_key),
+                    app_key: row.device.app_key,
                     nwk_key: row.device.nwk_key,
                     name: row.device.name,
                     mac_version: row.device.mac_version.unwrap_or_default(),
                     roaming: row.device.roaming.unwrap(),
                     enabled: row.device.enabled.unwrap(),
+                    class: row.device.class,
+                    session: row.device.session,
                 })
                 .collect();
             prop_assert!(read == records);

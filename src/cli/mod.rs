@@ -3,6 +3,7 @@
 //! Owns arguments, what appears on the screen, and exit codes: 0 done, 1 failed, 2 wrong use, 78 bad
 //! configuration. Every error is one clear line, and what to do about it on the next.
 
+mod abp;
 mod bulk;
 mod config;
 mod device;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AddDevice, OperatorError, check_name, invalid};
+use super::{AddDevice, Class, GivenSession, OperatorError, check_name, invalid};
 use crate::lorawan::{DevEui, JoinEui};
 
 /// Body of `POST /v1/devices/import`.
@@ -47,8 +47,9 @@ impl RowTrouble {
 pub struct DeviceRecord {
     /// Identity.
     pub dev_eui: DevEui,
-    /// Its join server.
-    pub join_eui: JoinEui,
+    /// Its join server; a personalised device may have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_eui: Option<JoinEui>,
     /// 32 hexadecimal digits; only where keys were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_key: Option<String>,
@@ -63,6 +64,12 @@ pub struct DeviceRecord {
     pub roaming: bool,
     /// May activate and talk at all.
     pub enabled: bool,
+    /// What it is declared to be, where that is not class A.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    /// Of a personalised device; its keys only where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<GivenSession>,
 }
 
 /// Body of `PATCH /v1/devices/{dev_eui}`: what is left out stays.
@@ -78,6 +85,9 @@ pub struct ChangeDevice {
     /// May activate and talk at all. `false` ends its sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    /// What it is declared to be. A session of 1.0.x that runs follows at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
     /// Forget the DevNonces that it has used: it lost its state and begins anew.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forget_nonces: bool,
@@ -86,7 +96,8 @@ pub struct ChangeDevice {
 impl ChangeDevice {
     pub(super) fn check(self) -> Result<ChangeDevice, OperatorError> {
         if self == ChangeDevice::default() {
-            return Err(invalid("nothing is to be changed", "name, roaming, enabled or forget_nonces"));
+            let what = "name, roaming, enabled, class or forget_nonces";
+            return Err(invalid("nothing is to be changed", what));
         }
         let name = self.name.map(check_name).transpose()?;
         Ok(ChangeDevice { name, ..self })

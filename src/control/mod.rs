@@ -7,6 +7,7 @@
 mod client;
 mod devices;
 mod partners;
+mod personalised;
 mod router;
 mod socket;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::backend::message::{MacVersion, UnknownMacVersion};
+use crate::backend::message::{ClassMode, MacVersion, UnknownMacVersion};
 use crate::clock::Clock;
 use crate::hns;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
@@ -27,6 +28,7 @@ use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 pub use client::{Client, ClientError, Method};
 pub use devices::{ChangeDevice, DeviceRecord, ImportDevices, ImportReport, RowTrouble};
 pub use partners::{Everybody, PartnerView, PartnersView, Whereabouts};
+pub use personalised::{Counters, GivenSession, NewPersonalised};
 pub use router::router;
 pub use socket::{Socket, SocketError};
 
@@ -55,6 +57,8 @@ pub trait Operator: Send + Sync {
     fn export_devices(&self, keys: bool) -> Boxed<'_, Result<Vec<DeviceRecord>, OperatorError>>;
     /// Change what an operator decides about a device. Running sessions follow.
     fn change_device(&self, dev_eui: DevEui, change: ChangeDevice) -> Boxed<'_, Result<(), OperatorError>>;
+    /// Take a personalised device's next uplink counter whatever it is.
+    fn reset_counter(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>>;
     /// Who may roam how.
     fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>>;
     /// What applies to one network, listed or not.
@@ -137,9 +141,30 @@ pub struct NewDevice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
     /// What it is.
-    pub device: NewDevice,
+    pub device: New,
     /// May activate and talk at all.
     pub enabled: bool,
+    /// What it is declared to be.
+    pub class: ClassMode,
+}
+
+/// A device, by the way it comes to its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum New {
+    /// It joins (OTAA).
+    Joins(NewDevice),
+    /// It was given one (ABP).
+    Personalised(Box<NewPersonalised>),
+}
+
+impl New {
+    /// Identity.
+    pub fn dev_eui(&self) -> DevEui {
+        match self {
+            New::Joins(device) => device.dev_eui,
+            New::Personalised(device) => device.dev_eui,
+        }
+    }
 }
 
 /// How a node is.
@@ -197,6 +222,12 @@ pub struct DeviceView {
     pub enabled: bool,
     /// May activate and talk through other networks.
     pub roaming: bool,
+    /// It was given its session (ABP); `false`: it joins.
+    #[serde(default)]
+    pub personalised: bool,
+    /// What it is declared to be: `A` or `C`.
+    #[serde(default)]
+    pub class: Class,
     /// Address of the newest activation.
     pub dev_addr: Option<DevAddr>,
     /// When that was: RFC 3339, UTC.
@@ -221,6 +252,8 @@ impl From<&hns::Device> for DeviceView {
             mac_version: device.mac_version.to_string(),
             enabled: device.enabled,
             roaming: device.roaming,
+            personalised: device.personalised,
+            class: device.class.into(),
             dev_addr: newest.map(|activation| activation.dev_addr),
             joined: newest.and_then(|activation| date(activation.created)),
             fcnt_up: newest.and_then(|activation| activation.fcnt_up),
@@ -266,19 +299,67 @@ impl From<&hns::QueueItem> for DownlinkView {
     }
 }
 
-/// Body of `POST /v1/devices`.
+/// A class of devices, as it is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Class {
+    #[default]
+    #[serde(alias = "a")]
+    A,
+    #[serde(alias = "c")]
+    C,
+}
+
+impl From<ClassMode> for Class {
+    fn from(class: ClassMode) -> Class {
+        if class == ClassMode::C { Class::C } else { Class::A }
+    }
+}
+
+impl From<Class> for ClassMode {
+    fn from(class: Class) -> ClassMode {
+        if class == Class::C { ClassMode::C } else { ClassMode::A }
+    }
+}
+
+impl std::fmt::Display for Class {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(if *self == Class::C { "C" } else { "A" })
+    }
+}
+
+impl std::str::FromStr for Class {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Class, &'static str> {
+        match text {
+            "A" | "a" => Ok(Class::A),
+            "C" | "c" => Ok(Class::C),
+            _ => Err("A or C"),
+        }
+    }
+}
+
+/// Body of `POST /v1/devices`. A device joins and has JoinEUI and root key, or was given a session.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddDevice {
     /// Identity.
     pub dev_eui: DevEui,
     /// Its join server.
-    pub join_eui: JoinEui,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_eui: Option<JoinEui>,
     /// 32 hexadecimal digits.
-    pub app_key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_key: Option<String>,
     /// 32 hexadecimal digits; of a 1.1 device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nwk_key: Option<String>,
+    /// The session of a personalised device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<GivenSession>,
+    /// `A` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
     /// The operator's word for it.
     #[serde(default)]
     pub name: String,
@@ -324,18 +405,44 @@ impl AddDevice {
                 invalid(format!("{name}: {e}"), "the maker of the device gives it along with the DevEUI")
             })
         };
-        let app_key = key("AppKey", self.app_key)?;
         let nwk_key = self.nwk_key.map(|text| key("NwkKey", text)).transpose()?;
-        let default = if nwk_key.is_some() { "1.1" } else { "1.0.4" };
+        let has_1_1 = |session: &GivenSession| session.f_nwk_s_int_key.is_some();
+        let is_1_1 = nwk_key.is_some() || self.session.as_ref().is_some_and(has_1_1);
+        let default = if is_1_1 { "1.1" } else { "1.0.4" };
         let version = self.mac_version.as_deref().unwrap_or(default);
         let mac_version = version.parse().map_err(|error: UnknownMacVersion| {
             invalid(error.to_string(), "one of 1.0, 1.0.1, 1.0.2, 1.0.3, 1.0.4, 1.1; the data sheet tells")
         })?;
         let name = check_name(self.name)?;
         let (enabled, roaming) = (self.enabled.unwrap_or(true), self.roaming.unwrap_or(true));
-        let (dev_eui, join_eui) = (self.dev_eui, self.join_eui);
+        let (dev_eui, class) = (self.dev_eui, self.class.unwrap_or_default().into());
+        if let Some(session) = self.session {
+            if self.app_key.is_some() || nwk_key.is_some() {
+                let reason = "a personalised device does not join: it has no root key";
+                return Err(invalid(reason, "leave out the root keys, or the session"));
+            }
+            let personalised::Checked { dev_addr, keys, app_s_key, counters } = session.check(mac_version)?;
+            let join_eui = self.join_eui.unwrap_or(JoinEui::from_msb([0; 8]));
+            let device = NewPersonalised {
+                dev_eui,
+                join_eui,
+                name,
+                mac_version,
+                roaming,
+                dev_addr,
+                keys,
+                app_s_key,
+                counters,
+            };
+            return Ok(Import { device: New::Personalised(Box::new(device)), enabled, class });
+        }
+        let needed = |what: &str| {
+            invalid(format!("{what} is missing"), "the maker of the device gives it along with the DevEUI")
+        };
+        let join_eui = self.join_eui.ok_or_else(|| needed("join_eui"))?;
+        let app_key = key("AppKey", self.app_key.ok_or_else(|| needed("app_key"))?)?;
         let device = NewDevice { dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming };
-        Ok(Import { device, enabled })
+        Ok(Import { device: New::Joins(device), enabled, class })
     }
 }
 

@@ -61,6 +61,7 @@ pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Ro
         .route("/v1/devices/export-with-keys", get(export_with_keys))
         .route("/v1/devices/{dev_eui}", get(device).patch(change_device).delete(remove_device))
         .route("/v1/devices/{dev_eui}/queue", get(queue).post(enqueue_downlink))
+        .route("/v1/devices/{dev_eui}/reset-counter", post(reset_counter))
         .route("/v1/partners", get(partners))
         .route("/v1/partners/{net_id}", get(partner))
         .route("/v1/tail", get(tail))
@@ -93,7 +94,7 @@ async fn devices(State(desk): State<Desk>) -> Answer<axum::Json<Vec<DeviceView>>
 
 async fn add_device(State(desk): State<Desk>, body: Bytes) -> Answer<Response> {
     let new = read::<AddDevice>(&body)?.check()?;
-    let dev_eui = new.device.dev_eui;
+    let dev_eui = new.device.dev_eui();
     if let Some((_, error)) = desk.operator.add_devices(vec![new], false).await?.pop() {
         return Err(error);
     }
@@ -116,6 +117,11 @@ async fn change_device(
     desk.operator.change_device(dev_eui, change).await?;
     let device = desk.operator.device(dev_eui).await?;
     Ok(axum::Json(DeviceView::from(&device)))
+}
+
+async fn reset_counter(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<StatusCode> {
+    desk.operator.reset_counter(dev_eui(&path)?).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// All devices of a list or none.

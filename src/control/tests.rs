@@ -26,20 +26,23 @@ impl Operator for Fake {
     }
     fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
-            let wrong = self.add_devices(vec![Import { device, enabled: true }], false).await?;
+            let new = Import { device: New::Joins(device), enabled: true, class: ClassMode::A };
+            let wrong = self.add_devices(vec![new], false).await?;
             wrong.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
         })
     }
     fn add_devices(&self, devices: Vec<Import>, dry_run: bool) -> Boxed<'_, Result<Wrong, OperatorError>> {
         let mut here = self.0.lock().unwrap();
-        let taken = |new: &Import| here.contains_key(&new.device.dev_eui);
+        let taken = |new: &Import| here.contains_key(&new.device.dev_eui());
         let wrong: Wrong = devices
             .iter()
             .enumerate()
             .filter(|(_, new)| taken(new))
-            .map(|(place, new)| (place, OperatorError::Exists(new.device.dev_eui)))
+            .map(|(place, new)| (place, OperatorError::Exists(new.device.dev_eui())))
             .collect();
-        for Import { device, enabled } in devices.into_iter().filter(|_| !dry_run && wrong.is_empty()) {
+        for Import { device, enabled, class } in devices.into_iter().filter(|_| !dry_run && wrong.is_empty())
+        {
+            let New::Joins(device) = device else { continue };
             assert_eq!(device.app_key.expose(), &[0x2B; 16]);
             let NewDevice { dev_eui, join_eui, name, mac_version, roaming, .. } = device;
             let (activations, queue, last_seen, last_via) = (vec![], vec![], Some(1_795_000_000), None);
@@ -50,6 +53,8 @@ impl Operator for Fake {
                 mac_version,
                 enabled,
                 roaming,
+                personalised: false,
+                class,
                 activations,
                 queue,
                 last_seen,
@@ -62,13 +67,15 @@ impl Operator for Fake {
     fn export_devices(&self, keys: bool) -> Boxed<'_, Result<Vec<DeviceRecord>, OperatorError>> {
         let record = |device: &hns::Device| DeviceRecord {
             dev_eui: device.dev_eui,
-            join_eui: device.join_eui,
+            join_eui: Some(device.join_eui),
             app_key: keys.then(|| "2B".repeat(16)),
             nwk_key: None,
             name: device.name.clone(),
             mac_version: device.mac_version.to_string(),
             roaming: device.roaming,
             enabled: device.enabled,
+            class: None,
+            session: None,
         };
         let records = self.0.lock().unwrap().values().map(record).collect();
         Box::pin(async { Ok(records) })
@@ -82,6 +89,9 @@ impl Operator for Fake {
         device.roaming = change.roaming.unwrap_or(device.roaming);
         device.enabled = change.enabled.unwrap_or(device.enabled);
         Box::pin(async { Ok(()) })
+    }
+    fn reset_counter(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>> {
+        Box::pin(async move { Err(OperatorError::NoDevice(dev_eui)) })
     }
     fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>> {
         let everybody_else = Everybody { passive: Passive::default(), decided_by: "nothing".into() };
@@ -279,8 +289,11 @@ async fn a_device_is_changed_in_what_is_named_alone() {
     let changed =
         client.call(Method::PATCH, path, Some(&json!({ "name": "", "enabled": false }))).await.unwrap();
     assert_eq!((&changed["name"], &changed["enabled"]), (&json!(""), &json!(false)));
+    let forgiven = client.call(Method::PATCH, path, Some(&json!({ "forget_nonces": true }))).await.unwrap();
+    assert_eq!(forgiven, changed, "what is seen of a device stays");
     let table = [
         (json!({}), "nothing is to be changed"),
+        (json!({ "forget_nonces": false }), "nothing is to be changed"),
         (json!({ "app_key": "" }), "unknown field"),
         (json!({ "name": "a\nb" }), "control characters"),
     ];

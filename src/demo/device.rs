@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use lorawan_device::async_device::{self, JoinResponse, SendResponse, radio as phy, region};
 use lorawan_device::default_crypto::DefaultFactory;
-use lorawan_device::{AppEui, AppKey, JoinMode, RngCore};
+use lorawan_device::{AppEui, AppKey, AppSKey, JoinMode, NewSKey, RngCore};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::clock::{Clock, Instant};
@@ -147,7 +147,8 @@ impl Stands {
     }
 }
 
-type Stack = async_device::Device<Phy, DefaultFactory, Timer, Chance>;
+/// With room for what a device of class C hears between two windows.
+type Stack = async_device::Device<Phy, DefaultFactory, Timer, Chance, 256, 4>;
 
 /// An end device on a simulated air.
 pub struct Device {
@@ -188,13 +189,14 @@ impl Device {
             base: clock.now(),
             open: clock.now(),
             rx: None,
+            listens_from: clock.now(),
             uplink: None,
             received: None,
             windows: 0,
             dev_nonce: None,
             rng: StdRng::seed_from_u64(seed),
         })));
-        let radio = Phy { radio: air.device(), shared: shared.clone() };
+        let radio = Phy { radio: air.device(), shared: shared.clone(), clock: clock.clone() };
         let timer = Timer { clock: clock.clone(), shared: shared.clone() };
         use async_device::DR;
         let region = stands.plan();
@@ -212,6 +214,50 @@ impl Device {
             appkey: AppKey::from(*app_key.expose()),
         };
         Device { stack, mode, dev_eui, shared, clock, rates }
+    }
+
+    /// A device that was given its session (ABP) and is switched on. EU868.
+    pub async fn personalised(
+        air: &Air,
+        clock: Clock,
+        dev_eui: DevEui,
+        dev_addr: DevAddr,
+        nwk_s_key: &Key,
+        app_s_key: &Key,
+        seed: u64,
+    ) -> Device {
+        let nobody = JoinEui::from_msb([0; 8]);
+        let mut device = Device::new(air, clock, dev_eui, nobody, &Key::new([0; 16]), seed);
+        device.mode = JoinMode::ABP {
+            newskey: NewSKey::from(*nwk_s_key.expose()),
+            appskey: AppSKey::from(*app_s_key.expose()),
+            devaddr: dev_addr.to_air().into(),
+        };
+        device.switch_on().await;
+        device
+    }
+
+    /// Switch a personalised device off and on: it keeps no counter.
+    pub async fn switch_on(&mut self) {
+        // nothing is sent, so nothing fails
+        let _ = self.stack.join(&self.mode).await;
+    }
+
+    /// From now on it listens at all times (class C).
+    pub fn become_class_c(&mut self) {
+        self.stack.enable_class_c();
+    }
+
+    /// Listen as a device of class C; what came, as FPort and clear text. What came since it listened last counts too.
+    pub async fn listen(&mut self, time: Duration) -> Vec<(u8, Vec<u8>)> {
+        let until = self.clock.now() + time;
+        let mut downlinks = Vec::new();
+        while tokio::time::timeout_at(until, self.stack.rxc_listen()).await.is_ok_and(|heard| heard.is_ok()) {
+            while let Some(downlink) = self.stack.take_downlink() {
+                downlinks.push((downlink.fport, downlink.data.to_vec()));
+            }
+        }
+        downlinks
     }
 
     /// DevEUI.
@@ -322,7 +368,11 @@ impl Device {
         let Some(mut session) = self.stack.get_session().cloned() else { return };
         session.fcnt_up = fcnt_up;
         let (shared, clock) = (self.shared.clone(), self.clock.clone());
-        let radio = Phy { radio: self.stack.get_radio().radio.clone(), shared: shared.clone() };
+        let radio = Phy {
+            radio: self.stack.get_radio().radio.clone(),
+            shared: shared.clone(),
+            clock: self.clock.clone(),
+        };
         let timer = Timer { clock, shared: shared.clone() };
         let region = self.stack.get_region().clone();
         self.stack = Stack::new_with_session(region, radio, timer, Chance(shared), Some(session));
@@ -355,6 +405,8 @@ struct State {
     /// The instant that the timer last woke the stack for (and not the one at which it woke).
     open: Instant,
     rx: Option<phy::RxConfig>,
+    /// What came before was missed, or heard already (class C).
+    listens_from: Instant,
     uplink: Option<Uplink>,
     received: Option<(Received, RxWindow)>,
     /// Windows opened since the last uplink.
@@ -387,6 +439,7 @@ impl State {
 struct Phy {
     radio: DeviceRadio,
     shared: Shared,
+    clock: Clock,
 }
 
 fn modulation(rf: &phy::RfConfig) -> Modulation {
@@ -409,13 +462,30 @@ impl phy::PhyRxTx for Phy {
     }
 
     async fn setup_rx(&mut self, config: phy::RxConfig) -> Result<(), Infallible> {
-        self.shared.lock().rx = Some(config);
+        let mut state = self.shared.lock();
+        state.rx = Some(config);
+        state.listens_from = self.clock.now();
         Ok(())
     }
 
-    async fn rx_continuous(&mut self, _: &mut [u8]) -> Result<(usize, phy::RxQuality), Infallible> {
-        // class C only, which this device is not
-        std::future::pending().await
+    async fn rx_continuous(&mut self, buffer: &mut [u8]) -> Result<(usize, phy::RxQuality), Infallible> {
+        loop {
+            let (config, open) = {
+                let state = self.shared.lock();
+                (state.rx, state.listens_from)
+            };
+            let Some(config) = config else { return std::future::pending().await };
+            // longer than half a preamble at any data rate, so no frame begins unseen between two of them
+            let length = Duration::from_millis(300);
+            let (frequency, modulation) = (config.rf.frequency, modulation(&config.rf));
+            let heard = self.radio.listen(Window { frequency, modulation, open, length }).await;
+            self.shared.lock().listens_from = heard.as_ref().map_or(open + length, |received| received.end);
+            let Some(received) = heard else { continue };
+            let length = received.phy.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&received.phy[..length]);
+            let rssi = i16::try_from(received.rssi).unwrap_or(i16::MIN);
+            return Ok((length, phy::RxQuality::new(rssi, received.snr as i8)));
+        }
     }
 
     async fn rx_single(&mut self, buffer: &mut [u8]) -> Result<phy::RxStatus, Infallible> {
@@ -535,7 +605,7 @@ mod tests {
             frequency: heard.frequency,
             modulation: heard.modulation,
             power: 14,
-            at: heard.tmst.plus(delay),
+            at: Some(heard.tmst.plus(delay)),
             start: heard.at + delay,
         }
     }

@@ -13,20 +13,23 @@ use crate::lorawan::crypto::Direction;
 
 use super::dedup::Ear;
 use super::token::Hearing;
-use super::{AirError, Fns, Sent, Tx};
+use super::{AirError, Count, Fns, Sent, Tx};
 
 /// The reports of several heads come in so fast: then the best of them is known.
 const COLLECT: Duration = Duration::from_millis(200);
 /// What must be left until a window for that to be awaited.
 const SPARE: Duration = Duration::from_millis(500);
 
+/// So long a head may take to say what becomes of a frame that it sends at once.
+const SAY: Duration = Duration::from_secs(2);
+
 /// One receive window of a downlink.
-struct Slot {
-    name: &'static str,
+pub(super) struct Slot {
+    pub name: &'static str,
     /// From the end of the uplink.
-    delay: Duration,
-    frequency: u32,
-    data_rate: u8,
+    pub delay: Duration,
+    pub frequency: u32,
+    pub data_rate: u8,
 }
 
 impl Fns {
@@ -36,13 +39,13 @@ impl Fns {
         // 3: agreement, message, token
         let dl = &req.dl;
         if dl.class_mode == Some(ClassMode::C) {
-            return Err(Refusal::new(ResultCode::XmitFailed, "class C has no context here"));
+            return self.transmit_now(&from, req.phy_payload, dl).await;
         }
         let hearing = self.hearing(&from, dl)?;
         self.transmit(&hearing, req.phy_payload, dl).await
     }
 
-    fn hearing(&self, from: &Caller, dl: &DlMeta) -> Result<Hearing, Refusal> {
+    pub(super) fn hearing(&self, from: &Caller, dl: &DlMeta) -> Result<Hearing, Refusal> {
         let tokens = dl.fns_ul_token.iter().chain(&dl.ul_tokens);
         let mut why = "FNSULToken is missing".to_string();
         for token in tokens {
@@ -90,12 +93,13 @@ impl Fns {
                                 modulation,
                                 power: sent.power,
                             });
+                        let until_end = self.until_end(head.at + slot.delay, phy.len(), slot.data_rate);
                         let used = Some(slot.frequency);
                         let (dl_freq1, dl_freq2) =
                             if slot.name == "RX1" { (used, None) } else { (None, used) };
-                        return Ok(XmitAns { dl_freq1, dl_freq2, riding: None, radiated });
+                        return Ok(XmitAns { dl_freq1, dl_freq2, riding: None, radiated, until_end });
                     }
-                    Err(Missed { why, then }) => {
+                    Err(Missed { why, then, .. }) => {
                         said.push(match heads.len() {
                             1 => format!("{}: {why}", slot.name),
                             _ => format!("{} by {}: {why}", slot.name, head.gateway),
@@ -163,7 +167,7 @@ impl Fns {
     }
 
     /// Every head that is known to have heard it; where that is forgotten, the one that the token names.
-    fn ears(&self, hearing: &Hearing) -> Vec<Ear> {
+    pub(super) fn ears(&self, hearing: &Hearing) -> Vec<Ear> {
         let ears: Vec<Ear> = self.dedup().heard_by(hearing.number).copied().collect();
         // numbers begin anew with the process, so a token of an earlier one may name a stranger
         let named = |ear: &Ear| {
@@ -173,6 +177,20 @@ impl Fns {
     }
 
     async fn try_slot(&self, head: &Ear, phy: &[u8], slot: &Slot) -> Result<Sent, Missed> {
+        let (start, at) = (head.at + slot.delay, Some(head.tmst.plus(slot.delay)));
+        self.try_at(head, phy, slot, start, at).await
+    }
+
+    /// Hand a frame to a head for a moment that `jit` allows. `at`: the same moment on the head's counter; `None`: at
+    /// once.
+    pub(super) async fn try_at(
+        &self,
+        head: &Ear,
+        phy: &[u8],
+        slot: &Slot,
+        start: Instant,
+        at: Option<Count>,
+    ) -> Result<Sent, Missed> {
         let now = self.clock.now();
         let modulation = self.region.downlink_modulation(slot.data_rate).ok_or_else(|| {
             Missed::next(format!("DR{} is no downlink data rate of {}", slot.data_rate, self.region))
@@ -192,11 +210,10 @@ impl Fns {
                 "{airtime} ms are more than {region}'s dwell time of {dwell} ms"
             )));
         }
-        let start = head.at + slot.delay;
         let ticket = self
             .jit()
             .reserve(head.gateway, start, airtime, slot.frequency, power, now)
-            .map_err(|refused| Missed::next(self.until(refused)))?;
+            .map_err(|refused| Missed { retry_in: refused.wait, ..Missed::next(self.until(refused)) })?;
         let mut tx = Tx {
             gateway: head.gateway,
             session: head.session,
@@ -204,12 +221,14 @@ impl Fns {
             frequency: slot.frequency,
             modulation,
             power,
-            at: head.tmst.plus(slot.delay),
+            at,
             start,
         };
         let mut weaker = WEAKER.into_iter().filter(|weaker| *weaker < power);
         let error = loop {
-            match self.air.transmit(tx.clone(), Deadline(start)).await {
+            // a head that sends at once says so when it has the frame, not before it begins
+            let said_by = if at.is_some() { start } else { start + SAY };
+            match self.air.transmit(tx.clone(), Deadline(said_by)).await {
                 Ok(sent) => return Ok(sent),
                 // older packet forwarders refuse a power that is not in their table
                 Err(AirError::Power) => match weaker.next() {
@@ -229,7 +248,7 @@ impl Fns {
             AirError::Gone(_) => Then::Gone,
             _ => Then::NextChance,
         };
-        Err(Missed { why: error.to_string(), then })
+        Err(Missed { why: error.to_string(), then, retry_in: None })
     }
 
     /// A rule of the band, with the time of day from which it allows the frame.
@@ -239,6 +258,12 @@ impl Fns {
             Some(at) => format!("{refused}, at {at:.3}"),
             None => refused.to_string(),
         }
+    }
+
+    /// From now to the end of a frame that starts then.
+    pub(super) fn until_end(&self, start: Instant, size: usize, data_rate: u8) -> Option<Duration> {
+        let airtime = jit::airtime(self.region.downlink_modulation(data_rate)?, size, Direction::Down);
+        Some((start + airtime).saturating_duration_since(self.clock.now()))
     }
 
     fn report(&self, hearing: &Hearing, head: &Ear, phy: &[u8], slot: &Slot, sent: &Sent) {
@@ -259,13 +284,15 @@ impl Fns {
 const WEAKER: [i8; 3] = [27, 16, 14];
 
 /// Why a window was missed.
-struct Missed {
-    why: String,
-    then: Then,
+pub(super) struct Missed {
+    pub why: String,
+    pub then: Then,
+    /// When a rule allows it.
+    pub retry_in: Option<Duration>,
 }
 
 /// What a missed window leaves to do.
-enum Then {
+pub(super) enum Then {
     /// Another head or the next window may do.
     NextChance,
     /// The head is gone, and all its windows with it.
@@ -276,7 +303,7 @@ enum Then {
 
 impl Missed {
     fn next(why: String) -> Missed {
-        Missed { why, then: Then::NextChance }
+        Missed { why, then: Then::NextChance, retry_in: None }
     }
 }
 
@@ -302,7 +329,7 @@ fn slots(dl: &DlMeta) -> Result<Vec<Slot>, Refusal> {
 }
 
 /// The device a downlink is for: `None` for a Join-accept.
-fn downlink_addr(phy: &[u8]) -> Result<Option<DevAddr>, Refusal> {
+pub(super) fn downlink_addr(phy: &[u8]) -> Result<Option<DevAddr>, Refusal> {
     match (phy.first().map(|mhdr| mhdr >> 5), phy.len()) {
         (Some(0b001), 17 | 33) => Ok(None),
         (Some(0b011 | 0b101), 12..=255) => Ok(Some(DevAddr::from_air([phy[1], phy[2], phy[3], phy[4]]))),

@@ -4,6 +4,7 @@
 //! database; the radio is behind [`Air`].
 
 mod activate;
+mod class_c;
 pub mod contexts;
 pub mod dedup;
 mod downlink;
@@ -33,6 +34,7 @@ use crate::lorawan::frame::Uplink;
 use crate::lorawan::{GatewayEui, Modulation, NetId, Region};
 use crate::partners;
 
+use class_c::Ways;
 use contexts::{Book, Contexts};
 use dedup::{Dedup, Seen};
 use heads::Heads;
@@ -84,7 +86,7 @@ pub struct Heard {
     pub location: Option<(f64, f64)>,
 }
 
-/// A class A transmission at an exact count of one radio head.
+/// A transmission by one radio head, at an exact count or as soon as the head can.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tx {
     /// The radio head.
@@ -99,8 +101,8 @@ pub struct Tx {
     pub modulation: Modulation,
     /// EIRP, dBm.
     pub power: i8,
-    /// When it starts, on the head's counter.
-    pub at: Count,
+    /// When it starts, on the head's counter; `None`: at once (class C), in any radio session.
+    pub at: Option<Count>,
     /// The same moment on the host's clock.
     pub start: Instant,
 }
@@ -288,6 +290,8 @@ pub struct Fns {
     unserved: Mutex<Buckets<(GatewayEui, NetId)>>,
     seldom: Mutex<Seldom>,
     spent: Mutex<BTreeMap<(GatewayEui, u64, u64), Instant>>,
+    /// Which heads heard devices of class C.
+    ways: Mutex<Ways>,
 }
 
 impl Fns {
@@ -317,6 +321,7 @@ impl Fns {
             unserved: Mutex::new(Buckets::new(UNSERVED, NETWORKS)),
             seldom: Mutex::default(),
             spent: Mutex::default(),
+            ways: Mutex::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::backend::door::{Deadline, PeerError};
-use crate::backend::message::{GwInfo, Party, PrStartAns, PrStartReq, ResultCode, UlMeta};
+use crate::backend::message::{ClassMode, GwInfo, Party, PrStartAns, PrStartReq, ResultCode, UlMeta};
 use crate::limits::Wait;
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::{GatewayEui, NetId};
@@ -33,6 +33,9 @@ impl Fns {
             Err(error) if error.is(ResultCode::MicFailed) => self.ask_abroad(heard, frame, by).await?,
             answer => answer?,
         };
+        if home == self.me && answer.dl.as_ref().is_some_and(|dl| dl.class_mode == Some(ClassMode::C)) {
+            self.note_way(heard, frame.dev_addr());
+        }
         match answer.phy_payload {
             Some(_) => self.carry(heard, Party::Ns(home), answer).await,
             None => Ok(()),
@@ -148,6 +151,7 @@ impl Fns {
             session: heard.session,
             tmst: heard.tmst,
             at: heard.at,
+            time: heard.time.as_second().max(0).unsigned_abs(),
             dev_addr,
             number: heard.number,
         }

@@ -15,7 +15,7 @@ use crate::lorawan::{DevAddr, GatewayEui};
 use super::Count;
 
 /// Version of the layout, and of the key that sealed it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const NONCE: usize = 12;
 
 /// One hearing, as far as a downlink needs it.
@@ -29,6 +29,8 @@ pub struct Hearing {
     pub tmst: Count,
     /// The host's instant then.
     pub at: Instant,
+    /// The same on the wall clock, seconds since 1970: the way to a device of class C outlives the process.
+    pub time: u64,
     /// The device that sent it; `None`: a Join-request.
     pub dev_addr: Option<DevAddr>,
     /// Hertz and modulation of the uplink are not needed downwards, but the transmission's number is: it
@@ -62,19 +64,20 @@ impl Seal {
 
     /// Seal a hearing for a partner. `nonce` must be fresh.
     pub fn make(&self, to: &Party, hearing: &Hearing, nonce: [u8; NONCE]) -> Vec<u8> {
-        let mut clear = Vec::with_capacity(41);
+        let mut clear = Vec::with_capacity(49);
         clear.extend(hearing.gateway.to_msb());
         clear.extend(hearing.session.to_be_bytes());
         clear.extend(hearing.tmst.0.to_be_bytes());
         let at = hearing.at.saturating_duration_since(self.epoch).as_micros();
         clear.extend(u64::try_from(at).unwrap_or(u64::MAX).to_be_bytes());
+        clear.extend(hearing.time.to_be_bytes());
         clear.push(hearing.dev_addr.is_some().into());
         clear.extend(hearing.dev_addr.map_or(0, DevAddr::number).to_be_bytes());
         clear.extend(hearing.number.to_be_bytes());
         let payload = Payload { msg: &clear, aad: &associated(to) };
         let mut token = vec![VERSION];
         token.extend(nonce);
-        // sealing 41 bytes cannot fail; an empty token would open for nobody
+        // sealing 49 bytes cannot fail; an empty token would open for nobody
         token.extend(self.cipher.encrypt(&Nonce::from(nonce), payload).unwrap_or_default());
         token
     }
@@ -96,6 +99,7 @@ impl Seal {
         let (session, rest) = rest.split_first_chunk::<8>()?;
         let (tmst, rest) = rest.split_first_chunk::<4>()?;
         let (at, rest) = rest.split_first_chunk::<8>()?;
+        let (time, rest) = rest.split_first_chunk::<8>()?;
         let (has_addr, rest) = rest.split_first()?;
         let (addr, rest) = rest.split_first_chunk::<4>()?;
         let number = rest.try_into().ok()?;
@@ -104,6 +108,7 @@ impl Seal {
             session: u64::from_be_bytes(*session),
             tmst: Count(u32::from_be_bytes(*tmst)),
             at: self.epoch.checked_add(Duration::from_micros(u64::from_be_bytes(*at)))?,
+            time: u64::from_be_bytes(*time),
             dev_addr: (*has_addr == 1).then(|| DevAddr::new(u32::from_be_bytes(*addr))),
             number: u64::from_be_bytes(number),
         })
@@ -127,6 +132,7 @@ mod tests {
             session: 77,
             tmst: Count(123_456),
             at,
+            time: 1_795_000_000,
             dev_addr: Some(DevAddr::new(0x0200_0001)),
             number: 5,
         }
@@ -161,7 +167,7 @@ mod tests {
         }
 
         #[test]
-        fn no_changed_bit_is_overlooked(at in 13usize..70, bit in 0u8..8) {
+        fn no_changed_bit_is_overlooked(at in 13usize..78, bit in 0u8..8) {
             let seal = Seal::new(&[1; 32], tokio::time::Instant::now());
             let mut token = seal.make(&party(1), &hearing(tokio::time::Instant::now()), [3; 12]);
             let at = at % token.len();

@@ -37,6 +37,11 @@ impl Delivered {
         }
     }
 
+    /// The device's counter begins anew.
+    pub(super) fn forget(&mut self, dev_eui: DevEui) {
+        self.0.remove(&dev_eui);
+    }
+
     /// It was delivered.
     pub(super) fn note(&mut self, dev_eui: DevEui, dev_addr: DevAddr, last: Option<u32>, fcnt_up: u32) {
         let fresh = Recent { dev_addr, newest: last.unwrap_or(fcnt_up), below: 0 };

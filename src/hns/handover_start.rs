@@ -2,7 +2,8 @@
 
 use crate::backend::door::{self, Caller, Commit};
 use crate::backend::message::{
-    HrStartAns, HrStartReq, JoinReq, MacVersion, NwkKeys, OPT_NEG, Party, Refusal, ResultCode, opt_neg,
+    ClassMode, HrStartAns, HrStartReq, JoinReq, MacVersion, NwkKeys, OPT_NEG, Party, Refusal, ResultCode,
+    opt_neg,
 };
 use crate::lorawan::region::is_channel_masks;
 
@@ -66,6 +67,11 @@ impl Hns {
         Ok(HrStartAns {
             phy_payload: answer.phy_payload,
             lifetime: answer.lifetime,
+            // a 1.1 device says itself what class it is in (TS001 1.1, DeviceModeInd)
+            class: match answer.keys {
+                NwkKeys::V10 { .. } => device.class,
+                NwkKeys::V11 { .. } => ClassMode::A,
+            },
             keys: answer.keys,
             roaming: device.roaming,
             mac_version,

@@ -1,5 +1,6 @@
 //! Home network server: devices, profiles, the downlink queue, the relations to JS and AS.
 
+mod class_c;
 mod delivered;
 mod handover_start;
 mod uplink;
@@ -7,7 +8,7 @@ mod uplink;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::door::{self, Boxed, Commit, Peers, StoreError};
-use crate::backend::message::{KeyEnvelope, MacVersion, UlMeta, XmitAns};
+use crate::backend::message::{ClassMode, KeyEnvelope, MacVersion, UlMeta, XmitAns};
 use crate::clock::Clock;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, NetId};
 
@@ -28,6 +29,10 @@ pub struct Device {
     pub enabled: bool,
     /// May activate and talk through other networks.
     pub roaming: bool,
+    /// It was given its session (ABP): its one activation, which no join made and no join ends.
+    pub personalised: bool,
+    /// What the operator declares it to be. Class C: it can be reached without an uplink.
+    pub class: ClassMode,
     /// Newest last. Until the first uplink under the newer keys an older one may be in use.
     pub activations: Vec<Activation>,
     /// Downlinks that wait, first to go first. Clear text: a 1.0.x device shares its counter with
@@ -169,6 +174,8 @@ pub struct Hns {
     application: Arc<dyn Application>,
     peers: Arc<dyn Peers>,
     clock: Clock,
+    /// Devices of class C that something waits for.
+    reaching: class_c::Reaching,
     delivered: Mutex<Delivered>,
 }
 
@@ -180,7 +187,13 @@ impl Hns {
         peers: Arc<dyn Peers>,
         clock: Clock,
     ) -> Hns {
-        Hns { devices, application, peers, clock, delivered: Mutex::default() }
+        let reaching = class_c::Reaching::default();
+        Hns { devices, application, peers, clock, reaching, delivered: Mutex::default() }
+    }
+
+    /// An operator let the uplink counter of a personalised device begin anew.
+    pub fn began_anew(&self, dev_eui: DevEui) {
+        self.delivered().forget(dev_eui);
     }
 
     fn delivered(&self) -> MutexGuard<'_, Delivered> {

@@ -2,13 +2,13 @@
 //! window that the uplink opened (TS002 12.8.1 and 12.8.2, inside the house and out).
 
 use crate::backend::door::{self, Caller, Commit, PeerError};
-use crate::backend::message::{DlMeta, Refusal, ResultCode, XmitAns, XmitAppDown, XmitAppUp};
+use crate::backend::message::{ClassMode, DlMeta, Refusal, ResultCode, XmitAns, XmitAppDown, XmitAppUp};
 use crate::lorawan::{DevAddr, DevEui, NetId};
 
 use super::{Activation, Device, Hns, Notice, QueueItem, Uplink};
 
 /// A confirmed downlink that nobody acknowledges is given up after this many transmissions.
-const ATTEMPTS: u32 = 8;
+pub(super) const ATTEMPTS: u32 = 8;
 
 impl Hns {
     /// XmitDataReq(up, FRMPayload). The same uplink may come twice (a forward row sent again): it
@@ -33,7 +33,18 @@ impl Hns {
         // first one brought, once more, and nothing new.
         let next = self.noted(&req, dev_addr, fcnt_up).await?.filter(|item| first || item.sent_as.is_some());
         if let (Some(item), Some(fcnt_down)) = (next, req.ul.fcnt_down) {
-            self.send_down(&from, &req, &device, &activation, item, fcnt_down).await;
+            if device.class == ClassMode::C {
+                // sending to it may have begun without this uplink
+                if let Some(_sending) = self.reaching.begin(&item, dev_eui, self.clock.now()) {
+                    self.send_down(&from, &req, &device, &activation, item, fcnt_down).await;
+                }
+            } else {
+                self.send_down(&from, &req, &device, &activation, item, fcnt_down).await;
+            }
+        }
+        if device.class == ClassMode::C {
+            self.reaching.heard(dev_eui);
+            self.reach(dev_eui);
         }
         Ok(XmitAns::default())
     }
@@ -94,9 +105,10 @@ impl Hns {
                 confirmed: item.confirmed,
                 ..DlMeta::default()
             };
-            match self.peers.ask(from.party.clone(), XmitAppDown { frm_payload, dl }, from.by).await {
+            let down = XmitAppDown { frm_payload, dl, dev_addr: Some(activation.dev_addr) };
+            match self.peers.ask(from.party.clone(), down, from.by).await {
                 Ok(taken) => {
-                    if let Err(error) = self.sent(req, &item, fcnt_down, taken).await {
+                    if let Err(error) = self.sent(dev_eui, &item, fcnt_down, taken).await {
                         tracing::warn!(DevEUI = %dev_eui, item = item.id, "sent, but may be sent again: {error}");
                     }
                     return;
@@ -116,26 +128,29 @@ impl Hns {
     }
 
     /// The sNS took the item: an unconfirmed one is done, a confirmed one waits for its ACK.
-    async fn sent(
+    pub(super) async fn sent(
         &self,
-        req: &XmitAppUp,
+        dev_eui: DevEui,
         item: &QueueItem,
         fcnt_down: u32,
         taken: XmitAns,
     ) -> Result<(), Refusal> {
-        let Some(dev_eui) = req.ul.dev_eui else { return Ok(()) };
-        let id = item.id.clone();
+        let (id, confirmed) = (item.id.clone(), item.confirmed);
+        let until_end = taken.until_end.unwrap_or_default();
         let decide = move |device: &mut Option<Device>| {
             let Some(device) = device else { return (Commit::Nothing, Vec::new()) };
             note_sent(device, &id, fcnt_down);
             (Commit::Durable, vec![Notice::Sent { item: id.clone(), fcnt_down, taken: taken.clone() }])
         };
         self.devices.telling(dev_eui, Box::new(decide)).await?;
+        if confirmed {
+            self.reaching.awaits(dev_eui, self.clock.now() + until_end);
+        }
         Ok(())
     }
 
     /// What happened has happened: a notice that cannot be kept is told in the log.
-    async fn tell(&self, device: &Device, notice: Notice) {
+    pub(super) async fn tell(&self, device: &Device, notice: Notice) {
         if let Err(error) = self.application.notice(device.clone(), notice).await {
             tracing::warn!(DevEUI = %device.dev_eui, "the application is not told: {error}");
         }
@@ -155,7 +170,7 @@ fn addressed(req: &XmitAppUp) -> Result<(DevEui, DevAddr, u32), Refusal> {
 
 /// How an item ended that was not simply sent.
 #[derive(Debug, Clone, PartialEq)]
-enum Settled {
+pub(super) enum Settled {
     Acknowledged(QueueItem),
     /// Sent in vain.
     GivenUp(QueueItem),
@@ -169,10 +184,10 @@ impl Settled {
             Settled::Acknowledged(item) | Settled::GivenUp(item) | Settled::Expired(item) => item,
         }
     }
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         &self.item().id
     }
-    fn notice(&self) -> Notice {
+    pub(super) fn notice(&self) -> Notice {
         let item = self.item().id.clone();
         match self {
             Settled::Expired(_) => Notice::Expired { item },
@@ -183,7 +198,7 @@ impl Settled {
             }
         }
     }
-    fn milestone(&self) -> &'static str {
+    pub(super) fn milestone(&self) -> &'static str {
         match self {
             Settled::Acknowledged(_) => "downlink acknowledged",
             Settled::GivenUp(_) => "downlink given up",
@@ -219,12 +234,18 @@ fn note_uplink(device: &mut Device, dev_addr: DevAddr, fcnt_up: u32, seen: &Seen
             }
         }
     }
-    let is_over = |item: &mut QueueItem| item.expires.is_some_and(|expires| expires <= seen.at);
-    settled.extend(device.queue.extract_if(.., is_over).map(|item| match item.sent_as {
+    settled.extend(expired(device, seen.at));
+    settled
+}
+
+/// Take out what has expired.
+pub(super) fn expired(device: &mut Device, now: u64) -> Vec<Settled> {
+    let is_over = |item: &mut QueueItem| item.expires.is_some_and(|expires| expires <= now);
+    let over = device.queue.extract_if(.., is_over).map(|item| match item.sent_as {
         Some(_) => Settled::GivenUp(item),
         None => Settled::Expired(item),
-    }));
-    settled
+    });
+    over.collect()
 }
 
 fn note_sent(device: &mut Device, id: &str, fcnt_down: u32) {
@@ -256,6 +277,8 @@ mod tests {
             mac_version: MacVersion::V1_0_4,
             enabled: true,
             roaming: true,
+            personalised: false,
+            class: crate::backend::message::ClassMode::A,
             activations: vec![activation],
             queue,
             last_seen: None,

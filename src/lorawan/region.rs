@@ -200,8 +200,8 @@ impl Region {
     }
     /// The sub-band that a channel belongs to.
     pub fn sub_band(&self, frequency: u32) -> Option<u8> {
-        let count = self.sub_band_count();
-        let index = self.plan.get_uplink_channel_index(frequency, false).ok().filter(|_| count > 0)?;
+        let count = Some(self.sub_band_count()).filter(|count| *count > 0)?;
+        let index = self.plan.get_uplink_channel_index(frequency, false).ok()?;
         let groups = 8 * usize::from(count);
         // past the groups come the 500 kHz channels, one for each
         let group = if index < groups { index / 8 } else { index - groups };

@@ -345,11 +345,18 @@ impl State {
         self.prune(now);
         let gone = AirError::Gone(tx.gateway);
         let Some(head) = self.heads.get_mut(&tx.gateway) else { return Err(gone) };
-        let start = head.instant(tx.at, now);
+        let start = match tx.at {
+            Some(at) => head.instant(at, now),
+            None => Some(self.frames.iter().fold(now + TOO_LATE + TURNAROUND, |start, queued| {
+                // as soon as it has sent what it has
+                let own = queued.voice == Voice::Head(tx.gateway);
+                if own { start.max(queued.end + 2 * TURNAROUND) } else { start }
+            })),
+        };
         let refusal = head.refusals.pop_front();
         let end = start.unwrap_or(now) + jit::airtime(tx.modulation, tx.phy.len(), Direction::Down);
         let outcome = match (refusal, start) {
-            _ if !head.is_online() || head.session != tx.session => Err(gone),
+            _ if !head.is_online() || tx.at.is_some() && head.session != tx.session => Err(gone),
             (Some(why), _) => Err(why),
             (None, None) => Err(AirError::TooLate),
             (None, Some(start)) if start - now <= TOO_LATE => Err(AirError::TooLate),
@@ -582,7 +589,7 @@ mod tests {
             frequency: heard.frequency,
             modulation: heard.modulation,
             power: 16,
-            at: heard.tmst.plus(delay),
+            at: Some(heard.tmst.plus(delay)),
             start: heard.at + delay,
         }
     }
@@ -731,7 +738,7 @@ mod tests {
         assert_eq!(transmit(&radio, tx(ms(42))).await, Err(AirError::TooLate));
         assert_eq!(transmit(&radio, tx(ms(513_000))).await, Err(AirError::TooEarly));
         assert_eq!(
-            transmit(&radio, Tx { at: Count(heard.tmst.0.wrapping_sub(5)), ..tx(ms(0)) }).await,
+            transmit(&radio, Tx { at: Some(Count(heard.tmst.0.wrapping_sub(5))), ..tx(ms(0)) }).await,
             Err(AirError::TooLate)
         );
         transmit(&radio, tx(ms(1000))).await.unwrap();

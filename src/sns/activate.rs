@@ -57,7 +57,7 @@ impl Sns {
             fcnt_down: 0,
             a_fcnt_down: 0,
             confirmed_down: None,
-            class: ClassMode::A,
+            class: answer.class,
             personalised: false,
             pending: true,
             rx_delay,
@@ -66,6 +66,7 @@ impl Sns {
             rx2_data_rate,
             plan: Plan::of_join(&region, answer.mac_version),
             roaming: answer.roaming,
+            path: None,
             created,
             expires: (answer.lifetime > 0).then(|| created + u64::from(answer.lifetime)),
         };

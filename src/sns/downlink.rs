@@ -7,7 +7,7 @@ use crate::backend::message::{
     ClassMode, DlMeta, NwkKeys, Party, Refusal, ResultCode, UlMeta, XmitAns, XmitAppDown, XmitDown,
 };
 use crate::lorawan::frame::Downlink;
-use crate::lorawan::{DevEui, Region, crypto};
+use crate::lorawan::{DevAddr, DevEui, Region, crypto};
 
 use super::uplink::Accepted;
 use super::{Session, Sns, Write};
@@ -18,6 +18,7 @@ pub(super) struct Window {
     /// Session of the uplink.
     session: u64,
     dev_eui: DevEui,
+    dev_addr: DevAddr,
     /// The fNS that heard it.
     to: Party,
     /// The two receive windows, with the uplink's tokens.
@@ -60,6 +61,7 @@ impl Window {
         Some(Window {
             session: session.id,
             dev_eui: session.dev_eui,
+            dev_addr: session.dev_addr,
             to: from.party.clone(),
             dl,
             room,
@@ -188,6 +190,30 @@ fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Resul
     (Ok(phy), Write { commit: Commit::Durable, forward: None })
 }
 
+/// The session in which a device of class C can be reached now. Pure.
+fn reachable(
+    sessions: &[Session],
+    dev_eui: DevEui,
+    dev_addr: Option<DevAddr>,
+    now: u64,
+) -> Result<&Session, Refusal> {
+    let in_force = |session: &&Session| {
+        !session.pending
+            && session.expires.is_none_or(|expires| expires > now)
+            && dev_addr.is_none_or(|dev_addr| dev_addr == session.dev_addr)
+    };
+    let Some(session) = sessions.iter().rev().find(in_force) else {
+        let why = format!("no session of {dev_eui} with this address is in use");
+        return Err(Refusal::new(ResultCode::UnknownDevAddr, why));
+    };
+    let why = match (session.class, &session.path) {
+        (ClassMode::C, Some(_)) => return Ok(session),
+        (ClassMode::C, None) => "its next uplink at home shows the way to it",
+        (ClassMode::A, _) => "its session is of class A",
+    };
+    Err(Refusal::new(ResultCode::XmitFailed, format!("no receive window of {dev_eui} is open: {why}")))
+}
+
 impl Sns {
     /// XmitDataReq(down, FRMPayload), from our hNS: takes the open window of the device. A refused
     /// counter leaves the window open.
@@ -203,15 +229,19 @@ impl Sns {
             0 => return Err(Refusal::new(ResultCode::InvalidFPort, "FPort 0 belongs to the network")),
             port => port,
         };
-        let window = self.windows().remove(&dev_eui).ok_or_else(|| {
-            Refusal::new(ResultCode::XmitFailed, format!("no receive window of {dev_eui} is open"))
-        })?;
+        let window = match self.take_window(dev_eui, req.dev_addr) {
+            Some(window) => window,
+            None => self.at_any_time(dev_eui, req.dev_addr, from.by).await?,
+        };
+        let closes = window.dl.class_mode != Some(ClassMode::C);
         if req.frm_payload.len() + window.fopts.len() > window.room {
             let why = format!(
                 "FRMPayload may have {} bytes now",
                 window.room - window.fopts.len().min(window.room)
             );
-            self.windows().insert(dev_eui, window);
+            if closes {
+                self.windows().insert(dev_eui, window);
+            }
             return Err(Refusal::new(ResultCode::FrameSizeError, why));
         }
         let content = Content { payload: Some((fcnt_down, f_port, req.frm_payload, req.dl.confirmed)) };
@@ -222,12 +252,60 @@ impl Sns {
                 Ok(XmitAns::default())
             }
             Err(refusal) => {
-                if refusal.fcnt_down.is_some() {
+                if closes && refusal.fcnt_down.is_some() {
                     self.windows().insert(dev_eui, window);
                 }
                 Err(refusal)
             }
         }
+    }
+
+    /// The window that an uplink of this session opened.
+    fn take_window(&self, dev_eui: DevEui, dev_addr: Option<DevAddr>) -> Option<Window> {
+        let mut windows = self.windows();
+        let open = windows.get(&dev_eui)?;
+        if dev_addr.is_some_and(|dev_addr| dev_addr != open.dev_addr) {
+            return None;
+        }
+        windows.remove(&dev_eui)
+    }
+
+    /// Class C: what stands open between two uplinks, with the parameters of RX2.
+    async fn at_any_time(
+        &self,
+        dev_eui: DevEui,
+        dev_addr: Option<DevAddr>,
+        by: Deadline,
+    ) -> Result<Window, Refusal> {
+        let now = self.clock.unix();
+        let (decide, slot) = door::decided(move |sessions: &mut Vec<Session>| {
+            let nothing = Write { commit: Commit::Nothing, forward: None };
+            (reachable(sessions, dev_eui, dev_addr, now).cloned(), nothing)
+        });
+        self.sessions.with_device(dev_eui, Box::new(decide)).await?;
+        let session = door::outcome(&slot)??;
+        let dl = DlMeta {
+            dl_freq2: Some(session.rx2_frequency),
+            data_rate2: Some(session.rx2_data_rate),
+            rx_delay1: Some(session.rx_delay.max(1)),
+            class_mode: Some(ClassMode::C),
+            fns_ul_token: session.path,
+            ..DlMeta::default()
+        };
+        let room = self.region.max_payload(session.rx2_data_rate).unwrap_or(0);
+        Ok(Window {
+            session: session.id,
+            dev_eui,
+            dev_addr: session.dev_addr,
+            to: Party::Ns(self.net_id),
+            dl,
+            room,
+            ack: None,
+            plan: Vec::new(),
+            fopts: Vec::new(),
+            rides: false,
+            by,
+        })
     }
 
     /// Commit the next downlink of a window and send it on its way.
@@ -261,6 +339,7 @@ mod tests {
         Window {
             session: 1,
             dev_eui: session(None).dev_eui,
+            dev_addr: session(None).dev_addr,
             to: Party::Ns(session(None).net_id),
             dl: DlMeta::default(),
             room: 51,
@@ -353,6 +432,27 @@ mod tests {
         let confirmed = Content { payload: Some((6, 3, vec![0xAA], true)) };
         frame(&mut sessions, &window(false, &[]), &confirmed).0.unwrap();
         assert_eq!(sessions[0].confirmed_down, Some(6));
+    }
+
+    #[test]
+    fn a_device_of_class_c_is_reached_in_the_session_that_was_asked_for_once_the_way_is_known() {
+        let (dev_eui, addr) = (session(None).dev_eui, session(None).dev_addr);
+        let class_c = Session { class: ClassMode::C, path: Some(vec![1]), ..session(Some(1)) };
+        let newer = Session { id: 2, dev_addr: DevAddr::new(0x0200_0002), pending: true, ..class_c.clone() };
+        let both = [class_c.clone(), newer.clone()];
+        let id = |sessions: &[Session], addr| {
+            reachable(sessions, dev_eui, addr, 1000).map(|session| session.id).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(id(&both, Some(addr)), Ok(1));
+        assert_eq!(id(&both, None), Ok(1));
+        assert_eq!(id(&both, Some(newer.dev_addr)), Err(ResultCode::UnknownDevAddr), "it was not heard yet");
+        let void = Session { expires: Some(1000), ..class_c.clone() };
+        assert_eq!(id(&[void], Some(addr)), Err(ResultCode::UnknownDevAddr));
+        for not_yet in
+            [Session { path: None, ..class_c.clone() }, Session { class: ClassMode::A, ..class_c.clone() }]
+        {
+            assert_eq!(id(&[not_yet], Some(addr)), Err(ResultCode::XmitFailed));
+        }
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Session {
     pub plan: Plan,
     /// The device may talk through other networks.
     pub roaming: bool,
+    /// The way down to a class C device: FNSULToken of its last uplink, where that was heard at home.
+    pub path: Option<Vec<u8>>,
     /// Seconds since 1970 when it was made.
     pub created: u64,
     /// Seconds since 1970 after which it is void; `None`: no limit.

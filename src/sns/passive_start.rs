@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use crate::backend::door::{self, Caller, Deadline, PeerError};
 use crate::backend::message::{
-    MicKey, Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta, XmitAppUp,
+    ClassMode, DlMeta, MicKey, Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta, XmitAppUp,
 };
 use crate::clock::Instant;
 use crate::lorawan::frame::{DataFrame, Uplink};
@@ -125,6 +125,8 @@ impl Sns {
             }
         }
         let (phy_payload, dl) = self.riding().remove(&dev_eui).unzip();
+        // our own fNS is told that more may come: its answer has no frame, but it has a class
+        let dl = dl.or_else(|| accepted.session.path.is_some().then(class_c));
         Ok(PrStartAns { phy_payload, dl, ..answer })
     }
 
@@ -261,6 +263,11 @@ impl Sns {
             .map_err(|_| Refusal::new(ResultCode::Other, format!("RFRegion {name:?} is unknown here")))?;
         Ok(if !visited && region == self.region { self.region.clone() } else { region })
     }
+}
+
+/// A device that can be reached at any time.
+fn class_c() -> DlMeta {
+    DlMeta { class_mode: Some(ClassMode::C), ..DlMeta::default() }
 }
 
 /// The session learns from its uplink what the device knows of the channel plan.

@@ -64,14 +64,29 @@ pub fn accept(
             return (Ok(accepted), nothing);
         }
         let changed = obey(session, &accepted.commands, region);
+        session.path = match (session.class, visited) {
+            (ClassMode::C, None) => ul.fns_ul_token.clone(),
+            _ => None,
+        };
         accepted.session = session.clone();
-        // A change is confirmed, so it is safe first, and a session's activation ends its predecessor. What a confirmed
-        // uplink's acknowledgement says is safe is so before it leaves: its FCntDown is committed durably after
-        // this, and commits keep their order
-        let commit = if activated || changed { Commit::Durable } else { Commit::Lazy };
+        // A confirmed uplink is acknowledged and a change is confirmed, so they are safe first; and a session's
+        // activation ends its predecessor
+        let confirmed = frame.is_confirmed();
+        let commit = if confirmed || activated || changed { Commit::Durable } else { Commit::Lazy };
         let carries = accepted.up.ul.f_port.is_some_and(|port| port > 0) || accepted.up.ack;
         let forward = carries.then(|| (ForwardKey { session: session.id, fcnt_up }, accepted.up.clone()));
         return (Ok(accepted), Write { commit, forward });
+    }
+    let in_force = |session: &&Session| session.expires.is_none_or(|expires| expires > now);
+    if let Some(session) =
+        sessions.iter().filter(in_force).find(|session| began_anew(session, frame, sent_on))
+    {
+        let (dev_eui, fcnt, last) = (session.dev_eui, frame.fcnt(), session.fcnt_up.unwrap_or(0));
+        let why = format!(
+            "FCnt {fcnt} of personalised device {dev_eui} comes after {last}: it forgot its counter, or somebody \
+             replays an old frame; if it was restarted, `roamgate device reset-counter {dev_eui}`"
+        );
+        return (Err(Refusal::new(ResultCode::FrameReplayed, why)), nothing);
     }
     let mut why = format!("no session of {} makes this MIC right", frame.dev_addr());
     if sent_on.is_none() && sessions.iter().any(Session::is_v11) {
@@ -93,18 +108,28 @@ fn matching_counter(session: &Session, frame: DataFrame<'_>, sent_on: Option<(u8
     let nearest = last.checked_add(ahead);
     let next_round = if ahead == 0 { last.checked_add(0x1_0000) } else { None };
     let mut candidates = [nearest, next_round].into_iter().flatten();
+    candidates.find(|fcnt| mic_matches(session, frame, *fcnt, sent_on))
+}
+
+fn mic_matches(session: &Session, frame: DataFrame<'_>, fcnt: u32, sent_on: Option<(u8, u8)>) -> bool {
     match &session.keys {
-        NwkKeys::V10 { nwk_s_key } => candidates.find(|fcnt| frame.up_mic_matches(nwk_s_key, *fcnt)),
+        NwkKeys::V10 { nwk_s_key } => frame.up_mic_matches(nwk_s_key, fcnt),
         NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, .. } => {
-            let (data_rate, channel) = sent_on?;
-            candidates.find(|fcnt| {
-                acknowledges(session, frame, *fcnt).any(|conf_fcnt| {
-                    let sent = Circumstances { data_rate, channel, conf_fcnt };
-                    frame.up_mic_matches_11(s_nwk_s_int_key, f_nwk_s_int_key, *fcnt, sent)
-                })
+            let Some((data_rate, channel)) = sent_on else { return false };
+            acknowledges(session, frame, fcnt).any(|conf_fcnt| {
+                let sent = Circumstances { data_rate, channel, conf_fcnt };
+                frame.up_mic_matches_11(s_nwk_s_int_key, f_nwk_s_int_key, fcnt, sent)
             })
         }
     }
+}
+
+/// A personalised device whose counter began anew with its power: keys and address are right, the counter is not.
+fn began_anew(session: &Session, frame: DataFrame<'_>, sent_on: Option<(u8, u8)>) -> bool {
+    let fcnt = u32::from(frame.fcnt());
+    session.personalised
+        && session.fcnt_up.is_some_and(|last| fcnt < last)
+        && mic_matches(session, frame, fcnt, sent_on)
 }
 
 /// Data rate and channel that an uplink was sent with, by their indexes where it was heard.
@@ -138,7 +163,7 @@ fn obey(session: &mut Session, commands: &[UplinkCommand], region: &Region) -> b
                 let of = session.plan.region.as_ref().unwrap_or(region);
                 let of = of.clone().with_sub_bands(session.plan.sub_bands);
                 (session.rx2_frequency, session.rx2_data_rate) = of.rx2();
-                session.rx1_dr_offset = 0;
+                (session.rx1_dr_offset, session.rx_delay) = (0, 1);
                 session.plan = Plan::untold(&of);
                 session.class = ClassMode::A;
             }
@@ -224,6 +249,7 @@ pub(super) mod tests {
             rx2_data_rate: 0,
             plan: Default::default(),
             roaming: true,
+            path: None,
             created: 0,
             expires: None,
         }
@@ -284,7 +310,7 @@ pub(super) mod tests {
     fn a_repetition_is_known_and_writes_nothing() {
         let (mut session, key) = (session(Some(4)), Key::new([7; 16]));
         let frame = up(&key, 0x80, 0, 5, &[5, 1]);
-        assert_eq!(run(&mut session, &frame).1.commit, Commit::Lazy, "its FCntDown is waited for");
+        assert_eq!(run(&mut session, &frame).1.commit, Commit::Durable);
         let (again, write) = run(&mut session, &frame);
         assert!(again.unwrap().repeated);
         assert_eq!((write.commit, write.forward), (Commit::Nothing, None));
@@ -457,6 +483,40 @@ pub(super) mod tests {
         assert_eq!(refused.unwrap_err().code, ResultCode::DevRoamingDisallowed);
         assert_eq!((session.fcnt_up, write.commit), (Some(0), Commit::Nothing));
         assert_eq!(counter(&mut session, &phy), Some(1));
+    }
+
+    #[test]
+    fn a_personalised_device_that_began_anew_is_refused_with_the_remedy_and_sent_to_nobody_else() {
+        let (mut session, key) = (session(Some(212)), Key::new([7; 16]));
+        session.personalised = true;
+        let before = session.clone();
+        let (refused, write) = run(&mut session, &up(&key, 0x40, 0, 3, &[5, 1]));
+        let refusal = refused.unwrap_err();
+        assert_eq!((refusal.code, write.commit), (ResultCode::FrameReplayed, Commit::Nothing));
+        assert!(refusal.description.contains("roamgate device reset-counter 0101010101010101"), "{refusal}");
+        assert_eq!(session, before);
+        let wrong = up(&Key::new([8; 16]), 0x40, 0, 3, &[5, 1]);
+        assert_eq!(run(&mut session, &wrong).0.unwrap_err().code, ResultCode::MicFailed);
+        session.fcnt_up = None;
+        assert_eq!(counter(&mut session, &up(&key, 0x40, 0, 3, &[5, 1])), Some(3));
+    }
+
+    #[test]
+    fn the_way_to_a_device_of_class_c_is_that_of_its_last_uplink_at_home() {
+        let (mut session, key) = (session(Some(0)), Key::new([7; 16]));
+        let heard = |session: &mut Session, fcnt, visited| {
+            let phy = up(&key, 0x40, 0, fcnt, &[5, 1]);
+            let Ok(Uplink::Data(frame)) = Uplink::parse(&phy) else { panic!("a data frame") };
+            let token = Some(vec![fcnt as u8]);
+            let ul = UlMeta { fns_ul_token: token, ..UlMeta::at(jiff::Timestamp::UNIX_EPOCH) };
+            accept(std::slice::from_mut(session), frame, &ul, &Region::eu868(), visited, 0).0.unwrap();
+            session.path.clone()
+        };
+        assert_eq!(heard(&mut session, 1, None), None, "class A has none");
+        session.class = ClassMode::C;
+        assert_eq!(heard(&mut session, 2, None), Some(vec![2]));
+        assert_eq!(heard(&mut session, 3, None), Some(vec![3]));
+        assert_eq!(heard(&mut session, 4, Some(NetId::from_msb([0, 0, 2]))), None);
     }
 
     #[test]

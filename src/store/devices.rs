@@ -9,10 +9,11 @@ use super::secrets::Place;
 use super::writer::{Db, Done, Fault};
 use super::{Store, root_keys, sessions};
 use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::backend::message::{KeyEnvelope, MacVersion};
+use crate::backend::message::{ClassMode, KeyEnvelope, MacVersion};
 use crate::hns::{Activation, Decide, Device, Devices, Notice, QueueItem, Telling};
 use crate::js;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
+use crate::sns::Session;
 
 /// A device that the operator adds: to the home network and to the join server.
 #[derive(Debug, Clone)]
@@ -35,6 +36,45 @@ pub struct NewDevice {
     pub roaming: bool,
 }
 
+/// A device that is added, whichever way it comes to its session.
+#[derive(Debug, Clone)]
+pub enum Addition {
+    /// It joins.
+    Joins {
+        /// What it is.
+        device: NewDevice,
+        /// May activate and talk at all.
+        enabled: bool,
+        /// What it is declared to be.
+        class: ClassMode,
+    },
+    /// It was given its session (ABP).
+    Personalised {
+        /// With its one activation. When both were made is written down here.
+        device: Box<Device>,
+        /// Its id is chosen here, and its counters go on from an earlier time here, if that came further.
+        session: Box<Session>,
+    },
+}
+
+impl Addition {
+    fn dev_eui(&self) -> DevEui {
+        match self {
+            Addition::Joins { device, .. } => device.dev_eui,
+            Addition::Personalised { device, .. } => device.dev_eui,
+        }
+    }
+}
+
+/// Why a device of a list cannot be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Its DevEUI is here, or stands in the list before.
+    DevEui,
+    /// This device has the same DevAddr and the same network session keys.
+    Session(DevEui),
+}
+
 /// A line in the list of devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceSummary {
@@ -50,6 +90,10 @@ pub struct DeviceSummary {
     pub enabled: bool,
     /// May activate and talk through other networks.
     pub roaming: bool,
+    /// It was given its session (ABP).
+    pub personalised: bool,
+    /// What it is declared to be.
+    pub class: ClassMode,
     /// Address of the newest activation.
     pub dev_addr: Option<DevAddr>,
     /// Seconds since 1970 of the last accepted uplink.
@@ -69,6 +113,8 @@ pub struct Change {
     pub roaming: Option<bool>,
     /// May activate and talk at all.
     pub enabled: Option<bool>,
+    /// What it is declared to be.
+    pub class: Option<ClassMode>,
 }
 
 /// Why a device was not added.
@@ -97,36 +143,76 @@ impl Store {
         let work = move |db: &Db<'_>| {
             let free = !is_here(db, dev_eui)?;
             if free {
-                insert(db, &new, true)?;
+                insert(db, &new, true, ClassMode::A)?;
             }
             Ok((free, Done::new(if free { Commit::Durable } else { Commit::Nothing })))
         };
         if self.queue.run(true, work).await? { Ok(()) } else { Err(AddError::Duplicate(dev_eui)) }
     }
 
-    /// Add many devices, each enabled or not, in one commit: all of them, or none. Answers the places of those
-    /// that are here already or stand in the list before; where there is one, none was added. `dry_run`: only look.
+    /// Add many devices in one commit: all of them, or none. Answers the places of those that cannot be added;
+    /// where there is one, none was. `dry_run`: only look.
     pub async fn add_devices(
         &self,
-        new: Vec<(NewDevice, bool)>,
+        new: Vec<Addition>,
         dry_run: bool,
-    ) -> Result<Vec<usize>, StoreError> {
+    ) -> Result<Vec<(usize, Taken)>, StoreError> {
         let work = move |db: &Db<'_>| {
             let (mut taken, mut seen) = (Vec::new(), BTreeSet::new());
-            for (place, (device, _)) in new.iter().enumerate() {
-                if !seen.insert(device.dev_eui) || is_here(db, device.dev_eui)? {
-                    taken.push(place);
+            for (place, device) in new.iter().enumerate() {
+                if !seen.insert(device.dev_eui()) || is_here(db, device.dev_eui())? {
+                    taken.push((place, Taken::DevEui));
+                } else if let Addition::Personalised { session, .. } = device {
+                    let before = new.get(..place).unwrap_or_default();
+                    let twin = sessions::twin(db, session)?.or_else(|| twin(before, session));
+                    taken.extend(twin.map(|twin| (place, Taken::Session(twin))));
                 }
             }
             if dry_run || !taken.is_empty() {
                 return Ok((taken, Done::new(Commit::Nothing)));
             }
-            for (device, enabled) in &new {
-                insert(db, device, *enabled)?;
+            for device in &new {
+                match device {
+                    Addition::Joins { device, enabled, class } => insert(db, device, *enabled, *class)?,
+                    Addition::Personalised { device, session } => {
+                        let mut device = (**device).clone();
+                        let created = db.seal.clock().unix();
+                        device.activations.iter_mut().for_each(|activation| activation.created = created);
+                        store(db, device.dev_eui, None, Some(&device))?;
+                        sessions::personalise(db, session, created)?;
+                    }
+                }
             }
             Ok((taken, Done::new(Commit::Durable)))
         };
         self.queue.run(!dry_run, work).await
+    }
+
+    /// Every personalised device with its session, by DevEUI: for a copy elsewhere.
+    pub async fn personalised(&self) -> Result<Vec<(Device, Session)>, StoreError> {
+        let read = |db: &Db<'_>| {
+            let mut all = Vec::new();
+            for session in sessions::personalised(db)? {
+                let found = load(db, session.dev_eui)?;
+                all.extend(found.map(|found| (found.device, session)));
+            }
+            Ok((all, Done::new(Commit::Nothing)))
+        };
+        self.queue.run(false, read).await
+    }
+
+    /// Take the next uplink counter of a personalised device whatever it is: it forgot its own, or was changed for
+    /// another. Its downlink counters go on. `false`: there is no such device, or a join gave it its session.
+    pub async fn reset_counter(&self, dev_eui: DevEui) -> Result<bool, StoreError> {
+        let reset = move |db: &Db<'_>| {
+            let found = sessions::reset_counter(db, dev_eui)?;
+            if found {
+                // or the hNS would take the uplinks to come for repetitions
+                db.run("UPDATE activations SET fcnt_up = NULL WHERE dev_eui = ?1", [Text(dev_eui)])?;
+            }
+            Ok((found, Done::new(Commit::Durable)))
+        };
+        self.queue.run(true, reset).await
     }
 
     /// All devices, by DevEUI, each with AppKey and NwkKey where the join server holds them: for a copy elsewhere.
@@ -207,19 +293,33 @@ fn alter(db: &Db<'_>, dev_eui: DevEui, change: &Change) -> Result<(bool, Done), 
     device.name = change.name.clone().unwrap_or(device.name);
     device.roaming = change.roaming.unwrap_or(device.roaming);
     device.enabled = change.enabled.unwrap_or(device.enabled);
+    device.class = change.class.unwrap_or(device.class);
     store(db, dev_eui, Some(&found), Some(&device))?;
     if let Some(keys) = root_keys::load(db, dev_eui)? {
         let changed = js::Device { enabled: device.enabled, ..keys.clone() };
         root_keys::store(db, dev_eui, Some(&keys), Some(&changed))?;
     }
     sessions::set_roaming(db, dev_eui, device.roaming)?;
-    if !device.enabled {
+    sessions::set_class(db, dev_eui, device.class)?;
+    if device.personalised {
+        sessions::set_in_force(db, dev_eui, device.enabled)?;
+    } else if !device.enabled {
         sessions::remove_device(db, dev_eui)?;
     }
     Ok((true, Done::new(Commit::Durable)))
 }
 
-fn insert(db: &Db<'_>, new: &NewDevice, enabled: bool) -> Result<(), Fault> {
+/// The device of a list that has the same session.
+fn twin(list: &[Addition], session: &Session) -> Option<DevEui> {
+    list.iter().find_map(|other| match other {
+        Addition::Personalised { session: other, .. } => {
+            (other.dev_addr == session.dev_addr && other.keys == session.keys).then_some(other.dev_eui)
+        }
+        Addition::Joins { .. } => None,
+    })
+}
+
+fn insert(db: &Db<'_>, new: &NewDevice, enabled: bool, class: ClassMode) -> Result<(), Fault> {
     let device = Device {
         dev_eui: new.dev_eui,
         join_eui: new.join_eui,
@@ -227,6 +327,8 @@ fn insert(db: &Db<'_>, new: &NewDevice, enabled: bool) -> Result<(), Fault> {
         mac_version: new.mac_version,
         enabled,
         roaming: new.roaming,
+        personalised: false,
+        class,
         activations: Vec::new(),
         queue: Vec::new(),
         last_seen: None,
@@ -271,6 +373,8 @@ fn summaries(db: &Db<'_>) -> Result<Vec<DeviceSummary>, Fault> {
             mac_version: row.get::<_, Text<_>>("mac_version")?.0,
             enabled: row.get("enabled")?,
             roaming: row.get("roaming")?,
+            personalised: row.get("personalised")?,
+            class: class(row)?,
             dev_addr: row.get::<_, Option<Text<_>>>("dev_addr")?.map(|text| text.0),
             last_seen: row.get::<_, Option<Seconds>>("last_seen")?.map(|seconds| seconds.0),
             last_via: row.get::<_, Option<Text<_>>>("last_via")?.map(|text| text.0),
@@ -310,11 +414,17 @@ fn device(dev_eui: DevEui, row: &Row<'_>) -> Result<Device, Fault> {
         mac_version: row.get::<_, Text<_>>("mac_version")?.0,
         enabled: row.get("enabled")?,
         roaming: row.get("roaming")?,
+        personalised: row.get("personalised")?,
+        class: class(row)?,
         activations: Vec::new(),
         queue: Vec::new(),
         last_seen: row.get::<_, Option<Seconds>>("last_seen")?.map(|seconds| seconds.0),
         last_via: row.get::<_, Option<Text<_>>>("last_via")?.map(|text| text.0),
     })
+}
+
+fn class(row: &Row<'_>) -> rusqlite::Result<ClassMode> {
+    Ok(if row.get("class_c")? { ClassMode::C } else { ClassMode::A })
 }
 
 fn activations(db: &Db<'_>, dev_eui: DevEui) -> Result<Vec<(i64, Activation)>, Fault> {
@@ -382,11 +492,13 @@ fn store(db: &Db<'_>, dev_eui: DevEui, before: Option<&Found>, after: Option<&De
 
 fn store_device(db: &Db<'_>, new: &Device) -> Result<(), Fault> {
     db.run(
-        "INSERT INTO devices (dev_eui, join_eui, name, mac_version, enabled, roaming, last_seen, last_via)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        "INSERT INTO devices
+            (dev_eui, join_eui, name, mac_version, enabled, roaming, last_seen, last_via, personalised, class_c)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT (dev_eui) DO UPDATE SET join_eui = excluded.join_eui, name = excluded.name,
             mac_version = excluded.mac_version, enabled = excluded.enabled, roaming = excluded.roaming,
-            last_seen = excluded.last_seen, last_via = excluded.last_via",
+            last_seen = excluded.last_seen, last_via = excluded.last_via, personalised = excluded.personalised,
+            class_c = excluded.class_c",
         (
             Text(new.dev_eui),
             Text(new.join_eui),
@@ -396,6 +508,8 @@ fn store_device(db: &Db<'_>, new: &Device) -> Result<(), Fault> {
             new.roaming,
             new.last_seen.map(Seconds),
             new.last_via.map(Text),
+            new.personalised,
+            new.class == ClassMode::C,
         ),
     )?;
     Ok(())

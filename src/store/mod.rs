@@ -28,7 +28,7 @@ use std::sync::{Arc, RwLock};
 
 use serde::{Deserialize, Serialize};
 
-pub use devices::{AddError, Change, DeviceSummary, NewDevice};
+pub use devices::{AddError, Addition, Change, DeviceSummary, NewDevice, Taken};
 pub use open::OpenError;
 pub use outbox::Told;
 pub use secrets::{CredentialName, KeySource};

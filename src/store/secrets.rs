@@ -95,6 +95,11 @@ impl Seal {
         Seal { cipher: Box::new(XChaCha20Poly1305::new((&**key).into())), clock }
     }
 
+    /// Time and chance of what is written.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Nonce, ciphertext, tag.
     pub fn seal(&self, place: &Place, clear: &[u8]) -> Result<Vec<u8>, SealError> {
         let nonce: [u8; NONCE] = self.clock.random();

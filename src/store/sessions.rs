@@ -1,6 +1,6 @@
 //! Sessions of the sNS, with the forward rows that their decisions write.
 
-use rusqlite::{Row, ToSql, params};
+use rusqlite::{OptionalExtension, Row, ToSql, params};
 
 use super::rows::{Bits, Seconds, Text};
 use super::secrets::Place;
@@ -18,7 +18,7 @@ const BY_DEVICE: &str = "SELECT * FROM sessions WHERE dev_eui = ?1 ORDER BY crea
 
 impl Sessions for Store {
     fn with_dev_addr(&self, addr: DevAddr, decide: Decide) -> Boxed<'_, Result<(), StoreError>> {
-        // Uplinks; only the first of a session is durable by itself.
+        // Most are unconfirmed uplinks.
         let work = move |db: &Db<'_>| over(db, BY_DEV_ADDR, &Text(addr), &decide);
         Box::pin(self.queue.run(false, work))
     }
@@ -115,6 +115,7 @@ fn session(db: &Db<'_>, row: &Row<'_>) -> Result<Session, Fault> {
         rx2_data_rate: row.get("rx2_data_rate")?,
         plan: plan(row)?,
         roaming: row.get("roaming")?,
+        path: row.get("path")?,
         created: row.get::<_, Seconds>("created")?.0,
         expires: row.get::<_, Option<Seconds>>("expires")?.map(|seconds| seconds.0),
     })
@@ -177,9 +178,9 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
     db.run(
         "INSERT INTO sessions (id, dev_eui, dev_addr, net_id, nwk_s_key, s_nwk_s_int_key, nwk_s_enc_key, fcnt_up,
             fcnt_down, a_fcnt_down, confirmed_down, class_c, personalised, pending, rx_delay, rx1_dr_offset,
-            rx2_frequency, rx2_data_rate, created, expires, roaming, region, sub_bands, plan_told)
+            rx2_frequency, rx2_data_rate, created, expires, roaming, region, sub_bands, plan_told, path)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-            ?22, ?23, ?24)",
+            ?22, ?23, ?24, ?25)",
         params![
             Bits(new.id),
             Text(new.dev_eui),
@@ -205,6 +206,7 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
             new.plan.region.as_ref().map(Text),
             new.plan.sub_bands.to_bits(),
             told(&new.plan),
+            new.path,
         ],
     )?;
     Ok(())
@@ -216,6 +218,7 @@ fn update(db: &Db<'_>, old: &Session, new: &Session) -> Result<(), Fault> {
         fcnt_down: new.fcnt_down,
         a_fcnt_down: new.a_fcnt_down,
         confirmed_down: new.confirmed_down,
+        path: new.path.clone(),
         ..old.clone()
     };
     if counters == *new {
@@ -223,6 +226,10 @@ fn update(db: &Db<'_>, old: &Session, new: &Session) -> Result<(), Fault> {
         let set = "UPDATE sessions SET fcnt_up = ?2, fcnt_down = ?3, a_fcnt_down = ?4, confirmed_down = ?5
             WHERE id = ?1";
         db.run(set, (Bits(new.id), new.fcnt_up, new.fcnt_down, new.a_fcnt_down, new.confirmed_down))?;
+        if old.path != new.path {
+            // Class C only.
+            db.run("UPDATE sessions SET path = ?2 WHERE id = ?1", (Bits(new.id), &new.path))?;
+        }
         return Ok(());
     }
     db.run("DELETE FROM sessions WHERE id = ?1", [Bits(new.id)])?;
@@ -235,9 +242,83 @@ pub(super) fn set_roaming(db: &Db<'_>, dev_eui: DevEui, roaming: bool) -> Result
     db.run(set, (Text(dev_eui), roaming))
 }
 
+/// What class a device is declared to be counts for sessions of 1.0.x; one of 1.1 says so itself, and can only be held
+/// to class A.
+pub(super) fn set_class(db: &Db<'_>, dev_eui: DevEui, class: ClassMode) -> Result<usize, Fault> {
+    let set = match class {
+        ClassMode::C => {
+            "UPDATE sessions SET class_c = 1 WHERE dev_eui = ?1 AND class_c = 0 AND s_nwk_s_int_key IS NULL"
+        }
+        ClassMode::A => "UPDATE sessions SET class_c = 0, path = NULL WHERE dev_eui = ?1 AND class_c <> 0",
+    };
+    db.run(set, [Text(dev_eui)])
+}
+
+/// A personalised session cannot be made anew, so where its device is switched off it is void and stays.
+pub(super) fn set_in_force(db: &Db<'_>, dev_eui: DevEui, enabled: bool) -> Result<usize, Fault> {
+    let expires = (!enabled).then_some(0);
+    db.run("UPDATE sessions SET expires = ?2 WHERE dev_eui = ?1 AND personalised", (Text(dev_eui), expires))
+}
+
+/// The device that has this address with the same network session keys.
+pub(super) fn twin(db: &Db<'_>, new: &Session) -> Result<Option<DevEui>, Fault> {
+    let there = load(db, BY_DEV_ADDR, &Text(new.dev_addr))?;
+    Ok(there.into_iter().find(|other| other.keys == new.keys).map(|other| other.dev_eui))
+}
+
+/// Write a personalised session. What was sent under this address to this device before is not sent again.
+pub(super) fn personalise(db: &Db<'_>, new: &Session, created: u64) -> Result<(), Fault> {
+    let mut retired = db.sql.prepare_cached(
+        "SELECT fcnt_down, a_fcnt_down FROM retired_sessions WHERE dev_eui = ?1 AND dev_addr = ?2",
+    )?;
+    let before: Option<(u32, u32)> = retired
+        .query_row((Text(new.dev_eui), Text(new.dev_addr)), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (fcnt_down, a_fcnt_down) = before.unwrap_or_default();
+    let session = Session {
+        // SQLite's integers are signed
+        id: u64::from_be_bytes(db.seal.clock().random()) >> 1,
+        created,
+        fcnt_down: new.fcnt_down.max(fcnt_down),
+        a_fcnt_down: new.a_fcnt_down.max(a_fcnt_down),
+        ..new.clone()
+    };
+    insert(db, &session)
+}
+
+/// Every personalised session, by DevEUI.
+pub(super) fn personalised(db: &Db<'_>) -> Result<Vec<Session>, Fault> {
+    let mut select = db.sql.prepare_cached("SELECT * FROM sessions WHERE personalised ORDER BY dev_eui")?;
+    let mut rows = select.query([])?;
+    let mut sessions = Vec::new();
+    while let Some(row) = rows.next()? {
+        sessions.push(session(db, row)?);
+    }
+    Ok(sessions)
+}
+
+/// Any counter may come next. `false`: the device has no personalised session.
+pub(super) fn reset_counter(db: &Db<'_>, dev_eui: DevEui) -> Result<bool, Fault> {
+    let waits = "SELECT EXISTS (SELECT 1 FROM forward JOIN sessions ON sessions.id = forward.session
+        WHERE sessions.dev_eui = ?1 AND sessions.personalised)";
+    if db.sql.prepare_cached(waits)?.query_row([Text(dev_eui)], |row| row.get(0))? {
+        // its counter names it, and could be that of an uplink to come
+        return Err(Fault::Wrong(format!(
+            "an uplink of {dev_eui} still waits for its home: try again in a minute"
+        )));
+    }
+    let reset = "UPDATE sessions SET fcnt_up = NULL WHERE dev_eui = ?1 AND personalised";
+    Ok(db.run(reset, [Text(dev_eui)])? > 0)
+}
+
 /// End all sessions of a device, and what they still had to forward; answers how many there were.
 pub(super) fn remove_device(db: &Db<'_>, dev_eui: DevEui) -> Result<usize, Fault> {
     let forward = "DELETE FROM forward WHERE session IN (SELECT id FROM sessions WHERE dev_eui = ?1)";
     db.run(forward, [Text(dev_eui)])?;
+    let retire = "INSERT INTO retired_sessions (dev_eui, dev_addr, fcnt_down, a_fcnt_down)
+        SELECT dev_eui, dev_addr, fcnt_down, a_fcnt_down FROM sessions WHERE dev_eui = ?1 AND personalised
+        ON CONFLICT DO UPDATE SET fcnt_down = max(fcnt_down, excluded.fcnt_down),
+            a_fcnt_down = max(a_fcnt_down, excluded.a_fcnt_down)";
+    db.run(retire, [Text(dev_eui)])?;
     db.run("DELETE FROM sessions WHERE dev_eui = ?1", [Text(dev_eui)])
 }

@@ -51,7 +51,7 @@ struct Lines;
 
 impl Air for Lines {
     fn transmit(&self, tx: Tx, _: Deadline) -> Boxed<'_, Result<Sent, AirError>> {
-        say(&format!("tx {} {}", tx.at.0, hex::encode(&tx.phy)));
+        say(&format!("tx {} {}", tx.at.unwrap().0, hex::encode(&tx.phy)));
         Box::pin(std::future::ready(Ok(Sent { power: None })))
     }
     fn heads(&self) -> usize {

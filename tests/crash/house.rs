@@ -15,11 +15,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use roamgate::application::outbox::{Outbox, Sink};
 use roamgate::backend::door::{Commit, decided, outcome};
-use roamgate::backend::message::MacVersion;
+use roamgate::backend::message::{ClassMode, MacVersion};
 use roamgate::clock::Clock;
 use roamgate::js::RootKeys;
 use roamgate::sns::Sessions;
-use roamgate::store::{Config, Durability, NewDevice, Store, Url};
+use roamgate::store::{Addition, Config, Durability, NewDevice, Store, Url};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
@@ -136,7 +136,7 @@ impl House {
             kills: 0,
         };
         let store = open(&house.data(), &house.clock).unwrap();
-        let new: Vec<(NewDevice, bool)> = lock(&house.world)
+        let new: Vec<Addition> = lock(&house.world)
             .devices
             .iter()
             .map(|device| NewDevice {
@@ -149,7 +149,7 @@ impl House {
                 home: NET_ID,
                 roaming: false,
             })
-            .map(|device| (device, true))
+            .map(|device| Addition::Joins { device, enabled: true, class: ClassMode::A })
             .collect();
         assert!(store.add_devices(new, false).await.unwrap().is_empty());
         store.close().await.unwrap();

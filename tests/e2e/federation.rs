@@ -50,6 +50,12 @@ pub trait Known {
     fn dev_eui(&self) -> DevEui;
 }
 
+impl Known for DevEui {
+    fn dev_eui(&self) -> DevEui {
+        *self
+    }
+}
+
 impl Known for Walker {
     fn dev_eui(&self) -> DevEui {
         self.dev_eui
@@ -141,8 +147,8 @@ impl Street {
     }
 
     /// The session of a device that its home has in use.
-    pub async fn session(&self, walker: &Walker) -> Session {
-        let mut sessions = self.home().node().unwrap().store().sessions_of(walker.dev_eui).await.unwrap();
+    pub async fn session(&self, of: &impl Known) -> Session {
+        let mut sessions = self.home().node().unwrap().store().sessions_of(of.dev_eui()).await.unwrap();
         assert_eq!(sessions.len(), 1, "{sessions:?}");
         sessions.remove(0)
     }

@@ -4,7 +4,9 @@
 //! A story spends nearly all its time waiting for receive windows, so this binary has a runner of its own
 //! which tells many at once, each on its own thread with its own federation.
 
+mod abp;
 mod away;
+mod class_c;
 mod contexts;
 mod federation;
 mod heads;
@@ -64,10 +66,19 @@ stories! {
         it_says_that_it_rekeyed_until_it_is_confirmed
         it_joins_away_and_downlinks_ride_in_the_answers
         it_joins_away_and_downlinks_come_by_xmitdatareq
+        it_talks_in_us915_at_home_and_away
         what_it_repeats_on_another_channel_is_acknowledged_again
         a_join_accept_that_it_did_not_hear_leaves_its_session
         the_home_restarts_and_both_counters_go_on
         on_a_network_of_1_0_4_it_falls_back_until_the_network_speaks_1_1;
+    abp:
+        a_personalised_device_talks_at_home_and_away_and_after_a_restart
+        a_personalised_device_that_forgot_its_counter_waits_for_the_operator
+        a_personalised_device_of_1_1_says_that_it_began_anew_and_becomes_class_c;
+    class_c:
+        a_downlink_needs_no_uplink_not_even_after_a_restart
+        a_confirmed_downlink_whose_acknowledgement_is_lost_comes_again
+        a_downlink_that_meets_an_uplink_in_the_air_arrives;
     nuisance:
         replayed_and_forged_frames_at_home_change_nothing
         replayed_and_forged_frames_away_change_nothing;

@@ -1,4 +1,4 @@
-//! A LoRaWAN 1.1 device with a radio on the air of a federation. EU868.
+//! A LoRaWAN 1.1 device with a radio on the air of a federation, in EU868 or US915.
 
 use std::time::Duration;
 
@@ -16,13 +16,52 @@ use crate::lorawan11::{Answer, Device, Frame};
 const TOLERANCE: Duration = Duration::from_millis(11);
 /// Symbols that a receiver needs to see a preamble.
 const LOCK_SYMBOLS: u64 = 5;
-/// RX2 of EU868.
-const RX2: u32 = 869_525_000;
+
+/// Where the device believes to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Plan {
+    Eu868,
+    Us915,
+}
+
+impl Plan {
+    fn up(self, data_rate: u8) -> Modulation {
+        match (self, data_rate) {
+            (Plan::Eu868, _) => Modulation::Lora { sf: 12 - data_rate, bandwidth: 125_000 },
+            (Plan::Us915, 4) => Modulation::Lora { sf: 8, bandwidth: 500_000 },
+            (Plan::Us915, _) => Modulation::Lora { sf: 10 - data_rate, bandwidth: 125_000 },
+        }
+    }
+
+    fn down(self, data_rate: u8) -> Modulation {
+        match (self, data_rate) {
+            (Plan::Us915, 8..=13) => Modulation::Lora { sf: 20 - data_rate, bandwidth: 500_000 },
+            _ => Modulation::Lora { sf: 12 - data_rate, bandwidth: 125_000 },
+        }
+    }
+
+    /// Hertz and data rate of RX1 after an uplink.
+    fn rx1(self, frame: &Frame, channel: usize, offset: u8) -> (u32, u8) {
+        match self {
+            Plan::Eu868 => (frame.frequency, frame.data_rate.saturating_sub(offset)),
+            Plan::Us915 => {
+                let frequency = 923_300_000 + 600_000 * (channel as u32 % 8);
+                (frequency, (10 + frame.data_rate - offset).min(13))
+            }
+        }
+    }
+
+    /// Hertz of RX2.
+    fn rx2(self) -> u32 {
+        if self == Plan::Eu868 { 869_525_000 } else { 923_300_000 }
+    }
+}
 
 /// The device, its radio, and what its home knows of it.
 pub struct Newcomer {
     pub device: Device,
     pub dev_eui: DevEui,
+    pub plan: Plan,
     radio: DeviceRadio,
 }
 
@@ -67,7 +106,7 @@ impl Street {
     /// The same, where the device is made already and known at home, or not.
     pub fn newcomer_with(&self, device: Device, at: Site) -> Newcomer {
         let dev_eui = DevEui::from_msb(device.dev_eui);
-        let newcomer = Newcomer { device, dev_eui, radio: self.federation.air.device() };
+        let newcomer = Newcomer { device, dev_eui, plan: Plan::Eu868, radio: self.federation.air.device() };
         newcomer.carry(at);
         newcomer
     }
@@ -88,13 +127,10 @@ impl Known for Newcomer {
     }
 }
 
-fn modulation(data_rate: u8) -> Modulation {
-    Modulation::Lora { sf: 12 - data_rate, bandwidth: 125_000 }
-}
-
-/// As many as a receiver needs, at 125 kHz: a symbol is 2^SF chips.
-fn symbols(data_rate: u8) -> Duration {
-    Duration::from_micros(LOCK_SYMBOLS * (1 << (12 - data_rate)) * 8)
+/// As many as a receiver needs: a symbol is 2^SF chips.
+fn symbols(modulation: Modulation) -> Duration {
+    let Modulation::Lora { sf, bandwidth } = modulation else { panic!("LoRa") };
+    Duration::from_micros(LOCK_SYMBOLS * (1_000_000 << sf) / u64::from(bandwidth))
 }
 
 impl Newcomer {
@@ -105,17 +141,34 @@ impl Newcomer {
 
     /// Send a frame and listen in both windows, the first of which opens after so many seconds.
     pub async fn exchange(&self, frame: &Frame, delay: u8) -> Option<(Vec<u8>, RxWindow)> {
-        let (_, end) = self.radio.transmit(&frame.phy, frame.frequency, modulation(frame.data_rate)).await;
-        let rx1_offset = self.device.dl_settings >> 4 & 0x07;
-        let first = (RxWindow::Rx1, delay, frame.frequency, frame.data_rate.saturating_sub(rx1_offset));
-        let second = (RxWindow::Rx2, delay + 1, RX2, self.device.dl_settings & 0x0F);
+        let (_, end) = self.radio.transmit(&frame.phy, frame.frequency, self.plan.up(frame.data_rate)).await;
+        let (offset, rx2_data_rate) = (self.device.dl_settings >> 4 & 0x07, self.device.dl_settings & 0x0F);
+        let (rx1, data_rate) = self.plan.rx1(frame, self.device.channel, offset);
+        let first = (RxWindow::Rx1, delay, rx1, data_rate);
+        let second = (RxWindow::Rx2, delay + 1, self.plan.rx2(), rx2_data_rate);
         for (which, after, frequency, data_rate) in [first, second] {
-            let modulation = modulation(data_rate);
+            let modulation = self.plan.down(data_rate);
             let open = end + Duration::from_secs(after.into()) - TOLERANCE;
-            let length = 2 * TOLERANCE + symbols(data_rate);
+            let length = 2 * TOLERANCE + symbols(modulation);
             if let Some(received) = self.radio.listen(Window { frequency, modulation, open, length }).await {
                 return Some((received.phy, which));
             }
+        }
+        None
+    }
+
+    /// Listen as a device of class C until something comes, which must be right.
+    pub async fn listen(&mut self, time: Duration) -> Option<Answer> {
+        let (modulation, frequency) = (self.plan.down(self.device.dl_settings & 0x0F), self.plan.rx2());
+        // longer than half a preamble, so no frame begins unseen between two of them
+        let length = Duration::from_millis(300);
+        let begin = tokio::time::Instant::now();
+        let mut open = begin;
+        while open < begin + time {
+            if let Some(received) = self.radio.listen(Window { frequency, modulation, open, length }).await {
+                return Some(self.device.take(&received.phy).expect("a right downlink"));
+            }
+            open += length;
         }
         None
     }

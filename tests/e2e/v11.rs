@@ -4,7 +4,7 @@ use roamgate::demo::device::RxWindow;
 use roamgate::demo::federation::{HOME, VISITED};
 
 use crate::federation::Street;
-use crate::newer::Newcomer;
+use crate::newer::{Newcomer, Plan};
 
 pub async fn a_device_joins_twice_and_talks() {
     let mut street = Street::open().await;
@@ -246,4 +246,31 @@ async fn joined(street: &Street) -> Newcomer {
     street.newcomer_joins(&mut newcomer).await;
     assert!(newcomer.say(b"first", true).await.acked() && !newcomer.device.rekey);
     newcomer
+}
+
+/// Its MIC covers data rate and channel, of which there are 72.
+pub async fn it_talks_in_us915_at_home_and_away() {
+    let mut street = Street::open().await;
+    street.resettle(HOME, "US915", &[2]).await;
+    street.resettle(VISITED, "US915", &[]).await;
+    let mut newcomer = street.newcomer(HOME).await;
+    newcomer.plan = Plan::Us915;
+    let narrow = (0..64).map(|n| 902_300_000 + n * 200_000);
+    newcomer.device.channels = narrow.chain((0..8).map(|n| 903_000_000 + n * 1_600_000)).collect();
+    (newcomer.device.channel, newcomer.device.data_rate) = (9, 0);
+    street.newcomer_joins(&mut newcomer).await;
+    assert!(newcomer.device.is_v11() && newcomer.device.dl_settings & 0x0F == 8);
+    let masks = newcomer.device.masks.expect("a CFList of type 1");
+    assert_eq!(masks[..8], [0, 0xFF, 0, 0, 0, 0, 0, 0], "of the 64 channels those of the sub-band");
+    for (site, channel, data_rate) in
+        [(HOME, 15, 3), (HOME, 65, 4), (VISITED, 8, 1), (VISITED, 14, 2), (HOME, 65, 4)]
+    {
+        newcomer.carry(site);
+        (newcomer.device.channel, newcomer.device.data_rate) = (channel, data_rate);
+        street.queue(&newcomer, &[channel as u8], false).await;
+        let sent = newcomer.say(b"up", true).await;
+        assert!(sent.acked(), "channel {channel}: {:?}", street.whys(site));
+        assert_eq!(sent.answer().payload, [channel as u8]);
+    }
+    street.close().await;
 }

@@ -140,7 +140,7 @@ async fn downlinks(mut down: Forwarder, heads: Arc<dyn Heads>, gateway: GatewayE
             frequency: downlink.frequency(),
             modulation: modulation(&downlink).unwrap_or_else(|| panic!("{downlink:?}")),
             power: downlink.txpk["powe"].as_i64().and_then(|dbm| i8::try_from(dbm).ok()).unwrap_or(14),
-            at: start,
+            at: Some(start),
             start: uplink.at + Duration::from_secs(delay),
         };
         let before = Deadline(tx.start);

@@ -95,6 +95,8 @@ pub struct Device {
     pub channel: usize,
     /// Index of the data rate of uplinks.
     pub data_rate: u8,
+    /// Channel masks of the Join-accept's CFList, where it had some.
+    pub masks: Option<[u8; 15]>,
     /// Of the Join-accept: OptNeg, RX1DROffset, RX2 data rate.
     pub dl_settings: u8,
     /// Seconds from an uplink to RX1.
@@ -126,6 +128,7 @@ impl Device {
             channels: EU868.to_vec(),
             channel: 0,
             data_rate: 5,
+            masks: None,
             dl_settings: 0,
             rx_delay: 1,
             session: None,
@@ -230,6 +233,7 @@ impl Device {
             self.channels.truncate(3);
             self.channels.extend(list[..15].chunks(3).map(|bytes| number(bytes) * 100));
         }
+        self.masks = body.get(13..29).filter(|list| list[15] == 1).map(|list| list[..15].try_into().unwrap());
         let keys = if is_v11 {
             let key = |root, kind| self.derive(root, kind, &[&body[1..4], &reversed(self.join_eui), &nonce]);
             Keys {

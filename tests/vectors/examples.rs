@@ -878,6 +878,6 @@ proptest! {
         let Request::XmitDown(XmitDown { phy_payload, .. }) = data else { panic!() };
         round_trip(XmitDown { phy_payload, dl: dl.clone() }.into());
         dl.dev_eui = Some(roamgate::lorawan::DevEui::from_msb([1; 8]));
-        round_trip(XmitAppDown { frm_payload: payload, dl }.into());
+        round_trip(XmitAppDown { frm_payload: payload, dl, dev_addr: None }.into());
     }
 }

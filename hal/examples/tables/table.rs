@@ -22,9 +22,12 @@ pub const NAMES: [&str; 8] = [
     "timestamp_correction",
 ];
 
+/// From the input columns of a row to its result columns.
+type Row = fn(&[&str]) -> Option<String>;
+
 /// Computes the results of a table anew.
 pub fn recompute(name: &str, table: &str) -> Result<String, String> {
-    let (row, inputs): (fn(&[&str]) -> Option<String>, usize) = match name {
+    let (row, inputs): (Row, usize) = match name {
         "dc_notch_delay" => (dc_notch_delay, 1),
         "freq_to_time_drift" => (freq_to_time_drift, 2),
         "fsk_time_on_air" => (fsk_time_on_air, 4),

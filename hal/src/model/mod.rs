@@ -326,13 +326,12 @@ impl Model {
                     }
                 };
                 if head[0] & 0x80 != 0 {
-                    for i in 3..bytes.len() {
-                        self.write(step(i - 3), bytes[i]);
-                        bytes[i] = 0;
+                    for (i, byte) in bytes.iter_mut().skip(3).enumerate() {
+                        self.write(step(i), std::mem::take(byte));
                     }
                 } else {
-                    for i in 4..bytes.len() {
-                        bytes[i] = self.read(step(i - 4));
+                    for (i, byte) in bytes.iter_mut().skip(4).enumerate() {
+                        *byte = self.read(step(i));
                     }
                 }
                 bytes[..3].fill(0);

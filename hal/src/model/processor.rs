@@ -186,7 +186,7 @@ impl Processors {
                         self.image_runs[at] += 1;
                         answer(if first { 0x11 } else { 0x22 }, None);
                     }
-                    (7 | 8 | 9, true) => answer(command + 1, None),
+                    (7..=9, true) => answer(command + 1, None),
                     (0x0a, true) => answer(0x0c, None),
                     (0x0c..=0x1f, true) => answer(command + 1, None),
                     (0x20, true) => {

@@ -209,7 +209,8 @@ async fn a_token_that_outlives_the_memory_leads_to_the_head_inside() {
     for number in [1, 99] {
         let at = Instant::now();
         let tmst = Count(77);
-        let hearing = fns::Hearing { gateway: ATTIC, session: 1, tmst, at, dev_addr: Some(*addr), number };
+        let hearing =
+            fns::Hearing { gateway: ATTIC, session: 1, tmst, at, time: 0, dev_addr: Some(*addr), number };
         let dl = crate::backend::message::DlMeta {
             dl_freq1: Some(868_300_000),
             data_rate1: Some(5),
@@ -222,7 +223,7 @@ async fn a_token_that_outlives_the_memory_leads_to_the_head_inside() {
         let req = crate::backend::message::XmitDown { phy_payload: phy.clone(), dl };
         away.house.fns.downlink(from, req).await.unwrap();
         let (tx, _) = away.transmitted().expect("a downlink");
-        assert_eq!((tx.gateway, tx.at), (ATTIC, Count(1_000_077)));
+        assert_eq!((tx.gateway, tx.at), (ATTIC, Some(Count(1_000_077))));
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
 }

@@ -10,9 +10,12 @@ fn lora(sf: u8, khz: u32) -> Modulation {
     Modulation::Lora { sf, bandwidth: khz * 1000 }
 }
 
+/// Hertz and modulation.
+type On = (u32, Modulation);
+
 /// Region, an uplink, its RX1, RX2. From RP002, not from the tables that are tested.
 #[rustfmt::skip]
-fn table() -> Vec<(&'static str, (u32, Modulation), (u32, Modulation), (u32, Modulation))> {
+fn table() -> Vec<(&'static str, On, On, On)> {
     vec![
         ("EU868", (868_500_000, lora(9, 125)), (868_500_000, lora(9, 125)), (869_525_000, lora(12, 125))),
         ("EU868", (867_900_000, lora(7, 125)), (867_900_000, lora(7, 125)), (869_525_000, lora(12, 125))),
@@ -36,7 +39,7 @@ fn table() -> Vec<(&'static str, (u32, Modulation), (u32, Modulation), (u32, Mod
 }
 
 impl Hotspot {
-    async fn hears_on(&self, phy: &[u8], (frequency, modulation): (u32, Modulation)) {
+    async fn hears_on(&self, phy: &[u8], (frequency, modulation): On) {
         let heard = self.heard(phy, ATTIC, 8.0);
         self.house.fns.uplink(Heard { frequency, modulation, ..heard }).await;
     }
@@ -153,7 +156,7 @@ async fn channel_lists_are_of_the_region_and_masks_are_not_for_old_devices() {
     }
 }
 
-const IN_2: (u32, Modulation) = (904_100_000, Modulation::Lora { sf: 8, bandwidth: 125_000 });
+const IN_2: On = (904_100_000, Modulation::Lora { sf: 8, bandwidth: 125_000 });
 /// All 125 kHz channels off and channel 65 on, then channels 8 to 15 on, at DR2.
 const ONLY_2: [u8; 10] = [0x03, 0x20, 0x02, 0x00, 0x70, 0x03, 0x20, 0x00, 0xFF, 0x00];
 

@@ -8,6 +8,7 @@ pub mod wire;
 pub use super::keywrap::KeyEnvelope;
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -72,6 +73,8 @@ pub struct Refusal {
     /// The counter that would have been right, from an sNS that refuses an FCntDown. Inside the
     /// house only: TS002 has no object for it in an answer.
     pub fcnt_down: Option<u32>,
+    /// When the same may be asked again, where a rule or the radio says so. Inside the house only.
+    pub retry_in: Option<Duration>,
     /// For people.
     pub description: String,
 }
@@ -79,7 +82,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with its reason.
     pub fn new(code: ResultCode, description: impl Into<String>) -> Refusal {
-        Refusal { code, lifetime: None, fcnt_down: None, description: description.into() }
+        Refusal { code, lifetime: None, fcnt_down: None, retry_in: None, description: description.into() }
     }
 }
 
@@ -424,6 +427,8 @@ pub struct XmitAppDown {
     pub frm_payload: Vec<u8>,
     /// With DevEUI, FPort, FCntDown.
     pub dl: DlMeta,
+    /// Whose AppSKey it is encrypted with, where no uplink tells. Inside the house only.
+    pub dev_addr: Option<DevAddr>,
 }
 
 /// XmitDataAns, for all four requests.
@@ -437,6 +442,8 @@ pub struct XmitAns {
     pub riding: Option<(Vec<u8>, DlMeta)>,
     /// How it goes out, inside the house only: TS002 has no objects for it.
     pub radiated: Option<Radiated>,
+    /// From now to the end of the frame, inside the house only.
+    pub until_end: Option<Duration>,
 }
 
 /// A transmission that a radio head has taken.
@@ -521,6 +528,8 @@ pub struct HrStartAns {
     /// The device may talk through other networks. Inside the house only: a foreign sNS has the
     /// Device Profile.
     pub roaming: bool,
+    /// Class C from its first uplink on (1.0.x). Inside the house only, for the same reason.
+    pub class: ClassMode,
     /// LoRaWAN version of the session. Inside the house only, likewise.
     pub mac_version: MacVersion,
 }

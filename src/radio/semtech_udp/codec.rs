@@ -278,7 +278,8 @@ pub fn tx_ack(body: &[u8]) -> Result<Result<Sent, AirError>, CodecError> {
 #[derive(Serialize)]
 struct TxPk {
     imme: bool,
-    tmst: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tmst: Option<u32>,
     freq: f64,
     rfch: u8,
     powe: i8,
@@ -301,12 +302,12 @@ struct PullResp {
     txpk: TxPk,
 }
 
-/// A PULL_RESP: a class A downlink to a device.
+/// A PULL_RESP: a downlink to a device.
 pub fn pull_resp(version: u8, token: [u8; 2], tx: &Tx) -> Vec<u8> {
     let lora = matches!(tx.modulation, Modulation::Lora { .. });
     let txpk = TxPk {
-        imme: false,
-        tmst: tx.at.0,
+        imme: tx.at.is_none(),
+        tmst: tx.at.map(|at| at.0),
         freq: f64::from(tx.frequency) / 1e6,
         rfch: 0,
         powe: tx.power,
@@ -364,7 +365,7 @@ mod tests {
             frequency: 868_100_000,
             modulation,
             power: 14,
-            at: Count(3_512_348_611),
+            at: Some(Count(3_512_348_611)),
             start: Instant::now(),
         }
     }
@@ -431,6 +432,11 @@ mod tests {
         assert_eq!(json["txpk"]["fdev"], 25_000);
         assert_eq!(json["txpk"]["modu"], "FSK");
         assert!(json["txpk"].get("codr").is_none() && json["txpk"].get("ncrc").is_none());
+
+        // class C: at once, whatever the head's counter is
+        let now = Tx { at: None, ..tx(Modulation::Lora { sf: 9, bandwidth: 125_000 }) };
+        let json: Value = serde_json::from_slice(&pull_resp(2, [0, 0], &now)[4..]).unwrap();
+        assert_eq!((&json["txpk"]["imme"], json["txpk"].get("tmst")), (&json!(true), None));
     }
 
     #[test]

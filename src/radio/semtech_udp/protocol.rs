@@ -232,7 +232,8 @@ impl Protocol {
         let gone = AirError::Gone(tx.gateway);
         let head = self.heads.get_mut(&tx.gateway).ok_or(gone.clone())?;
         let (version, to, _) = head.pulled.ok_or(gone.clone())?;
-        if !head.is_online(self.offline_after, now) || head.session.is_none_or(|(id, _)| id != tx.session) {
+        let another = tx.at.is_some() && head.session.is_none_or(|(id, _)| id != tx.session);
+        if !head.is_online(self.offline_after, now) || another {
             return Err(gone);
         }
         if head.pending.len() >= PENDING {

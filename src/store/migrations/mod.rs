@@ -19,6 +19,7 @@ const STEPS: &[&str] = &[
     include_str!("0005_generations.sql"),
     include_str!("0006_expiry.sql"),
     include_str!("0007_plan.sql"),
+    include_str!("0008_personalised.sql"),
     include_str!("0009_contexts.sql"),
 ];
 

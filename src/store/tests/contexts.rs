@@ -53,7 +53,8 @@ async fn a_visit_outlives_its_session_until_it_is_ended() {
         dev_addr: ADDR,
         until: 1_795_172_400,
     };
-    store.add_devices(vec![(new_device(), true)], false).await.unwrap();
+    let device = Addition::Joins { device: new_device(), enabled: true, class: ClassMode::A };
+    assert_eq!(store.add_devices(vec![device], false).await.unwrap(), []);
     put(&store, session(u64::MAX)).await;
     put(&store, session(5)).await;
     let all = [visit(5, "000001"), visit(u64::MAX, "000001"), visit(u64::MAX, "000002")];

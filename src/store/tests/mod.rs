@@ -68,6 +68,7 @@ fn session(id: u64) -> Session {
         rx1_dr_offset: 0,
         rx2_frequency: 869_525_000,
         rx2_data_rate: 0,
+        path: Some(vec![1, 2]),
         plan: Default::default(),
         created: 1_700_000_000 + (id & 0xFF),
         roaming: true,

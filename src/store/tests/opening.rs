@@ -201,7 +201,10 @@ async fn a_database_of_the_first_version_moves_forward_with_all_it_holds() {
     let store = Store::open(&config, clock()).unwrap();
     assert_eq!(take_nonces(&store, 1).await, None, "used in the old database");
     assert_eq!(take_nonces(&store, 2).await, Some(2));
-    assert_eq!(store.sessions_of(EUI).await.unwrap(), [Session { fcnt_up: Some(1), ..session(u64::MAX) }]);
+    assert_eq!(
+        store.sessions_of(EUI).await.unwrap(),
+        [Session { fcnt_up: Some(1), path: None, ..session(u64::MAX) }]
+    );
     assert_eq!(store.waiting().await.unwrap(), [(forward_key(1), up(1))]);
     let device = store.device(EUI).await.unwrap().unwrap();
     assert_eq!(device.activations[0].app_s_key, Some(KeyEnvelope { label: None, key: KEY.to_vec() }));

@@ -222,6 +222,103 @@ async fn a_device_is_added_once_and_removed_with_its_sessions() {
     assert_eq!(store.device(EUI).await.unwrap(), None);
 }
 
+fn joins(device: NewDevice, enabled: bool) -> Addition {
+    Addition::Joins { device, enabled, class: ClassMode::A }
+}
+
+fn given(dev_eui: DevEui, key: u8, fcnt_down: u32) -> Addition {
+    let envelope = KeyEnvelope { label: Some("kek".into()), key: vec![1; 24] };
+    let activation = Activation {
+        dev_addr: ADDR,
+        session_key_id: None,
+        app_s_key: Some(envelope),
+        fcnt_up: Some(9),
+        created: 0,
+    };
+    let keys = NwkKeys::V10 { nwk_s_key: Key::new([key; 16]) };
+    Addition::Personalised {
+        device: Box::new(hns::Device {
+            dev_eui,
+            join_eui: "0000000000000000".parse().unwrap(),
+            name: "lamp".into(),
+            mac_version: MacVersion::V1_0_3,
+            enabled: true,
+            roaming: false,
+            personalised: true,
+            class: ClassMode::C,
+            activations: vec![activation],
+            queue: vec![],
+            last_seen: None,
+            last_via: None,
+        }),
+        session: Box::new(Session {
+            dev_eui,
+            keys,
+            personalised: true,
+            class: ClassMode::C,
+            pending: false,
+            fcnt_up: Some(9),
+            fcnt_down,
+            expires: None,
+            ..session(0)
+        }),
+    }
+}
+
+#[tokio::test]
+async fn a_personalised_device_comes_with_its_session_and_no_downlink_counter_is_used_twice() {
+    let (folder, store) = fresh();
+    let other = DevEui::from_msb([5; 8]);
+    let twins = vec![given(EUI, 1, 3), given(other, 1, 0)];
+    assert_eq!(store.add_devices(twins, false).await.unwrap(), [(1, Taken::Session(EUI))]);
+    assert_eq!(store.devices().await.unwrap(), []);
+    assert_eq!(store.add_devices(vec![given(EUI, 1, 3), given(other, 2, 0)], false).await.unwrap(), []);
+    let third = DevEui::from_msb([6; 8]);
+    assert_eq!(store.add_devices(vec![given(third, 1, 0)], false).await.unwrap(), [(0, Taken::Session(EUI))]);
+    store.close().await.unwrap();
+
+    let store = open(&folder);
+    let session = || async { store.sessions_of(EUI).await.unwrap().pop().unwrap() };
+    let device = store.device(EUI).await.unwrap().unwrap();
+    assert!(device.personalised && device.class == ClassMode::C && device.activations[0].created > 0);
+    assert!(session().await.personalised && session().await.fcnt_down == 3);
+    assert_eq!(store.personalised().await.unwrap().len(), 2);
+
+    // switched off, its session is void and not lost
+    for (enabled, expires) in [(false, Some(0)), (true, None)] {
+        let change = Change { enabled: Some(enabled), ..Change::default() };
+        assert!(store.change_device(EUI, change).await.unwrap());
+        assert_eq!(session().await.expires, expires);
+    }
+    // the counter of its uplinks begins anew in both rooms, and no other
+    assert!(store.reset_counter(EUI).await.unwrap());
+    assert_eq!((session().await.fcnt_up, session().await.fcnt_down), (None, 3));
+    assert_eq!(store.device(EUI).await.unwrap().unwrap().activations[0].fcnt_up, None);
+    assert!(!store.reset_counter(third).await.unwrap());
+
+    // away and back: it does not begin at 0
+    assert!(store.remove_device(EUI).await.unwrap());
+    assert_eq!(store.add_devices(vec![given(EUI, 1, 0)], false).await.unwrap(), []);
+    assert_eq!(session().await.fcnt_down, 3);
+}
+
+#[tokio::test]
+async fn the_declared_class_reaches_a_session_of_1_0_and_none_of_1_1() {
+    let (_folder, store) = fresh();
+    store.add_device(new_device()).await.unwrap();
+    let key = |n| Key::new([n; 16]);
+    let keys = NwkKeys::V11 { s_nwk_s_int_key: key(1), f_nwk_s_int_key: key(2), nwk_s_enc_key: key(3) };
+    put(&store, session(1)).await;
+    put(&store, Session { keys, ..session(2) }).await;
+    for (class, classes) in
+        [(ClassMode::C, [ClassMode::C, ClassMode::A]), (ClassMode::A, [ClassMode::A, ClassMode::A])]
+    {
+        assert!(store.change_device(EUI, Change { class: Some(class), ..Change::default() }).await.unwrap());
+        let sessions = store.sessions_of(EUI).await.unwrap();
+        assert_eq!(sessions.iter().map(|session| session.class).collect::<Vec<_>>(), classes);
+    }
+}
+
 #[tokio::test]
 async fn a_list_of_devices_is_added_whole_or_not_at_all() {
     let (folder, store) = fresh();
@@ -230,22 +327,19 @@ async fn a_list_of_devices_is_added_whole_or_not_at_all() {
         let dev_eui = DevEui::from_msb(number.to_be_bytes());
         NewDevice { dev_eui, ..new_device() }
     };
-    let list: Vec<_> = (0..2000).map(|number| (numbered(number), number % 2 == 0)).collect();
+    let list: Vec<_> = (0..2000).map(|number| joins(numbered(number), number % 2 == 0)).collect();
     let with = |more: NewDevice| {
         let mut list = list.clone();
-        list.push((more, true));
+        list.push(joins(more, true));
         list
     };
     let commits = store.stats().commits;
-    assert_eq!(store.add_devices(with(new_device()), false).await.unwrap(), [2000], "it is here already");
-    assert_eq!(
-        store.add_devices(with(numbered(7)), false).await.unwrap(),
-        [2000],
-        "it is in the list before"
-    );
-    assert_eq!(store.add_devices(list.clone(), true).await.unwrap(), [0_usize; 0]);
+    let taken = [(2000, Taken::DevEui)];
+    assert_eq!(store.add_devices(with(new_device()), false).await.unwrap(), taken, "it is here already");
+    assert_eq!(store.add_devices(with(numbered(7)), false).await.unwrap(), taken, "it is in the list before");
+    assert_eq!(store.add_devices(list.clone(), true).await.unwrap(), []);
     assert_eq!((store.devices().await.unwrap().len(), store.stats().commits), (1, commits));
-    assert_eq!(store.add_devices(list, false).await.unwrap(), [0_usize; 0]);
+    assert_eq!(store.add_devices(list, false).await.unwrap(), []);
     assert_eq!(store.stats().commits, commits + 1, "one commit for all of them");
     store.close().await.unwrap();
     let store = open(&folder);

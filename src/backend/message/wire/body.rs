@@ -98,7 +98,7 @@ fn xmit_data_req(fields: &Fields) -> Decoded<Request> {
             let dl = dl_meta(&meta)?;
             meta.need("DevEUI", dl.dev_eui)?;
             meta.need("FCntDown", dl.fcnt_down)?;
-            Ok(XmitAppDown { frm_payload: frm_payload(fields)?, dl }.into())
+            Ok(XmitAppDown { frm_payload: frm_payload(fields)?, dl, dev_addr: None }.into())
         }
     }
 }
@@ -261,6 +261,7 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
                 dl_freq2: fields.hertz("DLFreq2")?,
                 riding,
                 radiated: None,
+                until_end: None,
             })
         }
         Request::Join(_) => {
@@ -283,6 +284,7 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
             keys: nwk_keys(fields, keks)?,
             // the word for it is the Device Profile's
             roaming: true,
+            class: ClassMode::A,
             // likewise; the oldest devices are told the most
             mac_version: MacVersion::V1_0_2,
         }),
