@@ -75,14 +75,15 @@ impl Rooms for House {
                 Request::XmitDown(req) => self.fns.downlink(from, req).await.map(Answer::Xmit),
                 Request::XmitAppUp(req) => self.hns.uplink(from, req).await.map(Answer::Xmit),
                 Request::XmitAppDown(req) => self.sns.downlink(from, req).await.map(Answer::Xmit),
-                Request::PrStop(_) => {
-                    Err(Refusal::new(ResultCode::UnknownDevEui, "no passive roaming context here"))
+                Request::XmitUp(req) => self.sns.passive_data(from, req).await.map(Answer::Xmit),
+                // by whom it is sent says whom it is for: their devices visit us, or ours visit them
+                Request::PrStop(req) => match self.fns.stop(from.clone(), req.clone()).await {
+                    Err(refusal) if refusal.code == ResultCode::UnknownDevEui => {
+                        self.sns.stop(from, req).await
+                    }
+                    answer => answer,
                 }
-                // every PRStartAns of ours says Lifetime 0, so nobody has a context here
-                Request::XmitUp(_) => Err(Refusal::new(
-                    ResultCode::UnknownDevAddr,
-                    "no passive roaming context: send PRStartReq",
-                )),
+                .map(Answer::PrStop),
             }
         })
     }

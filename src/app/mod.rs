@@ -77,6 +77,8 @@ impl Node {
         let outside = way.out()?;
         let delivery = deliver::delivery(&config, &store, &clock);
         let house = build(&config, &ours, &clock, &store, air.clone(), outside, delivery.clone()).await?;
+        house.fns.recall().await.context("read the roaming contexts of visitors")?;
+        house.sns.recall().await.context("read the roaming contexts of our devices")?;
         let server = way.listen(&ours, house.clone()).await?;
         let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air, &house));
         let mut tasks = JoinSet::new();
@@ -91,7 +93,8 @@ impl Node {
         for radio in heard {
             tasks.spawn(listen(radio, house.fns.clone(), places.clone()).in_current_span());
         }
-        tasks.spawn(resend(house.sns.clone(), clock).in_current_span());
+        tasks.spawn(resend(house.sns.clone(), clock.clone()).in_current_span());
+        tasks.spawn(tend(house.clone(), clock).in_current_span());
         for device in store.devices().await? {
             // what waited for it when the last run ended
             if device.class == ClassMode::C && device.queued > 0 {
@@ -160,6 +163,18 @@ async fn resend(sns: Arc<Sns>, clock: Clock) {
     }
 }
 
+/// Roaming contexts that have ended, or that are not allowed any more: at once after a start, and now and then.
+async fn tend(house: Arc<House>, clock: Clock) {
+    loop {
+        for tended in [house.sns.stop_ended().await, house.fns.tend_contexts().await] {
+            if let Err(error) = tended {
+                tracing::warn!("{error}");
+            }
+        }
+        clock.sleep(RESEND).await;
+    }
+}
+
 async fn build(
     config: &Config,
     ours: &Ours,
@@ -187,6 +202,7 @@ async fn build(
             peers: peers.clone(),
             air,
             learned: shared.clone(),
+            contexts: shared.clone(),
             clock: clock.clone(),
         });
         let application = Arc::new(App::delivering(keks.clone(), delivery.clone()));

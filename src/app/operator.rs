@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use crate::backend::door::{self, Boxed};
 use crate::backend::keywrap::Kek;
 use crate::backend::message::{ClassMode, MacVersion};
@@ -17,6 +19,7 @@ use crate::fns::{Air, Fns, Learned};
 use crate::hns::{Device, Devices, Hns, QueueItem};
 use crate::lorawan::{DevEui, Key, NetId};
 use crate::radio::Radios;
+use crate::sns::Sns;
 use crate::store::{self, Addition, Store, Taken};
 
 use super::house::{House, Ours};
@@ -40,6 +43,9 @@ struct Running {
     radios: Arc<Radios>,
     fns: Arc<Fns>,
     hns: Arc<Hns>,
+    sns: Arc<Sns>,
+    /// What the node does at the operator's word is told as the node's.
+    span: tracing::Span,
 }
 
 impl Operator {
@@ -66,8 +72,9 @@ impl Operator {
         radios: Arc<Radios>,
         house: &House,
     ) -> Operator {
-        let (fns, hns) = (house.fns.clone(), house.hns.clone());
-        let running = Running { since: clock.now(), clock, radios, fns, hns };
+        let (fns, hns, sns) = (house.fns.clone(), house.hns.clone(), house.sns.clone());
+        let span = tracing::Span::current();
+        let running = Running { since: clock.now(), clock, radios, fns, hns, sns, span };
         Operator { running: Some(running), ..Operator::alone(config, store) }
     }
 
@@ -103,6 +110,18 @@ impl Operator {
             home: self.home,
             roaming: device.roaming,
         }
+    }
+
+    /// Networks that forward a device by a context hear at once that they have to stop; the operator does not wait for it.
+    fn stop_ended(&self) {
+        let Some(Running { sns, span, .. }) = &self.running else { return };
+        let sns = sns.clone();
+        let work = async move {
+            if let Err(error) = sns.stop_ended().await {
+                tracing::warn!("{error}");
+            }
+        };
+        tokio::spawn(work.instrument(span.clone()));
     }
 
     fn check(&self, device: &New) -> Result<(), OperatorError> {
@@ -257,6 +276,7 @@ impl control::Operator for Operator {
             match self.store.change_device(dev_eui, store::Change { name, roaming, enabled, class }).await? {
                 true => {
                     self.reach(dev_eui);
+                    self.stop_ended();
                     Ok(())
                 }
                 false => Err(OperatorError::NoDevice(dev_eui)),
@@ -316,7 +336,10 @@ impl control::Operator for Operator {
     fn remove_device(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
             match self.store.remove_device(dev_eui).await? {
-                true => Ok(()),
+                true => {
+                    self.stop_ended();
+                    Ok(())
+                }
                 false => Err(OperatorError::NoDevice(dev_eui)),
             }
         })

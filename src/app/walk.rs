@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::application::App;
 use crate::backend::door::{Boxed, Caller, Deadline, PeerError, Peers, Rooms, StoreError};
 use crate::backend::keywrap::{Kek, Keks};
-use crate::backend::message::{Answer, MacVersion, Party, Request, ResultCode, XmitAppUp};
+use crate::backend::message::{Answer, MacVersion, Party, Refusal, Request, ResultCode, XmitAppUp};
 use crate::clock::{Clock, Instant};
 use crate::fns::{self, Air, AirError, Count, Fns, Heard, Parts, Seal, Sent, Tx};
 use crate::hns::{self, Hns};
@@ -25,6 +25,8 @@ use super::house::{Doors, House, Ours};
 
 #[cfg(test)]
 mod class_c;
+#[cfg(test)]
+mod contexts;
 #[cfg(test)]
 mod heads;
 #[cfg(test)]
@@ -46,6 +48,8 @@ struct Memory {
     devices: Mutex<BTreeMap<DevEui, hns::Device>>,
     root_keys: Mutex<BTreeMap<DevEui, js::Device>>,
     learned: Mutex<BTreeSet<NetId>>,
+    contexts: Mutex<BTreeMap<fns::contexts::ContextId, fns::contexts::Context>>,
+    visits: Mutex<BTreeMap<(u64, NetId), sns::Visit>>,
 }
 
 impl Memory {
@@ -119,6 +123,41 @@ impl fns::Learned for Memory {
     }
 }
 
+impl fns::contexts::Contexts for Memory {
+    fn contexts(&self) -> Boxed<'_, Result<Vec<fns::contexts::Context>, StoreError>> {
+        done(self.contexts.lock().unwrap().values().cloned().collect())
+    }
+    fn keep(&self, context: fns::contexts::Context) -> Boxed<'_, Result<(), StoreError>> {
+        self.contexts.lock().unwrap().insert(context.id, context);
+        done(())
+    }
+    fn forget(&self, ids: Vec<fns::contexts::ContextId>) -> Boxed<'_, Result<(), StoreError>> {
+        self.contexts.lock().unwrap().retain(|id, _| !ids.contains(id));
+        done(())
+    }
+}
+
+impl sns::Visits for Memory {
+    fn visits(&self) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        done(self.visits.lock().unwrap().values().copied().collect())
+    }
+    fn ended_visits(&self) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        let sessions = self.sessions.lock().unwrap();
+        let runs = |visit: &&sns::Visit| {
+            !sessions.iter().any(|session| session.id == visit.session && session.roaming)
+        };
+        done(self.visits.lock().unwrap().values().filter(runs).copied().collect())
+    }
+    fn grant(&self, visit: sns::Visit) -> Boxed<'_, Result<(), StoreError>> {
+        self.visits.lock().unwrap().insert((visit.session, visit.net_id), visit);
+        done(())
+    }
+    fn end_visits(&self, of: Vec<(u64, NetId)>) -> Boxed<'_, Result<(), StoreError>> {
+        self.visits.lock().unwrap().retain(|key, _| !of.contains(key));
+        done(())
+    }
+}
+
 // ---- radio ----
 
 /// Radio heads that take every frame, or refuse the first so many.
@@ -160,7 +199,11 @@ struct Street {
     asked: Mutex<Vec<(Party, Party, &'static str)>>,
     /// This party cannot be reached.
     unplugged: Mutex<Option<Party>>,
+    /// What a partner of another make would answer.
+    otherwise: Mutex<Option<Otherwise>>,
 }
+
+type Otherwise = Box<dyn Fn(Result<Answer, Refusal>) -> Result<Answer, Refusal> + Send>;
 
 struct WayOut {
     me: Party,
@@ -182,13 +225,18 @@ impl Peers for WayOut {
                 return Err(PeerError::NotFound { to, why: "no such name".into() });
             };
             let from = Caller { party: self.me.clone(), receiver: to.clone(), ours: false, by };
-            house.answer(from, request).await.map_err(|refusal| PeerError::Refused { to, refusal })
+            let mut answer = house.answer(from, request).await;
+            if let Some(otherwise) = &*self.street.otherwise.lock().unwrap() {
+                answer = otherwise(answer);
+            }
+            answer.map_err(|refusal| PeerError::Refused { to, refusal })
         })
     }
 }
 
 struct Hotspot {
     epoch: Instant,
+    clock: Clock,
     house: Arc<House>,
     memory: Arc<Memory>,
     ether: Arc<Ether>,
@@ -202,6 +250,32 @@ async fn hotspot(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool
 }
 
 fn hotspot_in(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool, region: Region) -> Hotspot {
+    hotspot_with(street, net_id, roaming, rides, region, Arc::default())
+}
+
+/// On what an earlier run has left; that run is over.
+async fn hotspot_on(
+    street: &Arc<Street>,
+    net_id: NetId,
+    roaming: &str,
+    rides: bool,
+    memory: Arc<Memory>,
+) -> Hotspot {
+    let hotspot = hotspot_with(street, net_id, roaming, rides, Region::eu868(), memory);
+    hotspot.house.fns.recall().await.unwrap();
+    hotspot.house.sns.recall().await.unwrap();
+    hotspot
+}
+
+fn hotspot_with(
+    street: &Arc<Street>,
+    net_id: NetId,
+    roaming: &str,
+    rides: bool,
+    region: Region,
+    memory: Arc<Memory>,
+) -> Hotspot {
+    street.houses.lock().unwrap().retain(|(ours, _)| !ours.net_ids.contains(&net_id));
     let clock = Clock::following("2026-11-20T10:00:00Z".parse().unwrap());
     let join_eui = JoinEui::from_msb([0, 0, 0, 0, 0, 0, 0, net_id.to_msb()[2]]);
     let ours = Ours { net_ids: vec![net_id], join_euis: vec![join_eui.into()], every_join_eui: false };
@@ -212,7 +286,6 @@ fn hotspot_in(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool, r
         asked: Mutex::default(),
         online: Mutex::new(BTreeSet::from([ATTIC])),
     });
-    let memory = Arc::new(Memory::default());
     let partners: Arc<partners::Config> = Arc::new(toml::from_str(roaming).unwrap());
     let kek = Kek::new("as", [1; 16]).unwrap();
     let keks = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
@@ -229,6 +302,7 @@ fn hotspot_in(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool, r
             peers: peers.clone(),
             air: ether.clone(),
             learned: memory.clone(),
+            contexts: memory.clone(),
             clock: clock.clone(),
         });
         let app = Arc::new(App::new(keks.clone()));
@@ -248,7 +322,7 @@ fn hotspot_in(street: &Arc<Street>, net_id: NetId, roaming: &str, rides: bool, r
         }
     });
     street.houses.lock().unwrap().push((ours, house.clone()));
-    Hotspot { epoch: clock.now(), house, memory, ether, sent }
+    Hotspot { epoch: clock.now(), clock, house, memory, ether, sent }
 }
 
 impl Hotspot {

@@ -101,6 +101,16 @@ fn what_cannot_be_together_is_refused_at_its_line() {
         (whole.clone() + partner + partner, "r.toml:18:10: roaming.partner[1].net_id: ", "two entries"),
         (whole.clone() + &partner.replace("60050A", "C00ABC"), "r.toml:15:10: ", "is our own"),
         (whole.clone() + partner + "server = \"http://x\"\n", "r.toml:17:10: ", "no https:// address"),
+        (
+            whole.replace("activation = true }", "activation = true, mic_check = true }"),
+            "roaming.default.passive.mic_check: ",
+            "none is agreed with everybody",
+        ),
+        (
+            whole.clone() + &partner.replace("start = true", "start = true, mic_check = true"),
+            "roaming.partner[0].passive.mic_check: ",
+            "never travel in the clear",
+        ),
         (whole.clone() + partner + "pin = \"sha256/AAAA\"\n", "r.toml:17:7: ", "32 bytes"),
         (whole.replace("roots = [\"r.pem\"]", "roots = []"), "r.toml:8:9: backend.roots: ", "no roots"),
         (whole.replace("[\"0000000000000001\"]", "[]"), "r.toml:4:13: join_server.join_euis: ", "visitor"),

@@ -8,6 +8,7 @@ use crate::lorawan::NetId;
 use crate::lorawan::frame::JoinRequest;
 
 use super::homes::Known;
+use super::passive_data::joining;
 use super::{Fns, Numbered};
 
 /// RX2 of a Join-accept opens this long after the end of the Join-request.
@@ -40,7 +41,12 @@ impl Fns {
         if let Some(dev_addr) = answer.dev_addr {
             self.hold_offs().note_served(net_id, dev_addr, self.clock.now());
         }
-        self.carry(heard, Party::Ns(net_id), answer).await
+        let granted = PrStartAns { phy_payload: None, dl: None, ..answer.clone() };
+        // the Join-accept first: it has a window to reach
+        let carried = self.carry(heard, Party::Ns(net_id), answer).await;
+        // 12.10 step 11
+        self.keep(net_id, &granted, (joining(&heard.phy), None)).await;
+        carried
     }
 
     /// Not ours: find its home by its join server, and ask there.
@@ -71,6 +77,13 @@ impl Fns {
             return Err(Unanswered::Rule(why));
         }
         tracing::info!(target: "roamgate::frame", milestone = "roaming agreement", NetID = %h_net_id, rule = agreement.line);
+        if let Some(wait) = self.hold_offs().holds(h_net_id, dev_eui, self.clock.now()) {
+            let why = format!(
+                "NetID {h_net_id} does not want to be asked about {dev_eui} for {} s",
+                wait.as_secs()
+            );
+            return Err(Unanswered::Rule(why));
+        }
         let answer = self.start(h_net_id, heard, by).await;
         if let Err(error) = &answer
             && (error.is(ResultCode::NoRoamingAgreement)

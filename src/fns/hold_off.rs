@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::backend::door::PeerError;
 use crate::backend::message::ResultCode;
 use crate::clock::Instant;
-use crate::lorawan::{DevAddr, NetId};
+use crate::lorawan::{DevAddr, DevEui, NetId};
 
 /// A refusal without a Lifetime holds for so long.
 const DEFAULT: Duration = Duration::from_secs(30);
@@ -23,6 +23,7 @@ const SERVED: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct HoldOffs {
     until: BTreeMap<(NetId, DevAddr), Instant>,
     served: BTreeMap<(NetId, DevAddr), Instant>,
+    devices: BTreeMap<(NetId, DevEui), Instant>,
 }
 
 impl HoldOffs {
@@ -44,15 +45,49 @@ impl HoldOffs {
         insert(&mut self.until, net_id, addr, now, now + time);
     }
 
+    /// A network has said by PRStopReq for how long it wants no PRStartReq for a device; no time at all cancels every
+    /// hold-off of the device (12.6.3).
+    pub(super) fn impose(
+        &mut self,
+        net_id: NetId,
+        dev_eui: DevEui,
+        addrs: impl Iterator<Item = DevAddr>,
+        time: Duration,
+        now: Instant,
+    ) {
+        let until = now + time.min(LONGEST);
+        for addr in addrs {
+            self.until.remove(&(net_id, addr));
+            if until > now {
+                insert(&mut self.until, net_id, addr, now, until);
+            }
+        }
+        self.devices.remove(&(net_id, dev_eui));
+        if until > now {
+            insert(&mut self.devices, net_id, dev_eui, now, until);
+        }
+    }
+
+    /// How long this network is not to be asked about a device that joins.
+    pub(super) fn holds(&self, net_id: NetId, dev_eui: DevEui, now: Instant) -> Option<Duration> {
+        let until = self.devices.get(&(net_id, dev_eui))?;
+        until.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
     /// A network said that the device is its own.
     pub(super) fn note_served(&mut self, net_id: NetId, addr: DevAddr, now: Instant) {
         self.until.remove(&(net_id, addr));
         insert(&mut self.served, net_id, addr, now, now + SERVED);
     }
 
-    /// Entries of both kinds.
+    /// A network took an uplink by a context: the device is its own, and what it said about asking anew stands.
+    pub(super) fn note_forwarded(&mut self, net_id: NetId, addr: DevAddr, now: Instant) {
+        insert(&mut self.served, net_id, addr, now, now + SERVED);
+    }
+
+    /// Entries of all kinds.
     pub(super) fn len(&self) -> usize {
-        self.until.len() + self.served.len()
+        self.until.len() + self.served.len() + self.devices.len()
     }
 
     /// Whether a network said lately that the device is its own.
@@ -61,10 +96,10 @@ impl HoldOffs {
     }
 }
 
-fn insert(
-    entries: &mut BTreeMap<(NetId, DevAddr), Instant>,
+fn insert<D: Ord>(
+    entries: &mut BTreeMap<(NetId, D), Instant>,
     net_id: NetId,
-    addr: DevAddr,
+    device: D,
     now: Instant,
     until: Instant,
 ) {
@@ -72,7 +107,7 @@ fn insert(
         entries.retain(|_, until| now < *until);
     }
     if entries.len() < ENTRIES {
-        entries.insert((net_id, addr), until);
+        entries.insert((net_id, device), until);
     }
 }
 
@@ -104,5 +139,20 @@ mod tests {
         assert!(hold_offs.contains(HOME, ADDR, now + Duration::from_secs(59)));
         hold_offs.note(HOME, ADDR, &failed, now + SERVED);
         assert!(hold_offs.contains(HOME, ADDR, now + SERVED));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_off_that_its_home_imposed_is_lifted_by_it_and_by_nobody_else() {
+        let (mut hold_offs, now) = (HoldOffs::default(), Instant::now());
+        let (dev, other) = (DevEui::from_msb([1; 8]), NetId::from_msb([0, 0, 2]));
+        let hour = Duration::from_secs(3600);
+        hold_offs.impose(HOME, dev, [ADDR].into_iter(), hour, now);
+        assert!(hold_offs.contains(HOME, ADDR, now) && !hold_offs.contains(other, ADDR, now));
+        assert_eq!((hold_offs.holds(HOME, dev, now), hold_offs.holds(other, dev, now)), (Some(hour), None));
+        hold_offs.impose(other, dev, [ADDR].into_iter(), Duration::ZERO, now);
+        assert!(hold_offs.contains(HOME, ADDR, now) && hold_offs.holds(HOME, dev, now).is_some());
+        assert_eq!(hold_offs.holds(HOME, dev, now + hour), None);
+        hold_offs.impose(HOME, dev, [ADDR].into_iter(), Duration::ZERO, now);
+        assert!(!hold_offs.contains(HOME, ADDR, now) && hold_offs.holds(HOME, dev, now).is_none());
     }
 }

@@ -5,12 +5,15 @@
 
 mod activate;
 mod class_c;
+pub mod contexts;
 pub mod dedup;
 mod downlink;
 mod heads;
 mod hold_off;
 mod homes;
+mod passive_data;
 mod passive_start;
+mod passive_stop;
 mod route;
 mod token;
 
@@ -32,6 +35,7 @@ use crate::lorawan::{GatewayEui, Modulation, NetId, Region};
 use crate::partners;
 
 use class_c::Ways;
+use contexts::{Book, Contexts};
 use dedup::{Dedup, Seen};
 use heads::Heads;
 use hold_off::HoldOffs;
@@ -186,11 +190,13 @@ pub struct Counters {
     pub throttled: Counter,
     /// Data frames of nobody we know.
     pub unknown: Counter,
+    /// Data frames that the key of a roaming context calls forged.
+    pub forged: Counter,
 }
 
 impl Counters {
     /// Every one by its name.
-    pub fn named(&self) -> [(&'static str, u64); 7] {
+    pub fn named(&self) -> [(&'static str, u64); 8] {
         [
             ("heard", self.heard.get()),
             ("copies", self.copies.get()),
@@ -199,6 +205,7 @@ impl Counters {
             ("clock", self.clock.get()),
             ("throttled", self.throttled.get()),
             ("unknown", self.unknown.get()),
+            ("forged", self.forged.get()),
         ]
     }
 }
@@ -251,6 +258,8 @@ pub struct Parts {
     pub air: Arc<dyn Air>,
     /// Homes learnt.
     pub learned: Arc<dyn Learned>,
+    /// Roaming contexts of visitors.
+    pub contexts: Arc<dyn Contexts>,
     /// Time.
     pub clock: Clock,
 }
@@ -266,6 +275,7 @@ pub struct Fns {
     peers: Arc<dyn Peers>,
     air: Arc<dyn Air>,
     learned: Arc<dyn Learned>,
+    contexts: Arc<dyn Contexts>,
     clock: Clock,
     count: Counters,
     dedup: Mutex<Dedup>,
@@ -274,6 +284,7 @@ pub struct Fns {
     copy: Notify,
     jit: Mutex<Jit>,
     homes: Mutex<Homes>,
+    book: Mutex<Book>,
     hold_offs: Mutex<HoldOffs>,
     strangers: Mutex<Strangers>,
     unserved: Mutex<Buckets<(GatewayEui, NetId)>>,
@@ -297,12 +308,14 @@ impl Fns {
             peers: parts.peers,
             air: parts.air,
             learned: parts.learned,
+            contexts: parts.contexts,
             clock: parts.clock,
             count: Counters::default(),
             dedup: Mutex::default(),
             heads: Mutex::default(),
             copy: Notify::new(),
             homes: Mutex::default(),
+            book: Mutex::default(),
             hold_offs: Mutex::default(),
             strangers: Mutex::default(),
             unserved: Mutex::new(Buckets::new(UNSERVED, NETWORKS)),
@@ -410,6 +423,9 @@ impl Fns {
     }
     fn homes(&self) -> MutexGuard<'_, Homes> {
         lock(&self.homes)
+    }
+    fn book(&self) -> MutexGuard<'_, Book> {
+        lock(&self.book)
     }
     fn hold_offs(&self) -> MutexGuard<'_, HoldOffs> {
         lock(&self.hold_offs)

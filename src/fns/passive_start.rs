@@ -10,10 +10,11 @@ use crate::backend::door::{Deadline, PeerError};
 use crate::backend::message::{ClassMode, GwInfo, Party, PrStartAns, PrStartReq, ResultCode, UlMeta};
 use crate::limits::Wait;
 use crate::lorawan::frame::{DataFrame, Uplink};
-use crate::lorawan::{DevAddr, GatewayEui, NetId};
+use crate::lorawan::{GatewayEui, NetId};
 
 use super::activate::Unanswered;
 use super::dedup::Ear;
+use super::passive_data::ByContext;
 use super::token::Hearing;
 use super::{Fns, Numbered, lock, route};
 
@@ -29,9 +30,7 @@ impl Fns {
     ) -> Result<(), Unanswered> {
         let by = Deadline(heard.at + DATA_RX2);
         let (answer, home) = match self.start(self.me, heard, by).await {
-            Err(error) if error.is(ResultCode::MicFailed) => {
-                self.ask_abroad(heard, frame.dev_addr(), by).await?
-            }
+            Err(error) if error.is(ResultCode::MicFailed) => self.ask_abroad(heard, frame, by).await?,
             answer => answer?,
         };
         if home == self.me && answer.dl.as_ref().is_some_and(|dl| dl.class_mode == Some(ClassMode::C)) {
@@ -43,14 +42,32 @@ impl Fns {
         }
     }
 
-    /// 12.5 steps 2 and 3: every candidate in parallel, the first that knows the device wins.
+    /// By its context, if it has one; else 12.5 steps 2 and 3: every candidate in parallel, the first that knows the
+    /// device wins.
     async fn ask_abroad(
         &self,
         heard: Numbered<'_>,
-        addr: DevAddr,
+        frame: DataFrame<'_>,
         by: Deadline,
     ) -> Result<(PrStartAns, NetId), Unanswered> {
-        let candidates = route::abroad(addr, &self.partners, &self.learned.net_ids(), &self.ours);
+        let addr = frame.dev_addr();
+        let mut candidates = route::abroad(addr, &self.partners, &self.learned.net_ids(), &self.ours);
+        let mut because = None;
+        // how old a context is only a clock that is set can tell
+        if self.clock.is_trusted() {
+            match self.by_context(heard, frame, by).await {
+                ByContext::Taken(answer, net_id) => return Ok((answer, net_id)),
+                ByContext::Open { asked, last } => {
+                    candidates.retain(|net_id| !asked.contains(net_id));
+                    because = last;
+                }
+            }
+        }
+        if candidates.is_empty()
+            && let Some(why) = because
+        {
+            return Err(why);
+        }
         if candidates.is_empty() {
             self.count.unknown.add();
             let why =
@@ -65,8 +82,9 @@ impl Fns {
         }
         let now = self.clock.now();
         let mut asked = FuturesUnordered::new();
-        let mut last =
-            Unanswered::Rule(format!("every network that {addr} may be of refused it a moment ago"));
+        let mut last = because.unwrap_or_else(|| {
+            Unanswered::Rule(format!("every network that {addr} may be of refused it a moment ago"))
+        });
         for net_id in candidates {
             if self.hold_offs().contains(net_id, addr, now) {
                 continue;
@@ -83,9 +101,10 @@ impl Fns {
         }
         while let Some((net_id, answer)) = asked.next().await {
             match answer {
-                Ok(answer) => {
+                Ok((answer, _)) => {
+                    drop(asked);
                     self.hold_offs().note_served(net_id, addr, now);
-                    return Ok(answer);
+                    return Ok((self.begin(heard, net_id, answer, addr, by).await, net_id));
                 }
                 Err(error) => {
                     self.hold_offs().note(net_id, addr, &error, now);
@@ -139,7 +158,7 @@ impl Fns {
     }
 
     /// `at_home`: inside the house, where more may be told.
-    fn ul_meta(&self, heard: Numbered<'_>, token: Vec<u8>, at_home: bool) -> UlMeta {
+    pub(super) fn ul_meta(&self, heard: Numbered<'_>, token: Vec<u8>, at_home: bool) -> UlMeta {
         let (mut dev_eui, mut dev_addr) = (None, None);
         match Uplink::parse(&heard.phy) {
             Ok(Uplink::Join(join)) => dev_eui = Some(join.dev_eui()),

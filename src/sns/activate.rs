@@ -4,8 +4,8 @@ use rand::RngExt;
 
 use crate::backend::door::{self, Caller, Commit, PeerError};
 use crate::backend::message::{
-    ClassMode, DlMeta, HrStartAns, HrStartReq, Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta,
-    opt_neg,
+    ClassMode, DlMeta, HrStartAns, HrStartReq, MicKey, Party, PrStartAns, PrStartReq, Refusal, ResultCode,
+    UlMeta, opt_neg,
 };
 use crate::lorawan::frame::JoinRequest;
 use crate::lorawan::region::{JOIN_ACCEPT_DELAY1, SubBands};
@@ -71,6 +71,7 @@ impl Sns {
             expires: (answer.lifetime > 0).then(|| created + u64::from(answer.lifetime)),
         };
         let dl = DlMeta { dev_eui: Some(dev_eui), ..join_windows(req, &region) };
+        let pending = session.clone();
         let decide = move |sessions: &mut Vec<Session>| {
             // The running session stays: the device may not hear this Join-accept. An older one
             // that was never used goes.
@@ -79,13 +80,18 @@ impl Sns {
             Write { commit: Commit::Durable, forward: None }
         };
         self.sessions.with_device(dev_eui, Box::new(decide)).await?;
+        // 12.10 step 10
+        let lifetime = self.grant(&pending, visited).await;
+        let mic_key = (lifetime > 0 && self.checks_mics(visited)).then(|| MicKey::from(&pending.keys));
         Ok(PrStartAns {
             phy_payload: Some(answer.phy_payload),
             dev_eui: Some(dev_eui),
             dev_addr: Some(dev_addr),
-            lifetime: Some(0),
+            lifetime: Some(lifetime),
+            fcnt_up: (lifetime > 0).then_some(0),
+            mic_key,
             dl: Some(dl),
-            ..PrStartAns::default()
+            taken: false,
         })
     }
 

@@ -22,7 +22,7 @@ pub(super) struct Window {
     /// The fNS that heard it.
     to: Party,
     /// The two receive windows, with the uplink's tokens.
-    dl: DlMeta,
+    pub(super) dl: DlMeta,
     /// Longest FRMPayload in either receive window, bytes.
     room: usize,
     /// FCntUp of the uplink, where it was confirmed.

@@ -2,13 +2,18 @@
 
 mod activate;
 mod downlink;
+mod passive_data;
 mod passive_start;
+mod passive_stop;
 pub mod plan;
 pub mod uplink;
+mod visits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use crate::backend::door::{Boxed, Caller, Commit, Peers, StoreError};
 use crate::backend::message::{ClassMode, DlMeta, MacVersion, NwkKeys, Party, XmitAppUp};
@@ -18,6 +23,7 @@ use crate::partners;
 
 use plan::Plan;
 use uplink::Accepted;
+pub use visits::{Visit, Visits};
 
 /// A session, as the sNS needs it. Its LoRaWAN version is the one that its keys are of.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,7 +118,7 @@ pub type Decide = Box<dyn Fn(&mut Vec<Session>) -> Write + Send + Sync>;
 /// Sessions at rest. One method per way to find them; each reads, decides, writes as
 /// [`Write::commit`] says, and only then returns. Sessions removed from the vector are deleted, new
 /// ones inserted, changed ones written.
-pub trait Sessions: Send + Sync {
+pub trait Sessions: Visits {
     /// Over all sessions with this address.
     fn with_dev_addr(&self, addr: DevAddr, decide: Decide) -> Boxed<'_, Result<(), StoreError>>;
     /// Over all sessions of this device.
@@ -125,6 +131,8 @@ pub trait Sessions: Send + Sync {
 
 /// How long the hNS is asked about an uplink before its forward row waits for the next try.
 const HNS_PATIENCE: Duration = Duration::from_secs(10);
+/// A frame that made a context is sent again within this time, if at all.
+const JUST_NOW: SignedDuration = SignedDuration::from_secs(10);
 /// Copies of one frame by other paths arrive within this time.
 const COPY_WINDOW: Duration = Duration::from_secs(2);
 
@@ -145,6 +153,10 @@ pub struct Sns {
     riding: Mutex<BTreeMap<DevEui, (Vec<u8>, DlMeta)>>,
     /// Who brought the last uplink of a session, and when.
     heard: Mutex<Lately>,
+    /// What came with a PRStartReq that was granted a Lifetime, by session: the frame may come once more by XmitDataReq.
+    started: Mutex<BTreeMap<u64, (u32, Party, Timestamp)>>,
+    /// Networks that forward our devices by contexts.
+    book: Mutex<visits::Book>,
     /// Join-requests that are being answered.
     busy: Busy<Vec<u8>>,
     /// Uplinks that are on their way to the hNS.
@@ -174,6 +186,8 @@ impl Sns {
             windows: Mutex::default(),
             riding: Mutex::default(),
             heard: Mutex::default(),
+            started: Mutex::default(),
+            book: Mutex::default(),
             busy: Busy::default(),
             forwarding: Busy::default(),
         }
@@ -203,6 +217,30 @@ impl Sns {
 
     fn riding(&self) -> MutexGuard<'_, BTreeMap<DevEui, (Vec<u8>, DlMeta)>> {
         self.riding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn book(&self) -> MutexGuard<'_, visits::Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A frame came with a PRStartReq that makes a context (TS002 A9).
+    fn note_started(&self, accepted: &Accepted, from: &Caller) {
+        let entry = (accepted.fcnt_up, from.party.clone(), accepted.up.ul.recv_time);
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        // only a frame that comes again at once matters
+        started.retain(|_, (_, _, at)| at.duration_until(entry.2).abs() < JUST_NOW);
+        started.insert(accepted.session.id, entry);
+    }
+
+    /// Whether an XmitDataReq brings the very hearing that a PRStartReq has brought: a duplicate, not a repetition by
+    /// the device. Once.
+    fn came_with_the_start(&self, accepted: &Accepted, from: &Caller) -> bool {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = started.remove(&accepted.session.id);
+        found.is_some_and(|(fcnt_up, party, at)| {
+            let same_second = at.as_second() == accepted.up.ul.recv_time.as_second();
+            (fcnt_up, party, same_second) == (accepted.fcnt_up, from.party.clone(), true)
+        })
     }
 
     /// Whether a repeated counter is a copy that another network heard, not a repetition by the

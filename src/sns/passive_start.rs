@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use crate::backend::door::{self, Caller, Deadline, PeerError};
 use crate::backend::message::{
-    ClassMode, DlMeta, Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta, XmitAppUp,
+    ClassMode, DlMeta, MicKey, Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta, XmitAppUp,
 };
 use crate::clock::Instant;
 use crate::lorawan::frame::{DataFrame, Uplink};
@@ -36,7 +36,7 @@ impl Sns {
         }
         match frame {
             Uplink::Join(join) => self.activate(&from, visited, &req, join).await,
-            Uplink::Data(data) => self.data(from, visited, &req, data).await,
+            Uplink::Data(data) => self.data(from, visited, &req, data, false).await,
             Uplink::Rejoin(_) => {
                 Err(Refusal::new(ResultCode::UnknownDevEui, "no LoRaWAN 1.1 session is served here"))
             }
@@ -44,7 +44,7 @@ impl Sns {
     }
 
     /// The partner that asks; `None`: our own fNS.
-    fn visited(&self, from: &Caller) -> Result<Option<NetId>, Refusal> {
+    pub(super) fn visited(&self, from: &Caller) -> Result<Option<NetId>, Refusal> {
         match (&from.party, from.ours) {
             (_, true) => Ok(None),
             (Party::Ns(net_id), false) => Ok(Some(*net_id)),
@@ -65,18 +65,27 @@ impl Sns {
         Err(Refusal::new(ResultCode::NoRoamingAgreement, why))
     }
 
-    /// A data frame.
-    async fn data(
+    /// A data frame, behind PRStartReq and, by a `context`, behind XmitDataReq.
+    pub(super) async fn data(
         self: &Arc<Self>,
         from: Caller,
         visited: Option<NetId>,
         req: &PrStartReq,
         frame: DataFrame<'_>,
+        context: bool,
     ) -> Result<PrStartAns, Refusal> {
         // 3: session, MIC, counter: decided and committed in one transaction
         let region = self.region_of(&req.ul, visited.is_some()).unwrap_or_else(|_| self.region.clone());
-        let accepted = self.accept(frame, &req.ul, visited, &region).await?;
-        let answer = PrStartAns { lifetime: Some(0), ..PrStartAns::default() };
+        let accepted = self.accept(frame, &req.ul, visited, &region, context).await?;
+        // 6: what the fNS is granted
+        let answer = if context { PrStartAns::default() } else { self.granted(&accepted, visited).await };
+        let stateful = context || answer.lifetime.is_some_and(|lifetime| lifetime > 0);
+        if accepted.repeated && context && self.came_with_the_start(&accepted, &from) {
+            return Ok(answer);
+        }
+        if stateful && !context {
+            self.note_started(&accepted, &from);
+        }
         if accepted.repeated && self.came_by_another_path(&accepted, &from) {
             return Ok(answer);
         }
@@ -86,6 +95,7 @@ impl Sns {
             repeated = accepted.repeated, via = %from.party);
         if accepted.activated {
             self.end_other_sessions(&accepted.session).await?;
+            self.stop_earlier(&accepted.session);
         }
         // 7: the uplink opens a window, the payload goes home, a downlink comes back through it
         let dev_eui = accepted.session.dev_eui;
@@ -94,7 +104,9 @@ impl Sns {
         let window = Window::of(&accepted, &req.ul, &region, &from, req.downlink_in_answer, answers.clone())
             .map(|window| window.telling(plan.clone()));
         let opened = window.is_some();
-        if let Some(window) = window {
+        if let Some(mut window) = window {
+            // a stateful fNS finds its context by it (table 5)
+            window.dl.dev_eui = stateful.then_some(dev_eui);
             self.riding().remove(&dev_eui);
             self.windows().insert(dev_eui, window);
         }
@@ -115,23 +127,53 @@ impl Sns {
         let (phy_payload, dl) = self.riding().remove(&dev_eui).unzip();
         // our own fNS is told that more may come: its answer has no frame, but it has a class
         let dl = dl.or_else(|| accepted.session.path.is_some().then(class_c));
-        // 6: stateless, no keys leave the house
         Ok(PrStartAns { phy_payload, dl, ..answer })
     }
 
+    /// TS002 12.5 step 6. Where the agreement is stateless, no keys leave the house.
+    async fn granted(&self, accepted: &Accepted, visited: Option<NetId>) -> PrStartAns {
+        let session = &accepted.session;
+        let lifetime = self.grant(session, visited).await;
+        if lifetime == 0 {
+            return PrStartAns { lifetime: Some(0), ..PrStartAns::default() };
+        }
+        PrStartAns {
+            lifetime: Some(lifetime),
+            dev_eui: Some(session.dev_eui),
+            mic_key: self.checks_mics(visited).then(|| MicKey::from(&session.keys)),
+            fcnt_up: Some(accepted.fcnt_up),
+            taken: true,
+            ..PrStartAns::default()
+        }
+    }
+
+    /// `context`: only a session that the asking network forwards by a context may take it.
     async fn accept(
         &self,
         frame: DataFrame<'_>,
         ul: &UlMeta,
         visited: Option<NetId>,
         region: &Region,
+        context: bool,
     ) -> Result<Accepted, Refusal> {
         let (bytes, ul, now) = (frame.as_bytes().to_vec(), ul.clone(), self.clock.unix());
         let region = region.clone();
+        let forwarded =
+            visited.filter(|_| context).map(|net_id| self.book().sessions(net_id, frame.dev_addr(), now));
         let (decide, slot) = door::decided(move |sessions: &mut Vec<super::Session>| {
+            let before = forwarded.as_ref().map(|_| sessions.clone());
             match Uplink::parse(&bytes) {
                 Ok(Uplink::Data(frame)) => {
                     let (mut outcome, write) = accept(sessions, frame, &ul, &region, visited, now);
+                    if let (Ok(accepted), Some(before), Some(of)) = (&outcome, before, &forwarded)
+                        && !of.contains(&accepted.session.id)
+                    {
+                        // the frame comes again by PRStartReq, so it must not be known already
+                        *sessions = before;
+                        let why = "no roaming context with you for this device: send PRStartReq";
+                        let nothing = super::Write { commit: super::Commit::Nothing, forward: None };
+                        return (Err(Refusal::new(ResultCode::UnknownDevAddr, why)), nothing);
+                    }
                     if let Ok(accepted) = &mut outcome {
                         note_plan(sessions, accepted, &region, &ul, visited);
                     }

@@ -4,6 +4,7 @@
 //! `control` knock; the rooms know their own traits only. Every access is a job of the one
 //! [`writer`]; what a crash costs is written there.
 
+mod contexts;
 mod devices;
 mod forward;
 mod learned;

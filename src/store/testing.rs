@@ -56,3 +56,18 @@ impl fns::Learned for Twice {
         self.0.learn(net_id)
     }
 }
+
+impl sns::Visits for Twice {
+    fn visits(&self) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        self.0.visits()
+    }
+    fn ended_visits(&self) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        self.0.ended_visits()
+    }
+    fn grant(&self, visit: sns::Visit) -> Boxed<'_, Result<(), StoreError>> {
+        self.0.grant(visit)
+    }
+    fn end_visits(&self, of: Vec<(u64, NetId)>) -> Boxed<'_, Result<(), StoreError>> {
+        self.0.end_visits(of)
+    }
+}

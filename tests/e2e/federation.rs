@@ -115,6 +115,11 @@ impl Street {
         &self.federation.home
     }
 
+    /// Roaming contexts that the visited hotspot holds.
+    pub fn contexts(&self) -> usize {
+        self.federation.visited.node().unwrap().house().fns.contexts()
+    }
+
     fn hotspot(&mut self, site: Site) -> &mut Hotspot {
         if site == HOME { &mut self.federation.home } else { &mut self.federation.visited }
     }

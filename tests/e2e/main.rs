@@ -7,6 +7,7 @@
 mod abp;
 mod away;
 mod class_c;
+mod contexts;
 mod federation;
 mod heads;
 mod home;
@@ -103,6 +104,14 @@ stories! {
         what_rx1_cannot_carry_goes_in_rx2
         a_downlink_that_no_window_took_waits_for_the_next_uplink
         two_devices_at_once_get_one_window_each;
+    contexts:
+        a_visitor_is_forwarded_by_its_context_until_that_ends
+        a_context_outlives_restarts_and_a_home_that_forgot_it_is_asked_anew
+        a_context_that_begins_with_data_carries_downlinks_by_xmitdatareq
+        a_device_that_its_home_removes_or_calls_back_is_forwarded_no_longer
+        a_forged_frame_does_not_leave_the_house_and_keks_that_differ_end_the_join
+        a_home_of_another_make_has_its_context_and_keeps_it_from_others
+        an_address_of_ours_or_of_somebody_else_makes_no_context;
     trust:
         a_certificate_of_another_root_ends_the_join
         a_home_with_a_certificate_of_another_root_is_not_asked

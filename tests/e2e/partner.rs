@@ -27,17 +27,17 @@ use crate::federation::{Street, identity, names};
 
 /// Where the script listens.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
-const DEVICE: DevEui = DevEui::from_msb([0x70, 0xb3, 0xd5, 0x7e, 0xd0, 0, 0, 0x2a]);
+pub const DEVICE: DevEui = DevEui::from_msb([0x70, 0xb3, 0xd5, 0x7e, 0xd0, 0, 0, 0x2a]);
 
 /// What somebody asked the partner, and the way to answer.
-struct Asked {
-    body: Value,
+pub struct Asked {
+    pub body: Value,
     answer: oneshot::Sender<Value>,
 }
 
 /// A network of the federation that is no Roamgate.
-struct Partner {
-    net_id: NetId,
+pub struct Partner {
+    pub net_id: NetId,
     asked: mpsc::Receiver<Asked>,
     http: reqwest::Client,
     /// Where it asks the visited node.
@@ -53,7 +53,7 @@ impl Drop for Partner {
 
 impl Partner {
     /// Enter the federation: a certificate, records in the zone, a server and a client.
-    async fn enter(street: &Street, net_id: NetId, join_eui: JoinEui) -> Partner {
+    pub async fn enter(street: &Street, net_id: NetId, join_eui: JoinEui) -> Partner {
         let federation = &street.federation;
         let own = names(net_id, join_eui);
         let made = identity(&federation.root, &own, &street.clock, |_| ());
@@ -82,12 +82,12 @@ impl Partner {
             TcpListener::bind((ADDRESS, if net_id.to_msb()[2] == 2 { federation.port } else { 0 }));
         let acceptor = TlsAcceptor::from(tls::server_config(&shown, &trust).unwrap());
         let (tell, asked) = mpsc::channel(16);
-        let accepting = tokio::spawn(accept(listener.await.unwrap(), acceptor, tell));
+        let accepting = tokio::spawn(serve(listener.await.unwrap(), acceptor, tell));
         Partner { net_id, asked, http, url: format!("https://{host}:{}/", federation.port), accepting }
     }
 
     /// What is asked next, which must be this.
-    async fn next(&mut self, message: &str) -> Asked {
+    pub async fn next(&mut self, message: &str) -> Asked {
         let asked = tokio::time::timeout(Duration::from_secs(10), self.asked.recv()).await;
         let asked = asked.expect("somebody asks").expect("the server runs");
         assert_eq!(asked.body["MessageType"], message, "{}", asked.body);
@@ -95,13 +95,9 @@ impl Partner {
     }
 
     /// XmitDataReq(down) for the hearing of a token, in the windows of `uplink`; what became of it.
-    async fn send_down(&self, uplink: &Value, phy: &[u8], token: &str) -> Value {
+    pub async fn send_down(&self, uplink: &Value, phy: &[u8], token: &str) -> Value {
         let ul = &uplink["ULMetaData"];
         let body = json!({
-            "ProtocolVersion": "1.0",
-            "SenderID": self.net_id.to_string(),
-            "ReceiverID": VISITED.net_id.to_string(),
-            "TransactionID": 4711,
             "MessageType": "XmitDataReq",
             "PHYPayload": hex::encode_upper(phy),
             "DLMetaData": {
@@ -109,38 +105,56 @@ impl Partner {
                 "RXDelay1": 1, "ClassMode": "A", "FNSULToken": token, "HiPriorityFlag": false,
             },
         });
+        self.ask(body).await
+    }
+
+    /// Ask the visited node.
+    pub async fn ask(&self, mut body: Value) -> Value {
+        body["ProtocolVersion"] = "1.0".into();
+        body["SenderID"] = self.net_id.to_string().into();
+        body["ReceiverID"] = VISITED.net_id.to_string().into();
+        body["TransactionID"] = 4711.into();
+        let expected = body["MessageType"].as_str().unwrap().replace("Req", "Ans");
         let sent =
             self.http.post(&self.url).header("content-type", "application/json").body(body.to_string());
         let answer = sent.send().await.expect("an answer").bytes().await.unwrap();
         let answer: Value = serde_json::from_slice(&answer).expect("JSON");
-        assert_eq!((&answer["MessageType"], &answer["TransactionID"]), (&json!("XmitDataAns"), &json!(4711)));
+        assert_eq!((&answer["MessageType"], &answer["TransactionID"]), (&json!(expected), &json!(4711)));
         answer
     }
 }
 
 impl Asked {
-    fn token(&self) -> String {
+    pub fn token(&self) -> String {
         self.body["ULMetaData"]["FNSULToken"].as_str().expect("a token").to_owned()
     }
 
-    fn phy(&self) -> Vec<u8> {
+    pub fn phy(&self) -> Vec<u8> {
         hex::decode(self.body["PHYPayload"].as_str().expect("a frame")).unwrap()
     }
 
     /// Success, with what else belongs into the answer.
-    fn agree(self, mut answer: Value) {
+    pub fn agree(self, answer: Value) {
+        self.say("Success", answer);
+    }
+
+    pub fn refuse(self, code: &str) {
+        self.say(code, json!({}));
+    }
+
+    fn say(self, code: &str, mut answer: Value) {
         let asked = self.body["MessageType"].as_str().unwrap();
         answer["ProtocolVersion"] = "1.0".into();
         answer["SenderID"] = self.body["ReceiverID"].clone();
         answer["ReceiverID"] = self.body["SenderID"].clone();
         answer["TransactionID"] = self.body["TransactionID"].clone();
         answer["MessageType"] = asked.replace("Req", "Ans").into();
-        answer["Result"] = json!({ "ResultCode": "Success" });
+        answer["Result"] = json!({ "ResultCode": code });
         self.answer.send(answer).expect("somebody waits for the answer");
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, tell: mpsc::Sender<Asked>) {
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, tell: mpsc::Sender<Asked>) {
     while let Ok((stream, _)) = listener.accept().await {
         let (acceptor, tell) = (acceptor.clone(), tell.clone());
         tokio::spawn(async move {
@@ -169,13 +183,27 @@ async fn answer(
 
 /// The partner's side of a join, device and keys known to it.
 async fn let_in(partner: &mut Partner, app_key: &Key, dev_addr: DevAddr) -> SessionKeys {
+    let_in_with(partner, app_key, dev_addr, json!({ "Lifetime": 0 })).await
+}
+
+/// The same with objects of the partner's choice in the PRStartAns.
+pub async fn let_in_with(
+    partner: &mut Partner,
+    app_key: &Key,
+    dev_addr: DevAddr,
+    objects: Value,
+) -> SessionKeys {
     let home = json!({ "HNetID": partner.net_id.to_string() });
     partner.next("HomeNSReq").await.agree(home);
-    let_in_again(partner, app_key, dev_addr).await
+    accept(partner, app_key, dev_addr, objects).await
 }
 
 /// The same where the join server was asked before.
 async fn let_in_again(partner: &mut Partner, app_key: &Key, dev_addr: DevAddr) -> SessionKeys {
+    accept(partner, app_key, dev_addr, json!({ "Lifetime": 0 })).await
+}
+
+pub async fn accept(partner: &mut Partner, app_key: &Key, dev_addr: DevAddr, objects: Value) -> SessionKeys {
     let start = partner.next("PRStartReq").await;
     let phy = start.phy();
     let join = JoinRequest::parse(&phy).unwrap().verify(app_key).expect("the device's own MIC");
@@ -190,19 +218,19 @@ async fn let_in_again(partner: &mut Partner, app_key: &Key, dev_addr: DevAddr) -
         cf_list: None,
     };
     let ul = &start.body["ULMetaData"];
-    let answer = json!({
+    let mut answer = json!({
         "PHYPayload": hex::encode_upper(accept.build(app_key)),
-        "Lifetime": 0,
         "DLMetaData": {
             "DevEUI": DEVICE.to_string(), "DLFreq1": ul["ULFreq"], "DataRate1": ul["DataRate"],
             "DLFreq2": 869.525, "DataRate2": 0, "RXDelay1": 5, "ClassMode": "A", "FNSULToken": ul["FNSULToken"],
         },
     });
+    answer.as_object_mut().unwrap().extend(objects.as_object().unwrap().clone());
     start.agree(answer);
     keys
 }
 
-fn code(answer: &Value) -> &str {
+pub fn code(answer: &Value) -> &str {
     answer["Result"]["ResultCode"].as_str().unwrap_or_default()
 }
 

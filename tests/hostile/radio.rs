@@ -6,6 +6,7 @@ use std::time::Duration;
 use roamgate::backend::door::{Boxed, Caller, Deadline, PeerError, Peers, StoreError};
 use roamgate::backend::message::*;
 use roamgate::clock::Clock;
+use roamgate::fns::contexts::{Context, ContextId, Contexts};
 use roamgate::fns::{Air, AirError, Count, Fns, Heard, Learned, Parts, Seal, Sent, Tx};
 use roamgate::lorawan::{DevAddr, GatewayEui, Modulation, NetId, Region};
 
@@ -63,6 +64,18 @@ impl Learned for World {
     }
 }
 
+impl Contexts for World {
+    fn contexts(&self) -> Boxed<'_, Result<Vec<Context>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    fn keep(&self, _: Context) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn forget(&self, _: Vec<ContextId>) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
 struct Hotspot {
     fns: Fns,
     world: Arc<World>,
@@ -86,6 +99,7 @@ impl Hotspot {
             peers: world.clone(),
             air: world.clone(),
             learned: world.clone(),
+            contexts: world.clone(),
             clock: clock.clone(),
         });
         Hotspot { fns, world, clock, heard: 0 }

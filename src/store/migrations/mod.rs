@@ -20,6 +20,7 @@ const STEPS: &[&str] = &[
     include_str!("0006_expiry.sql"),
     include_str!("0007_plan.sql"),
     include_str!("0008_personalised.sql"),
+    include_str!("0009_contexts.sql"),
 ];
 
 /// The schema that this program works with.

@@ -1,5 +1,6 @@
 //! Tests of the store through its public side, on real files.
 
+mod contexts;
 mod opening;
 mod outbox;
 mod records;
