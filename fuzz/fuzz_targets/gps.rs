@@ -9,7 +9,9 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
         match nmea(text) {
             Sentence::Rmc(Some(time)) => assert!(time.nanos < 1_000_000_000),
-            Sentence::Gga(Some(position)) => assert!(position.latitude.is_finite() && position.longitude.is_finite()),
+            Sentence::Gga(Some(position)) => {
+                assert!(position.latitude.is_finite() && position.longitude.is_finite())
+            }
             _ => {}
         }
     }
