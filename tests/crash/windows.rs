@@ -150,9 +150,14 @@ pub async fn hold_over_a_crash_of_the_program() {
         let mut running = house.starts(true);
         house.is_ready(&mut running).await;
         // Unconfirmed uplinks alone, and all of them in the outbox: nothing that the next run does makes them durable.
-        for n in 0..house.world().devices.len() {
+        let devices = house.world().devices.len();
+        for n in 0..devices {
             let mut rng = StdRng::seed_from_u64(n as u64);
-            while house.world().session_of(n).is_none() {
+            loop {
+                let joined = house.world().session_of(n).is_some();
+                if joined {
+                    break;
+                }
                 let action = house.world().joins(n, &mut rng);
                 act(action, &running.to).await;
             }
