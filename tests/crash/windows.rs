@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use roamgate::clock::Clock;
 use roamgate::lorawan::DevAddr;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::disk::{self, Disk, Image, Record, What};
 use crate::house::{Crash, House, Mode, act, look, tells_lost};
@@ -46,11 +46,11 @@ pub async fn measured(name: &str, traffic: Traffic) -> Worst {
             act(action, &running.to).await;
         }
     }
-    let until = Instant::now() + traffic.time;
+    let until = clock.now() + traffic.time;
     let talk = (0..devices).map(|n| {
-        let (world, to) = (house.world.clone(), running.to.clone());
+        let (world, to, clock) = (house.world.clone(), running.to.clone(), clock.clone());
         tokio::spawn(async move {
-            while Instant::now() < until {
+            while clock.now() < until {
                 let action = {
                     let mut world = crate::house::lock(&world);
                     let session = world.session_of(n).expect("it has joined");
