@@ -60,6 +60,12 @@ impl Device {
         self.session.is_some()
     }
 
+    /// Whether an uplink with this counter is its own.
+    pub fn made(&self, phy: &[u8], fcnt: u32) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|(addr, key)| crypto::data_mic_matches(key, Direction::Up, *addr, fcnt, phy))
+    }
+
     /// 20 bytes on port 5.
     pub fn uplink(&mut self, confirmed: bool) -> anyhow::Result<Vec<u8>> {
         let (addr, key) = self.session.as_ref().context("a session")?;

@@ -504,13 +504,20 @@ impl Field {
 
     /// Which frame is which uplink: DevAddr and FCnt are in it, and the DevEUI is the application's word for the device.
     fn keys(&self, frames: &[Vec<u8>]) -> anyhow::Result<BTreeMap<(roamgate::lorawan::DevEui, u32), usize>> {
-        let by_addr: BTreeMap<[u8; 4], &Device> =
-            self.devices.iter().filter_map(|device| Some((device.address()?, device))).collect();
+        // of some thousand random addresses two may be equal, which the network tells apart by the MIC, as we do
+        let mut by_addr: BTreeMap<[u8; 4], Vec<&Device>> = BTreeMap::new();
+        for device in &self.devices {
+            if let Some(addr) = device.address() {
+                by_addr.entry(addr).or_default().push(device);
+            }
+        }
         let key = |(number, phy): (usize, &Vec<u8>)| {
             let addr = phy.get(1..5).and_then(|addr| <[u8; 4]>::try_from(addr).ok()).context("a DevAddr")?;
             let fcnt = phy.get(6..8).context("FCnt")?;
-            let device = by_addr.get(&addr).context("a device")?;
-            Ok(((device.dev_eui, u32::from(fcnt[0]) + 256 * u32::from(fcnt[1])), number))
+            let fcnt = u32::from(fcnt[0]) + 256 * u32::from(fcnt[1]);
+            let mut devices = by_addr.get(&addr).into_iter().flatten();
+            let device = devices.find(|device| device.made(phy, fcnt)).context("a device")?;
+            Ok(((device.dev_eui, fcnt), number))
         };
         frames.iter().enumerate().map(key).collect()
     }
