@@ -82,7 +82,7 @@ async fn prepare(store: &Store, n: u8) {
     let _ = store.add_device(device).await;
     let session = move |sessions: &mut Vec<Session>| {
         if !sessions.is_empty() {
-            return Write { commit: Commit::Nothing, forward: None };
+            return Write::sessions(Commit::Nothing);
         }
         sessions.push(Session {
             id: n.into(),
@@ -107,7 +107,7 @@ async fn prepare(store: &Store, n: u8) {
             path: None,
             expires: None,
         });
-        Write { commit: Commit::Durable, forward: None }
+        Write::sessions(Commit::Durable)
     };
     Sessions::with_device(store, eui(n), Box::new(session)).await.unwrap();
 }
@@ -134,7 +134,7 @@ async fn downlinks(store: &Store, n: u8) {
         let (decide, slot) = decided(|sessions: &mut Vec<Session>| {
             let taken = sessions[0].fcnt_down;
             sessions[0].fcnt_down += 1;
-            (taken, Write { commit: Commit::Durable, forward: None })
+            (taken, Write::sessions(Commit::Durable))
         });
         Sessions::with_device(store, eui(n), Box::new(decide)).await.unwrap();
         say(format!("down {n} {} 0", outcome(&slot).unwrap()));
@@ -150,7 +150,7 @@ async fn uplinks(store: &Store, n: u8) {
             let ul = UlMeta { fcnt_up: Some(fcnt_up), ..UlMeta::at(jiff::Timestamp::UNIX_EPOCH) };
             let message = XmitAppUp { frm_payload: vec![n; 20], ul, ack: false, via: None };
             let key = ForwardKey { session: n.into(), fcnt_up };
-            (fcnt_up, Write { commit: Commit::Lazy, forward: Some((key, message)) })
+            (fcnt_up, Write { forward: Some((key, message)), ..Write::sessions(Commit::Lazy) })
         });
         store.with_dev_addr(addr(n), Box::new(decide)).await.unwrap();
         let fcnt_up = outcome(&slot).unwrap();

@@ -61,6 +61,9 @@ impl Memory {
         let write = decide(&mut decided);
         all.retain(|session| !pick(session));
         all.extend(decided);
+        if let Some((dev_eui, kept)) = write.succeeds {
+            all.retain(|session| session.dev_eui != dev_eui || session.id == kept);
+        }
         self.forward.lock().unwrap().extend(write.forward);
     }
 }

@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 
-use crate::backend::door::{self, Caller, Commit, PeerError};
+use crate::backend::door::{Caller, Commit, PeerError};
 use crate::backend::message::{
     ClassMode, DlMeta, HrStartAns, HrStartReq, MicKey, Party, PrStartAns, PrStartReq, Refusal, ResultCode,
     UlMeta, opt_neg,
@@ -77,7 +77,7 @@ impl Sns {
             // that was never used goes.
             sessions.retain(|session| !session.pending);
             sessions.push(session.clone());
-            Write { commit: Commit::Durable, forward: None }
+            Write::sessions(Commit::Durable)
         };
         self.sessions.with_device(dev_eui, Box::new(decide)).await?;
         // 12.10 step 10
@@ -104,16 +104,6 @@ impl Sns {
             Some(number) => region.with_sub_bands(SubBands::only(number)),
             None => region,
         })
-    }
-
-    /// The device was heard under its new keys: what it had before ends (TS002 12.2 step 9).
-    pub(super) async fn end_other_sessions(&self, kept: &Session) -> Result<(), Refusal> {
-        let id = kept.id;
-        let (decide, _) = door::decided(move |sessions: &mut Vec<Session>| {
-            sessions.retain(|session| session.id == id);
-            ((), Write { commit: Commit::Lazy, forward: None })
-        });
-        Ok(self.sessions.with_device(kept.dev_eui, Box::new(decide)).await?)
     }
 }
 

@@ -125,7 +125,7 @@ const FOPTS: usize = 15;
 
 /// Build the next downlink of a session and take its counter. Pure.
 fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Result<Vec<u8>, Refusal>, Write) {
-    let nothing = Write { commit: Commit::Nothing, forward: None };
+    let nothing = Write::sessions(Commit::Nothing);
     let Some(session) = sessions.iter_mut().find(|session| session.id == window.session) else {
         let why = format!("the session of {} has ended", window.dev_eui);
         return (Err(Refusal::new(ResultCode::UnknownDevEui, why)), nothing);
@@ -187,7 +187,7 @@ fn frame(sessions: &mut [Session], window: &Window, content: &Content) -> (Resul
     if tells {
         session.plan.note_told();
     }
-    (Ok(phy), Write { commit: Commit::Durable, forward: None })
+    (Ok(phy), Write::sessions(Commit::Durable))
 }
 
 /// The session in which a device of class C can be reached now. Pure.
@@ -279,7 +279,7 @@ impl Sns {
     ) -> Result<Window, Refusal> {
         let now = self.clock.unix();
         let (decide, slot) = door::decided(move |sessions: &mut Vec<Session>| {
-            let nothing = Write { commit: Commit::Nothing, forward: None };
+            let nothing = Write::sessions(Commit::Nothing);
             (reachable(sessions, dev_eui, dev_addr, now).cloned(), nothing)
         });
         self.sessions.with_device(dev_eui, Box::new(decide)).await?;

@@ -101,6 +101,16 @@ pub struct Write {
     /// The message that must reach the next room, written by the same commit: it goes when the hNS
     /// has answered ([`Sessions::forwarded`]) and is sent again after a restart.
     pub forward: Option<(ForwardKey, XmitAppUp)>,
+    /// This device was heard under the keys of this session (by id): every other session of it ends with the same
+    /// commit. Later would be too late: a join of the meantime has made one that must stay.
+    pub succeeds: Option<(DevEui, u64)>,
+}
+
+impl Write {
+    /// The changed sessions, and nothing else.
+    pub fn sessions(commit: Commit) -> Write {
+        Write { commit, forward: None, succeeds: None }
+    }
 }
 
 /// Which uplink a forward row is for.

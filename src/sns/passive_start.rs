@@ -94,7 +94,6 @@ impl Sns {
             DevAddr = %accepted.session.dev_addr, FCntUp = accepted.fcnt_up, confirmed = accepted.confirmed,
             repeated = accepted.repeated, via = %from.party);
         if accepted.activated {
-            self.end_other_sessions(&accepted.session).await?;
             self.stop_earlier(&accepted.session);
         }
         // 7: the uplink opens a window, the payload goes home, a downlink comes back through it
@@ -171,7 +170,7 @@ impl Sns {
                         // the frame comes again by PRStartReq, so it must not be known already
                         *sessions = before;
                         let why = "no roaming context with you for this device: send PRStartReq";
-                        let nothing = super::Write { commit: super::Commit::Nothing, forward: None };
+                        let nothing = super::Write::sessions(super::Commit::Nothing);
                         return (Err(Refusal::new(ResultCode::UnknownDevAddr, why)), nothing);
                     }
                     if let Ok(accepted) = &mut outcome {
@@ -182,7 +181,7 @@ impl Sns {
                 // it parsed a moment ago
                 _ => (
                     Err(Refusal::new(ResultCode::MalformedRequest, "no data frame")),
-                    super::Write { commit: super::Commit::Nothing, forward: None },
+                    super::Write::sessions(super::Commit::Nothing),
                 ),
             }
         });

@@ -42,7 +42,7 @@ pub fn accept(
     visited: Option<NetId>,
     now: u64,
 ) -> (Result<Accepted, Refusal>, Write) {
-    let nothing = Write { commit: Commit::Nothing, forward: None };
+    let nothing = Write::sessions(Commit::Nothing);
     let sent_on = sent_on(ul, region);
     for session in &mut *sessions {
         if session.expires.is_some_and(|expires| expires <= now) {
@@ -75,7 +75,8 @@ pub fn accept(
         let commit = if confirmed || activated || changed { Commit::Durable } else { Commit::Lazy };
         let carries = accepted.up.ul.f_port.is_some_and(|port| port > 0) || accepted.up.ack;
         let forward = carries.then(|| (ForwardKey { session: session.id, fcnt_up }, accepted.up.clone()));
-        return (Ok(accepted), Write { commit, forward });
+        let succeeds = activated.then_some((session.dev_eui, session.id));
+        return (Ok(accepted), Write { commit, forward, succeeds });
     }
     let in_force = |session: &&Session| session.expires.is_none_or(|expires| expires > now);
     if let Some(session) =
@@ -289,6 +290,7 @@ pub(super) mod tests {
             assert!(accepted.activated && !accepted.repeated);
             assert_eq!((session.fcnt_up, session.pending), (Some(first), false));
             assert_eq!(write.commit, Commit::Durable);
+            assert_eq!(write.succeeds, Some((session.dev_eui, session.id)));
             assert_eq!(write.forward.unwrap().0, ForwardKey { session: 1, fcnt_up: first });
         }
     }
@@ -313,7 +315,7 @@ pub(super) mod tests {
         assert_eq!(run(&mut session, &frame).1.commit, Commit::Durable);
         let (again, write) = run(&mut session, &frame);
         assert!(again.unwrap().repeated);
-        assert_eq!((write.commit, write.forward), (Commit::Nothing, None));
+        assert_eq!((write.commit, write.forward, write.succeeds), (Commit::Nothing, None, None));
     }
 
     #[test]

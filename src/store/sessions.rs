@@ -55,6 +55,9 @@ fn over(db: &Db<'_>, select: &str, by: &dyn ToSql, decide: &Decide) -> Result<((
         return Ok(((), done));
     }
     done.frames = store(db, &before, &after)?;
+    if let Some((dev_eui, kept)) = write.succeeds {
+        db.run("DELETE FROM sessions WHERE dev_eui = ?1 AND id <> ?2", (Text(dev_eui), Bits(kept)))?;
+    }
     if let Some((key, message)) = &write.forward {
         forward::insert(db, *key, message)?;
         done.waits = Some(*key);

@@ -43,7 +43,7 @@ async fn talk(street: &mut Street, walker: &mut Walker, counters: std::ops::Rang
 async fn age(street: &Street, dev_eui: DevEui, fcnt_up: u32) {
     let decide = move |sessions: &mut Vec<Session>| {
         sessions.iter_mut().for_each(|session| session.fcnt_up = Some(fcnt_up));
-        Write { commit: roamgate::backend::door::Commit::Durable, forward: None }
+        Write::sessions(roamgate::backend::door::Commit::Durable)
     };
     let store = street.home().node().unwrap().store();
     Sessions::with_device(store, dev_eui, Box::new(decide)).await.unwrap();

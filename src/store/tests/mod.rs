@@ -101,7 +101,7 @@ fn forward_key(fcnt_up: u32) -> ForwardKey {
 }
 
 fn write(commit: Commit) -> sns::Write {
-    sns::Write { commit, forward: None }
+    sns::Write::sessions(commit)
 }
 
 async fn put(store: &impl Sessions, session: Session) {
@@ -118,7 +118,8 @@ async fn uplink(store: &impl Sessions, fcnt_up: u32, commit: Commit, forward: bo
         for session in sessions {
             session.fcnt_up = Some(fcnt_up);
         }
-        sns::Write { commit, forward: forward.then(|| (forward_key(fcnt_up), up(fcnt_up))) }
+        let forward = forward.then(|| (forward_key(fcnt_up), up(fcnt_up)));
+        sns::Write { forward, ..sns::Write::sessions(commit) }
     };
     store.with_dev_addr(ADDR, Box::new(decide)).await.unwrap();
 }
