@@ -61,8 +61,8 @@ impl Memory {
         let write = decide(&mut decided);
         all.retain(|session| !pick(session));
         all.extend(decided);
-        if let Some((dev_eui, kept)) = write.succeeds {
-            all.retain(|session| session.dev_eui != dev_eui || session.id == kept);
+        if let Some(heard) = write.succeeds {
+            all.retain(|session| session.dev_eui != heard.dev_eui || !heard.replaces(session));
         }
         self.forward.lock().unwrap().extend(write.forward);
     }

@@ -7,6 +7,7 @@ use crate::backend::message::{
     ClassMode, DlMeta, HrStartAns, HrStartReq, MicKey, Party, PrStartAns, PrStartReq, Refusal, ResultCode,
     UlMeta, opt_neg,
 };
+use crate::clock::Clock;
 use crate::lorawan::frame::JoinRequest;
 use crate::lorawan::region::{JOIN_ACCEPT_DELAY1, SubBands};
 use crate::lorawan::{NetId, Region};
@@ -47,8 +48,7 @@ impl Sns {
             self.peers.ask(home, start, from.by).await.map_err(PeerError::into_refusal)?;
         let created = self.clock.unix();
         let session = Session {
-            // SQLite's integers are signed
-            id: self.clock.rng().random::<u64>() >> 1,
+            id: newest_id(&self.clock),
             dev_eui,
             dev_addr,
             net_id: self.net_id,
@@ -73,9 +73,7 @@ impl Sns {
         let dl = DlMeta { dev_eui: Some(dev_eui), ..join_windows(req, &region) };
         let pending = session.clone();
         let decide = move |sessions: &mut Vec<Session>| {
-            // The running session stays: the device may not hear this Join-accept. An older one
-            // that was never used goes.
-            sessions.retain(|session| !session.pending);
+            make_room(sessions);
             sessions.push(session.clone());
             Write::sessions(Commit::Durable)
         };
@@ -107,6 +105,30 @@ impl Sns {
     }
 }
 
+/// Sessions of a device that may wait for their first uplink: two joins of it may be answered at once (one of them
+/// replayed, or late by another network), and which of the two it has heard is not known.
+const PENDING: usize = 2;
+
+/// Before another session comes. The running one stays: the device may not hear this Join-accept. Of those that were
+/// never used the newest stay.
+fn make_room(sessions: &mut Vec<Session>) {
+    sessions.sort_by_key(|session| (session.created, session.id));
+    let pending = sessions.iter().filter(|session| session.pending).count();
+    let mut surplus = (pending + 1).saturating_sub(PENDING);
+    sessions.retain(|session| {
+        let goes = session.pending && surplus > 0;
+        surplus -= usize::from(goes);
+        !goes
+    });
+}
+
+/// Milliseconds since 1970 and then chance, 63 bits in all: SQLite's integers are signed.
+fn newest_id(clock: &Clock) -> u64 {
+    let ms = u64::try_from(clock.wall().as_millisecond()).unwrap_or(0);
+    let chance: u32 = clock.rng().random();
+    (ms << 20 | u64::from(chance >> 12)) & (u64::MAX >> 1)
+}
+
 /// The two windows of a Join-accept: RX1 at 5 s, RX2 at 6 s.
 fn join_windows(req: &PrStartReq, region: &Region) -> DlMeta {
     let rx1 = match (req.ul.ul_freq, req.ul.data_rate) {
@@ -122,5 +144,33 @@ fn join_windows(req: &PrStartReq, region: &Region) -> DlMeta {
         rx_delay1: Some(JOIN_ACCEPT_DELAY1),
         class_mode: Some(ClassMode::A),
         ..downlink::with_tokens(&req.ul)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::uplink::tests::session;
+    use super::*;
+
+    #[test]
+    fn two_joins_answered_at_once_leave_both_sessions_and_the_running_one() {
+        let of = |id, pending| Session { id, pending, ..session(None) };
+        // in whatever order they are found
+        let mut sessions = vec![of(9, true), of(7, true), of(3, false), of(8, true)];
+        make_room(&mut sessions);
+        let left: Vec<u64> = sessions.iter().map(|session| session.id).collect();
+        assert_eq!(left, [3, 9]);
+        sessions.push(of(10, true));
+        assert!(of(9, false).replaces(&sessions[0]) && !of(9, false).replaces(&sessions[2]));
+        make_room(&mut sessions);
+        assert_eq!(sessions.iter().map(|session| session.id).collect::<Vec<_>>(), [3, 10]);
+    }
+
+    #[test]
+    fn a_later_id_is_a_greater_one() {
+        let clock = Clock::system();
+        let first = newest_id(&clock);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(first < newest_id(&clock) && newest_id(&clock) >> 63 == 0);
     }
 }

@@ -28,7 +28,7 @@ pub use visits::{Visit, Visits};
 /// A session, as the sNS needs it. Its LoRaWAN version is the one that its keys are of.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
-    /// Ours, random, never reused.
+    /// Ours, never reused; of two sessions of a device the newer one has the greater.
     pub id: u64,
     /// The device.
     pub dev_eui: DevEui,
@@ -79,6 +79,13 @@ impl Session {
         matches!(self.keys, NwkKeys::V11 { .. })
     }
 
+    /// Whether its first uplink ends another session of the device. A session made after it stays as long as nobody was
+    /// heard in it: the device may be about to use it.
+    pub fn replaces(&self, other: &Session) -> bool {
+        let age = |session: &Session| (session.created, session.id);
+        other.id != self.id && (!other.pending || age(other) < age(self))
+    }
+
     /// What encrypts MAC commands on FPort 0: NwkSKey, or NwkSEncKey.
     fn port_0_key(&self) -> &Key {
         match &self.keys {
@@ -101,9 +108,10 @@ pub struct Write {
     /// The message that must reach the next room, written by the same commit: it goes when the hNS
     /// has answered ([`Sessions::forwarded`]) and is sent again after a restart.
     pub forward: Option<(ForwardKey, XmitAppUp)>,
-    /// This device was heard under the keys of this session (by id): every other session of it ends with the same
-    /// commit. Later would be too late: a join of the meantime has made one that must stay.
-    pub succeeds: Option<(DevEui, u64)>,
+    /// The device was heard under the keys of this session (TS002 12.2 step 9): those of its sessions that it
+    /// [replaces](Session::replaces) end with the same commit. Later would be too late: a join of the meantime has made
+    /// one that must stay.
+    pub succeeds: Option<Session>,
 }
 
 impl Write {

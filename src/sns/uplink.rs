@@ -75,7 +75,7 @@ pub fn accept(
         let commit = if confirmed || activated || changed { Commit::Durable } else { Commit::Lazy };
         let carries = accepted.up.ul.f_port.is_some_and(|port| port > 0) || accepted.up.ack;
         let forward = carries.then(|| (ForwardKey { session: session.id, fcnt_up }, accepted.up.clone()));
-        let succeeds = activated.then_some((session.dev_eui, session.id));
+        let succeeds = activated.then(|| session.clone());
         return (Ok(accepted), Write { commit, forward, succeeds });
     }
     let in_force = |session: &&Session| session.expires.is_none_or(|expires| expires > now);
@@ -290,7 +290,7 @@ pub(super) mod tests {
             assert!(accepted.activated && !accepted.repeated);
             assert_eq!((session.fcnt_up, session.pending), (Some(first), false));
             assert_eq!(write.commit, Commit::Durable);
-            assert_eq!(write.succeeds, Some((session.dev_eui, session.id)));
+            assert_eq!(write.succeeds, Some(session.clone()));
             assert_eq!(write.forward.unwrap().0, ForwardKey { session: 1, fcnt_up: first });
         }
     }

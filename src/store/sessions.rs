@@ -55,8 +55,11 @@ fn over(db: &Db<'_>, select: &str, by: &dyn ToSql, decide: &Decide) -> Result<((
         return Ok(((), done));
     }
     done.frames = store(db, &before, &after)?;
-    if let Some((dev_eui, kept)) = write.succeeds {
-        db.run("DELETE FROM sessions WHERE dev_eui = ?1 AND id <> ?2", (Text(dev_eui), Bits(kept)))?;
+    if let Some(heard) = &write.succeeds {
+        let all = load(db, BY_DEVICE, &Text(heard.dev_eui))?;
+        for over in all.iter().filter(|session| heard.replaces(session)) {
+            remove(db, over)?;
+        }
     }
     if let Some((key, message)) = &write.forward {
         forward::insert(db, *key, message)?;
@@ -152,7 +155,7 @@ fn wrong(error: rusqlite::types::FromSqlError) -> Fault {
 /// Write what differs; answers how many uplinks were accepted.
 fn store(db: &Db<'_>, before: &[Session], after: &[Session]) -> Result<u32, Fault> {
     for gone in before.iter().filter(|old| after.iter().all(|new| new.id != old.id)) {
-        db.run("DELETE FROM sessions WHERE id = ?1", [Bits(gone.id)])?;
+        remove(db, gone)?;
     }
     let mut uplinks = 0;
     for new in after {
@@ -235,8 +238,12 @@ fn update(db: &Db<'_>, old: &Session, new: &Session) -> Result<(), Fault> {
         }
         return Ok(());
     }
-    db.run("DELETE FROM sessions WHERE id = ?1", [Bits(new.id)])?;
+    remove(db, new)?;
     insert(db, new)
+}
+
+fn remove(db: &Db<'_>, session: &Session) -> Result<usize, Fault> {
+    db.run("DELETE FROM sessions WHERE id = ?1", [Bits(session.id)])
 }
 
 /// The running sessions of a device follow its switch.

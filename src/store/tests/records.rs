@@ -48,23 +48,25 @@ async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
 }
 
 #[tokio::test]
-async fn an_activation_ends_the_sessions_before_it_and_none_after_it() {
+async fn an_activation_ends_what_it_replaces_and_none_that_came_after_it() {
     let (_folder, store) = fresh();
-    let elsewhere = |id| Session { dev_addr: DevAddr::new(0x0200_0000 + id as u32), ..session(id) };
+    let elsewhere = |id: u64| Session { dev_addr: DevAddr::new(0x0200_0000 + id as u32), ..session(id) };
     put(&store, Session { pending: false, ..elsewhere(1) }).await;
-    put(&store, elsewhere(2)).await;
+    for id in [2, 3, 4] {
+        put(&store, elsewhere(id)).await;
+    }
     // another device's is nobody's business
-    let other = Session { dev_eui: "0000000000000077".parse().unwrap(), ..elsewhere(3) };
+    let other = Session { dev_eui: "0000000000000077".parse().unwrap(), ..elsewhere(5) };
     put(&store, other.clone()).await;
     let heard = |sessions: &mut Vec<Session>| {
         sessions[0].pending = false;
-        sns::Write { succeeds: Some((EUI, 2)), ..write(Commit::Durable) }
+        sns::Write { succeeds: Some(sessions[0].clone()), ..write(Commit::Durable) }
     };
-    store.with_dev_addr(elsewhere(2).dev_addr, Box::new(heard)).await.unwrap();
-    // A device that joins again the moment its first uplink is accepted: nothing is left to be ended by then.
-    put(&store, elsewhere(4)).await;
-    let heard = Session { pending: false, ..elsewhere(2) };
-    assert_eq!(store.sessions_of(EUI).await.unwrap(), [heard, elsewhere(4)]);
+    store.with_dev_addr(elsewhere(3).dev_addr, Box::new(heard)).await.unwrap();
+    let running = Session { pending: false, ..elsewhere(3) };
+    assert_eq!(store.sessions_of(EUI).await.unwrap(), [running, elsewhere(4)]);
+    store.with_dev_addr(elsewhere(4).dev_addr, Box::new(heard)).await.unwrap();
+    assert_eq!(store.sessions_of(EUI).await.unwrap(), [Session { pending: false, ..elsewhere(4) }]);
     assert_eq!(store.sessions_of(other.dev_eui).await.unwrap(), [other]);
 }
 
