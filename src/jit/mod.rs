@@ -13,6 +13,7 @@ use crate::lorawan::{GatewayEui, Region};
 
 mod airtime;
 mod duty;
+pub mod queue;
 
 pub use airtime::airtime;
 use duty::Ledger;
