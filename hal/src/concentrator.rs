@@ -215,6 +215,21 @@ impl<B: Bus> Concentrator<B> {
         })
     }
 
+    /// The counter as last read: by [`Concentrator::receive`], [`Concentrator::counters`] or the start.
+    pub fn last_count(&self) -> Option<Count> {
+        self.running.as_ref().map(|running| running.counters.now())
+    }
+
+    /// Whether the chip still says what it said when it started. A board that lost its power, or a wire, does not.
+    pub fn is_sane(&mut self) -> Result<bool, Error> {
+        self.with(|this| {
+            let expected = this.running_mut()?.started.version;
+            let mut found = [0];
+            this.chip.read_block(COMMON_VERSION_VERSION.address, &mut found)?;
+            Ok(found[0] == expected)
+        })
+    }
+
     /// The chip's unique number, most significant byte first.
     pub fn eui(&mut self) -> Result<[u8; 8], Error> {
         self.with(|this| {

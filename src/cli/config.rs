@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{BAD_CONFIGURATION, ConfigArg, Fail, show, show_json, table};
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Loaded, Place, Problem};
+use crate::radio;
 
 /// The file that `config init` writes: everything in it is either in force by default or commented out.
 const STARTER: &str = include_str!("starter.toml");
@@ -117,8 +118,16 @@ pub(super) fn summary(config: &Config) -> String {
         false => format!(" sub-bands {}", plan.sub_bands()),
     };
     row("network", format!("NetID {net_ids}, {plan}{bands}, roles {roles}"));
-    for crate::radio::Config::SemtechUdp(radio) in &config.radio {
-        row("radio", format!("packet forwarders (Semtech UDP) on {}", radio.listen));
+    for radio in &config.radio {
+        row(
+            "radio",
+            match radio {
+                radio::Config::SemtechUdp(radio) => {
+                    format!("packet forwarders (Semtech UDP) on {}", radio.listen)
+                }
+                radio::Config::Sx1302(radio) => radio.summary(),
+            },
+        );
     }
     if config.radio.is_empty() {
         row("radio", "none".into());

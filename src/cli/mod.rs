@@ -182,7 +182,11 @@ fn remedy_for(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(OpenError::Locked { .. }) = cause.downcast_ref() {
         return Some("one program at a time: stop the other, or name another [store] url".into());
     }
-    let RadioError::Bind { source, .. } = cause.downcast_ref()?;
+    let source = match cause.downcast_ref()? {
+        RadioError::Bind { source, .. } => source,
+        RadioError::Card { source, .. } => return Some(source.remedy().into()),
+        RadioError::Thread { .. } => return None,
+    };
     Some(match source.kind() {
         AddrInUse => "another program has that port, perhaps a network server: stop it, or name another [[radio]] listen".into(),
         AddrNotAvailable => "this machine has no such address: correct [[radio]] listen".into(),

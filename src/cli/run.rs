@@ -1,6 +1,7 @@
 //! `roamgate run`: the hotspot, until a signal ends it.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -34,12 +35,15 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
     // What it came to: port 0 lets the system choose.
     let mut real = config.clone();
     let mut radios = Vec::new();
+    let around = config.surroundings();
     for entry in &mut real.radio {
-        let opened = radio::open(entry, &clock).await.map_err(anyhow::Error::new)?;
-        let radio::Config::SemtechUdp(entry) = entry;
-        entry.listen = opened.heads.listening().unwrap_or(entry.listen);
+        let opened = radio::open(entry, &around, &clock).await.map_err(anyhow::Error::new)?;
+        if let radio::Config::SemtechUdp(entry) = entry {
+            entry.listen = opened.heads.listening().unwrap_or(entry.listen);
+        }
         radios.push(opened);
     }
+    let heads: Vec<_> = radios.iter().map(|radio| (radio.name.clone(), radio.heads.clone())).collect();
     let node = Node::start(config.clone(), clock.clone(), radios).await?;
     if let Some(backend) = &mut real.backend {
         backend.listen = node.listening();
@@ -57,13 +61,22 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
     manager::ready(&format!("NetID {}, devices: {devices}", config.network.net_ids.first()));
     let watchdog = tokio::spawn(watch(clock.clone()));
 
+    let failed = failed(&heads);
+    tokio::pin!(failed);
+    let mut given_up = None;
     loop {
-        match signals.next().await {
-            Ask::Stop(name) => {
-                tracing::info!("{name}: stopping");
+        tokio::select! {
+            ask = signals.next() => match ask {
+                Ask::Stop(name) => {
+                    tracing::info!("{name}: stopping");
+                    break;
+                }
+                Ask::Reload => reload(&args, &config),
+            },
+            why = &mut failed => {
+                given_up = Some(why);
                 break;
             }
-            Ask::Reload => reload(&args, &config),
         }
     }
     manager::stopping();
@@ -78,7 +91,24 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
     };
     stopped?;
     tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    match given_up {
+        None => Ok(ExitCode::SUCCESS),
+        Some(why) => Err(Fail::new(
+            why,
+            "the service manager starts the program again; if that does not help, look at power, ribbon and reset line",
+        )),
+    }
+}
+
+/// Ends when a radio has given up.
+async fn failed(heads: &[(String, Arc<dyn radio::Heads>)]) -> String {
+    let all = heads.iter().map(|(name, heads)| {
+        Box::pin(async move { format!("radio {name} has failed: {}", heads.failed().await) })
+    });
+    match heads.is_empty() {
+        true => std::future::pending().await,
+        false => futures_util::future::select_all(all).await.0,
+    }
 }
 
 /// What a person sees when it has started.

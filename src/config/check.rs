@@ -197,9 +197,15 @@ impl Config {
     }
 
     fn check_radios(&self, refuse: &mut impl FnMut(String, String, &str)) {
-        let listens: Vec<_> =
-            self.radio.iter().map(|radio::Config::SemtechUdp(radio)| radio.listen).collect();
-        for (i, listen) in listens.iter().enumerate() {
+        let listens: Vec<_> = self
+            .radio
+            .iter()
+            .map(|radio| match radio {
+                radio::Config::SemtechUdp(radio) => Some(radio.listen),
+                radio::Config::Sx1302(_) => None,
+            })
+            .collect();
+        for (i, listen) in listens.iter().enumerate().filter(|(_, listen)| listen.is_some()) {
             if listens.iter().take(i).any(|earlier| earlier == listen) {
                 refuse(
                     format!("radio[{i}].listen"),

@@ -249,6 +249,11 @@ impl Config {
         whole
     }
 
+    /// What a radio must know of the rest.
+    pub fn surroundings(&self) -> radio::Surroundings {
+        radio::Surroundings { region: self.network.plan(), state: self.store.folder() }
+    }
+
     /// Everything with its defaults, for programs.
     pub fn to_json(&self) -> Result<serde_json::Value, serde_json::Error> {
         serde_json::to_value(self.whole())

@@ -208,6 +208,13 @@ impl Region {
         u8::try_from(group + 1).ok()
     }
 
+    /// Whether an uplink channel is one of the 500 kHz channels of US915 and AU915.
+    pub fn is_wide(&self, frequency: u32) -> bool {
+        let narrow = 8 * usize::from(self.sub_band_count());
+        let index = self.plan.get_uplink_channel_index(frequency, false);
+        narrow > 0 && index.is_ok_and(|index| index >= narrow)
+    }
+
     /// The same region with a dwell time of 400 ms or with none, where that is negotiable.
     pub fn with_dwell(mut self, dwell: bool) -> Region {
         if negotiable(self.name) && dwell != self.dwell {

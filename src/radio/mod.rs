@@ -1,4 +1,4 @@
-//! Concentrators behind one trait: semtech-udp, simulated.
+//! Concentrators behind one trait: sx1302, semtech-udp, simulated.
 //!
 //! Owns the sockets and devices of the radio. A radio gives what it hears as a stream of
 //! [`Heard`] and takes transmissions through [`Air`]; it may carry many heads (gateways).
@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,15 +18,19 @@ use tokio::sync::mpsc;
 use crate::backend::door::{Boxed, Deadline};
 use crate::clock::{Clock, Instant};
 use crate::fns::{Air, AirError, Heard, Sent, Tx};
-use crate::lorawan::GatewayEui;
+use crate::lorawan::{GatewayEui, Region};
 
 pub mod semtech_udp;
 pub mod simulated;
+pub mod sx1302;
+mod timeline;
 
 /// One entry of `[[radio]]`, told apart by `kind`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", try_from = "Written")]
 pub enum Config {
+    /// A concentrator on this board.
+    Sx1302(Box<sx1302::Config>),
     /// Packet forwarders (Semtech's UDP protocol, version 2) send to us.
     SemtechUdp(semtech_udp::Config),
 }
@@ -42,7 +47,7 @@ impl Default for Config {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum Written {
     SemtechUdp(semtech_udp::Config),
-    Sx1302(IgnoredAny),
+    Sx1302(Box<sx1302::Config>),
     BasicsStation(IgnoredAny),
 }
 
@@ -57,7 +62,7 @@ impl TryFrom<Written> for Config {
         };
         match written {
             Written::SemtechUdp(config) => Ok(Config::SemtechUdp(config)),
-            Written::Sx1302(_) => later("sx1302"),
+            Written::Sx1302(config) => Ok(Config::Sx1302(config)),
             Written::BasicsStation(_) => later("basics-station"),
         }
     }
@@ -77,6 +82,33 @@ pub enum RadioError {
         #[source]
         source: std::io::Error,
     },
+    /// A concentrator did not come up.
+    #[error("radio {name}")]
+    Card {
+        /// Name of the radio.
+        name: String,
+        /// What stood in the way.
+        #[source]
+        source: Box<sx1302::card::CardError>,
+    },
+    /// The system gives no thread.
+    #[error("radio {name}: cannot start its thread")]
+    Thread {
+        /// Name of the radio.
+        name: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What a radio must know of the rest.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Which channels there are.
+    pub region: Region,
+    /// Where this node keeps its state.
+    pub state: PathBuf,
 }
 
 /// An open radio. It closes when `heard` is dropped.
@@ -102,6 +134,10 @@ pub trait Heads: Air {
     /// What the radio counted since the start, by name: datagrams dropped and why, for example.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
+    }
+    /// Ends when the radio has given up, with the reason: then the program should, so that it is started anew.
+    fn failed(&self) -> Boxed<'_, String> {
+        Box::pin(std::future::pending())
     }
 }
 
@@ -172,8 +208,9 @@ impl Air for Radios {
 }
 
 /// Open a radio.
-pub async fn open(config: &Config, clock: &Clock) -> Result<Radio, RadioError> {
+pub async fn open(config: &Config, around: &Surroundings, clock: &Clock) -> Result<Radio, RadioError> {
     match config {
+        Config::Sx1302(config) => sx1302::open(config, around, clock).await,
         Config::SemtechUdp(config) => semtech_udp::open(config, clock).await,
     }
 }

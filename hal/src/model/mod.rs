@@ -2,7 +2,7 @@
 //!
 //! It does what the driver can see: registers that stick, program memories, processors that answer their mailboxes,
 //! transmitters with a status, a receive buffer that empties, counters, three kinds of radios, a temperature sensor. Its
-//! counters stand still unless [`Model::run`] is asked for: then waiting lets time pass.
+//! counters stand still unless [`Model::run`] is asked for: then waiting lets time pass, and transmissions begin and end.
 
 use crate::bus::{Bus, BusError, Device};
 use crate::config::Chain;
@@ -11,9 +11,11 @@ use crate::rx::{self, RawPacket};
 
 mod processor;
 mod radio;
+mod sent;
 
 use processor::Processors;
 use radio::{Sx125x, Sx1250, Sx1261};
+pub use sent::{Sent, Trigger};
 
 /// What goes wrong in this model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,32 +44,6 @@ pub struct Faults {
     pub memory_bit: Option<u16>,
 }
 
-/// Which trigger was pulled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trigger {
-    /// At once.
-    Immediate,
-    /// At this value of the counter, in ticks.
-    At(u32),
-    /// With the next PPS.
-    Pps,
-}
-
-/// A transmission as the chip would have made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sent {
-    /// Which transmitter.
-    pub chain: Chain,
-    /// Its trigger.
-    pub trigger: Trigger,
-    /// Frequency word, 2^18 steps of 32 MHz.
-    pub frequency_word: u32,
-    /// The payload buffer, as far as it was written.
-    pub payload: Vec<u8>,
-    /// The transmitter's registers, 128 bytes.
-    pub registers: Vec<u8>,
-}
-
 /// Chip and board.
 #[derive(Debug)]
 pub struct Model {
@@ -85,6 +61,8 @@ pub struct Model {
     sensor_pointer: u8,
     payload_length: [usize; 2],
     sent: Vec<Sent>,
+    /// Ticks until each transmitter begins, and then until it ends.
+    on_air: [Option<(u64, u64)>; 2],
     transactions: u64,
     runs: bool,
     /// Parts of a tick and of a second that time has not yet completed.
@@ -131,6 +109,7 @@ impl Model {
             sensor_pointer: 0,
             payload_length: [0; 2],
             sent: Vec::new(),
+            on_air: [None; 2],
             transactions: 0,
             runs: false,
             next_pps_ticks: 32_000_000,
@@ -182,26 +161,53 @@ impl Model {
         self.inst
     }
 
-    /// From now on waiting lets the counters run, with a PPS each second.
+    /// From now on waiting lets the counters run, with a PPS each second, and a transmission takes its time.
     pub fn run(&mut self) {
         self.runs = true;
     }
 
     /// Lets time pass.
     pub fn advance_us(&mut self, us: u32) {
-        for _ in 0..us / 1_000_000 {
-            self.advance_ticks(32_000_000);
-        }
-        self.advance_ticks(us % 1_000_000 * 32);
+        self.advance_ticks(u64::from(us) * 32);
     }
 
-    fn advance_ticks(&mut self, ticks: u32) {
-        if ticks >= self.next_pps_ticks {
-            self.pps = self.inst.wrapping_add(self.next_pps_ticks);
-            self.next_pps_ticks += 32_000_000;
+    /// Lets time pass, in ticks of 32 MHz.
+    pub fn advance_ticks(&mut self, ticks: u64) {
+        let first = u64::from(self.next_pps_ticks);
+        if ticks >= first {
+            let seconds = (ticks - first) / 32_000_000;
+            self.pps = self.inst.wrapping_add((first + seconds * 32_000_000) as u32);
+            self.next_pps_ticks = (first + (seconds + 1) * 32_000_000 - ticks) as u32;
+        } else {
+            self.next_pps_ticks -= ticks as u32;
         }
-        self.next_pps_ticks -= ticks;
-        self.inst = self.inst.wrapping_add(ticks);
+        self.inst = self.inst.wrapping_add(ticks as u32);
+        for chain in Chain::BOTH {
+            let Some((wait, last)) = self.on_air[chain.index()] else { continue };
+            self.on_air[chain.index()] = if ticks < wait {
+                Some((wait - ticks, last))
+            } else if ticks < wait + last {
+                self.set_tx_status(chain, 0x60);
+                Some((0, wait + last - ticks))
+            } else {
+                self.set_tx_status(chain, 0x80);
+                None
+            };
+        }
+    }
+
+    /// When a transmission begins and how long it takes, in ticks from now; a carrier does not end.
+    fn schedule(&self, sent: &Sent) -> (u64, u64) {
+        let wait = match (sent.trigger, sent.start_ticks()) {
+            (Trigger::Pps, _) => self.next_pps_ticks,
+            (_, Some(start)) => start.wrapping_sub(self.inst),
+            (_, None) => 0,
+        };
+        let last = match sent.time_on_air_us() {
+            0 => u64::MAX / 2,
+            us => u64::from(us) * 32,
+        };
+        (wait.into(), last)
     }
 
     /// Appends bytes to the receive buffer; what does not fit is lost, as in the chip.
@@ -291,6 +297,7 @@ impl Model {
         if risen == 0 {
             if new & 7 == 0 && !self.faults.tx_stuck {
                 self.set_tx_status(chain, 0x80);
+                self.on_air[chain.index()] = None;
             }
             return;
         }
@@ -309,7 +316,11 @@ impl Model {
         }
         self.set_tx_status(chain, status);
         if self.processors.is_in_operation() {
-            self.sent.push(Sent { chain, trigger, frequency_word, payload, registers });
+            let sent = Sent { chain, trigger, frequency_word, payload, registers };
+            if self.runs && !self.faults.tx_stuck {
+                self.on_air[chain.index()] = Some(self.schedule(&sent));
+            }
+            self.sent.push(sent);
         }
     }
 

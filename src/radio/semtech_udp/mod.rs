@@ -1,13 +1,12 @@
 //! Packet forwarders that speak Semtech's UDP protocol, version 2, as radio heads.
 //!
 //! One socket serves many gateways. The protocol has no authentication: without `gateways` and
-//! `allow_from` only the local network is served. Times that matter are in `protocol` and
-//! `timeline`, bytes in `codec`; here are the socket and the task that reads it.
+//! `allow_from` only the local network is served. Times that matter are in `protocol`,
+//! bytes in `codec`; here are the socket and the task that reads it.
 
 pub mod allow;
 pub mod codec;
 pub mod protocol;
-mod timeline;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -14,12 +14,12 @@ use tokio::sync::oneshot;
 
 use super::allow::Allow;
 use super::codec::{self, Datagram, Kind, Push};
-use super::timeline::Timeline;
 use crate::clock::Instant;
 use crate::fns::{AirError, Heard, Sent, Tx};
 use crate::limits::Seldom;
 use crate::lorawan::GatewayEui;
 use crate::radio::HeadStatus;
+use crate::radio::timeline::Timeline;
 
 /// Heads on record where EUIs are not listed.
 const HEADS: usize = 256;

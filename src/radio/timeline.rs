@@ -1,6 +1,6 @@
 //! Where a head's counter meets the host's clock, and how a restart of the head shows.
 //!
-//! A datagram takes some time from the head to us, never less than none. So of all pairs (counter,
+//! A datagram, or a transfer over the bus, takes some time from the head to us, never less than none. So of all pairs (counter,
 //! arrival) the one with the least delay tells best when a count really was, and the others are
 //! placed by it. A count that fits no believable delay comes from a counter that was reset.
 
@@ -27,6 +27,11 @@ impl Timeline {
     /// Begin with the first count that is heard.
     pub fn new(count: Count, arrival: Instant) -> Timeline {
         Timeline { count, at: arrival }
+    }
+
+    /// What the counter stands at, as far as is known: early by the least delay there was.
+    pub fn count_at(&self, now: Instant) -> Count {
+        self.count.plus(now.saturating_duration_since(self.at))
     }
 
     /// When a count was, on the host's clock; never later than `arrival`. `None`: the head's counter
@@ -66,6 +71,7 @@ mod tests {
         // 0.13 ms may be drift
         assert_eq!(line.place(Count(2_000_000), t0 + 1300 * MS), Some(t0 + S + Duration::from_micros(130)));
         // two frames in one datagram: the first is the older
+        assert_eq!(line.count_at(t0 + 1300 * MS), Count(2_299_870));
         let first = line.place(Count(2_500_000), t0 + 2 * S).unwrap() - t0;
         assert!(first >= 1500 * MS && first < 1501 * MS, "{first:?}");
         assert_eq!(line.place(Count(3_000_000), t0 + 2 * S), Some(t0 + 2 * S));

@@ -1,0 +1,337 @@
+//! A concentrator of our own: an SX1302 or SX1303 on this board's SPI bus, or the model of one.
+//!
+//! Owns the configuration, and the way from a region to channels. One thread owns the chip (`owner`); here is what the rest of
+//! the program sees of it. The driver is crate `sx1302`, which knows no LoRaWAN.
+
+pub mod card;
+pub mod firmware;
+mod ladder;
+pub mod model;
+mod owner;
+pub mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc as thread_channel};
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout_at;
+
+use super::{HeadStatus, Heads, Radio, RadioError, Surroundings};
+use crate::backend::door::{Boxed, Deadline};
+use crate::clock::Clock;
+use crate::fns::{Air, AirError, Sent, Tx};
+use crate::lorawan::GatewayEui;
+
+use card::{Card, CardError};
+use model::Modelled;
+use owner::{Command, Owner, Shared, Terms};
+
+/// Frames that may wait for the house.
+const QUEUE: usize = 256;
+
+/// `[[radio]] kind = "sx1302"`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// For people and logs; the board or the device where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The board: what is wired to which line, and what its levels are off by. What is written below goes before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub board: Option<BoardName>,
+    /// SPI device of the concentrator; the board's usual one where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spi: Option<PathBuf>,
+    /// SPI device of the SX1261, where there is one and it shall be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sx1261: Option<PathBuf>,
+    /// I2C bus of the temperature sensor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub i2c: Option<PathBuf>,
+    /// Line that resets the concentrator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset: Option<GpioLine>,
+    /// Line that gives it power.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power: Option<GpioLine>,
+    /// Line that resets the SX1261.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sx1261_reset: Option<GpioLine>,
+    /// Folder of imported firmware; `firmware` beside the data where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<PathBuf>,
+    /// Who the gateway says it is; the chip's own number where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayEui>,
+    /// What antenna and cable add to the power, dBi.
+    pub antenna_gain: i8,
+    /// Degrees latitude (north) and longitude (east) of the antenna.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub location: Option<Location>,
+    /// After so many minutes in which nothing at all was heard the radio is started anew; 0: never.
+    pub nothing_heard_minutes: u32,
+    /// The model of a chip instead of a board: for trying and testing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub model: bool,
+}
+
+impl Config {
+    fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| match (self.model, self.board) {
+            (true, _) => "sx1302 model".into(),
+            (false, Some(board)) => board.0.into(),
+            (false, None) => format!("sx1302 {}", self.spi().display()),
+        })
+    }
+
+    /// The SPI device.
+    pub fn spi(&self) -> PathBuf {
+        let usual =
+            || self.board.and_then(|name| ::sx1302::board::by_name(name.0)).map(|board| board.spi.into());
+        self.spi.clone().or_else(usual).unwrap_or_else(|| "/dev/spidev0.0".into())
+    }
+
+    /// Where imported firmware is kept.
+    pub fn firmware(&self, state: &Path) -> PathBuf {
+        self.firmware.clone().unwrap_or_else(|| state.join("firmware"))
+    }
+
+    /// What a person reads of it, in one line.
+    pub fn summary(&self) -> String {
+        match (self.model, self.board) {
+            (true, _) => "the model of an SX1302 (no hardware)".into(),
+            (false, Some(board)) => format!("SX1302 on board {} at {}", board.0, self.spi().display()),
+            (false, None) => format!("SX1302 at {}", self.spi().display()),
+        }
+    }
+}
+
+/// A board that is known by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BoardName(pub &'static str);
+
+impl Serialize for BoardName {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.0)
+    }
+}
+impl<'de> Deserialize<'de> for BoardName {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<BoardName, D::Error> {
+        let name = String::deserialize(from)?;
+        let known = ::sx1302::board::by_name(&name).map(|board| BoardName(board.name));
+        known.ok_or_else(|| {
+            let all: Vec<&str> = ::sx1302::board::BOARDS.iter().map(|board| board.name).collect();
+            serde::de::Error::custom(format_args!(
+                "{name:?} is no board of ours; there are {} (or leave it out, and write `spi`, `reset` and `power`)",
+                all.join(", ")
+            ))
+        })
+    }
+}
+
+/// A line of a GPIO device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GpioLine {
+    /// Its device.
+    #[serde(default = "first_chip")]
+    pub chip: PathBuf,
+    /// Its number there.
+    pub line: u32,
+}
+
+impl Default for GpioLine {
+    fn default() -> GpioLine {
+        GpioLine { chip: first_chip(), line: 0 }
+    }
+}
+
+fn first_chip() -> PathBuf {
+    "/dev/gpiochip0".into()
+}
+
+/// Degrees latitude and longitude.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "[f64; 2]", into = "[f64; 2]")]
+pub struct Location {
+    latitude: f64,
+    longitude: f64,
+}
+
+impl TryFrom<[f64; 2]> for Location {
+    type Error = String;
+    fn try_from([latitude, longitude]: [f64; 2]) -> Result<Location, String> {
+        if latitude.abs() <= 90.0 && longitude.abs() <= 180.0 {
+            Ok(Location { latitude, longitude })
+        } else {
+            Err(format!("[{latitude}, {longitude}] is no [latitude, longitude] in degrees"))
+        }
+    }
+}
+impl From<Location> for [f64; 2] {
+    fn from(location: Location) -> [f64; 2] {
+        [location.latitude, location.longitude]
+    }
+}
+
+/// What the rest of the program sees.
+struct Head {
+    name: String,
+    gateway: GatewayEui,
+    location: Option<(f64, f64)>,
+    shared: Arc<Shared>,
+    commands: thread_channel::Sender<Command>,
+}
+
+/// Bring the concentrator up and start its thread.
+pub async fn open(config: &Config, around: &Surroundings, clock: &Clock) -> Result<Radio, RadioError> {
+    let model = config.model.then(|| Modelled::new(clock.clone()));
+    open_with(config, around, clock, model).await
+}
+
+/// The same on a model that somebody holds in his hands.
+pub async fn open_with(
+    config: &Config,
+    around: &Surroundings,
+    clock: &Clock,
+    model: Option<Modelled>,
+) -> Result<Radio, RadioError> {
+    let name = config.name();
+    let failed = |source: CardError| RadioError::Card { name: name.clone(), source: Box::new(source) };
+    let mut card =
+        Card::new(config, &around.region, &config.firmware(&around.state), model).map_err(failed)?;
+    let (started, up) = oneshot::channel();
+    let (sender, heard) = mpsc::channel(QUEUE);
+    let (commands, orders) = thread_channel::channel();
+    let shared = Arc::new(Shared::new());
+    let (config, thread_shared, thread_name) = (config.clone(), shared.clone(), name.clone());
+    let (region, thread_clock) = (around.region.clone(), clock.clone());
+    let location = config.location.map(|location| (location.latitude, location.longitude));
+    let work = move || {
+        // the start sleeps for a second, on this thread and not on the runtime's
+        let begun = card.reset(false).and_then(|()| card.start()).and_then(|(mut concentrator, identity)| {
+            let eui = concentrator.eui()?;
+            Ok((concentrator, identity, eui))
+        });
+        let (concentrator, identity, eui) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                if matches!(error, CardError::Chip(_)) {
+                    tracing::error!(radio = %thread_name, "{}", error.whole());
+                }
+                let _ = started.send(Err(error));
+                return;
+            }
+        };
+        let gateway = config.gateway.unwrap_or(GatewayEui::from_msb(eui));
+        let terms = Terms {
+            name: thread_name,
+            gateway,
+            region,
+            antenna_gain: config.antenna_gain,
+            location,
+            silence: Some(config.nothing_heard_minutes)
+                .filter(|minutes| *minutes > 0)
+                .map(|minutes| Duration::from_secs(60 * u64::from(minutes))),
+            clock: thread_clock,
+        };
+        let owner = Owner::new(terms, card, concentrator, thread_shared, orders, sender);
+        if started.send(Ok((gateway, identity))).is_ok() {
+            owner.run();
+        }
+    };
+    let spawned = thread::Builder::new().name("radio".into()).spawn(work);
+    if let Err(source) = spawned {
+        return Err(RadioError::Thread { name, source });
+    }
+    match up.await {
+        Ok(Ok((gateway, identity))) => {
+            let chip = if identity.version == 0x12 { "SX1303" } else { "SX1302" };
+            tracing::info!(radio = %name, %gateway, chip, sensor = identity.has_sensor, "the concentrator runs");
+            let heads = Arc::new(Head { name: name.clone(), gateway, location, shared, commands });
+            Ok(Radio { name, heard, heads })
+        }
+        Ok(Err(source)) => Err(failed(source)),
+        // the thread is gone without a word
+        Err(_) => Err(RadioError::Thread { name, source: std::io::Error::other("it ended at once") }),
+    }
+}
+
+impl Head {
+    async fn send(&self, tx: Tx, before: Deadline) -> Result<Sent, AirError> {
+        let gone = AirError::Gone(tx.gateway);
+        if tx.gateway != self.gateway || !self.shared.told().online {
+            return Err(gone);
+        }
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command { tx, reply }).is_err() {
+            return Err(gone);
+        }
+        match timeout_at(before.0, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(gone),
+            Err(_) => Err(AirError::Silent),
+        }
+    }
+}
+
+impl Air for Head {
+    fn transmit(&self, tx: Tx, before: Deadline) -> Boxed<'_, Result<Sent, AirError>> {
+        Box::pin(self.send(tx, before))
+    }
+    fn heads(&self) -> usize {
+        usize::from(self.shared.told().online)
+    }
+    fn online(&self, gateway: GatewayEui) -> bool {
+        gateway == self.gateway && self.shared.told().online
+    }
+}
+
+impl Heads for Head {
+    fn has(&self, gateway: GatewayEui) -> bool {
+        gateway == self.gateway
+    }
+    fn status(&self) -> Vec<HeadStatus> {
+        let told = self.shared.told();
+        vec![HeadStatus {
+            gateway: self.gateway,
+            name: self.name.clone(),
+            online: told.online,
+            last_seen: told.last_seen.map(|(at, _)| at),
+            last_seen_time: told.last_seen.map(|(_, time)| time),
+            address: None,
+            rx_ok: told.rx_ok,
+            rx_bad: told.rx_bad + told.rx_damaged,
+            tx_ok: told.tx_ok,
+            tx_failed: told.tx_failed + told.tx_lost + told.tx_channel_busy,
+            rtt: None,
+            location: self.location,
+        }]
+    }
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let told = self.shared.told();
+        vec![
+            ("rx_damaged", told.rx_damaged),
+            ("rx_dropped", told.rx_dropped),
+            ("tx_lost", told.tx_lost),
+            ("tx_channel_busy", told.tx_channel_busy),
+            ("radio_reloads", told.reloads),
+            ("radio_resets", told.resets),
+            ("radio_power_cycles", told.power_cycles),
+        ]
+    }
+    fn failed(&self) -> Boxed<'_, String> {
+        let mut failed = self.shared.failed.subscribe();
+        Box::pin(async move {
+            match failed.wait_for(Option::is_some).await.map(|why| why.clone()) {
+                Ok(Some(why)) => why,
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        })
+    }
+}

@@ -1,0 +1,270 @@
+//! The whole way through driver and chip model, in real time.
+
+use super::model::{Faults, Frame, Radiated};
+use super::*;
+use crate::clock::Instant;
+use crate::fns::{Count, Heard};
+use crate::lorawan::{Modulation, Region};
+
+const SF9: Modulation = Modulation::Lora { sf: 9, bandwidth: 125_000 };
+const MS: Duration = Duration::from_millis(1);
+/// What a slow machine may need for anything at all.
+const LONG: Duration = Duration::from_secs(60);
+
+struct Bench {
+    radio: Radio,
+    model: Modelled,
+    clock: Clock,
+    _folder: tempfile::TempDir,
+}
+
+async fn bench(config: Config) -> Bench {
+    let (clock, folder) = (Clock::system(), tempfile::tempdir().unwrap());
+    let model = Modelled::new(clock.clone());
+    let around = Surroundings { region: Region::eu868(), state: folder.path().into() };
+    let config = Config { model: true, ..config };
+    let radio = open_with(&config, &around, &clock, Some(model.clone())).await.unwrap();
+    Bench { radio, model, clock, _folder: folder }
+}
+
+impl Bench {
+    fn frame(&self, phy: &[u8], frequency: u32, modulation: Modulation) -> Frame {
+        let end = self.clock.now() + 20 * MS;
+        Frame { phy: phy.to_vec(), frequency, modulation, rssi: -57, snr: 9.5, end, broken: false }
+    }
+
+    async fn hears(&mut self, phy: &[u8], frequency: u32, modulation: Modulation) -> (Heard, Instant) {
+        let frame = self.frame(phy, frequency, modulation);
+        let end = frame.end;
+        self.model.hear(frame);
+        let heard = tokio::time::timeout(LONG, self.radio.heard.recv()).await.unwrap().unwrap();
+        (heard, end)
+    }
+
+    async fn send(&self, tx: Tx) -> Result<Sent, AirError> {
+        self.radio.heads.transmit(tx, Deadline(self.clock.now() + LONG)).await
+    }
+
+    /// The transmissions, when there are so many.
+    async fn radiated(&self, count: usize) -> Vec<Radiated> {
+        let until = self.clock.now() + LONG;
+        loop {
+            let radiated = self.model.radiated();
+            if radiated.len() >= count {
+                return radiated;
+            }
+            assert!(self.clock.now() < until, "{} of {count} transmissions: {radiated:?}", radiated.len());
+            self.clock.sleep(5 * MS).await;
+        }
+    }
+
+    async fn until(&self, online: bool) {
+        let until = self.clock.now() + LONG;
+        while (self.radio.heads.heads() == 1) != online {
+            assert!(self.clock.now() < until, "online is not {online}: {:?}", self.radio.heads.counters());
+            self.clock.sleep(5 * MS).await;
+        }
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        let counters = self.radio.heads.counters();
+        counters.iter().find(|(known, _)| *known == name).unwrap().1
+    }
+}
+
+fn answer(heard: &Heard, after: Duration, phy: &[u8]) -> Tx {
+    Tx {
+        gateway: heard.gateway,
+        session: heard.session,
+        phy: phy.to_vec(),
+        frequency: heard.frequency,
+        modulation: heard.modulation,
+        power: 14,
+        at: Some(heard.tmst.plus(after)),
+        start: heard.at + after,
+    }
+}
+
+/// The counter as the chip's timer has it.
+fn modulo(count: Count) -> u32 {
+    count.0 % (1 << 27)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_heard_is_answered_at_the_microsecond() {
+    let mut bench = bench(Config { antenna_gain: 2, ..Config::default() }).await;
+    let (heard, end) = bench.hears(&[0x40, 1, 2, 3], 868_100_000, SF9).await;
+    assert_eq!(
+        (heard.phy.as_slice(), heard.frequency, heard.modulation),
+        (&[0x40, 1, 2, 3][..], 868_100_000, SF9)
+    );
+    assert_eq!(heard.gateway.to_string(), "0016C001F0A1B2C3", "the chip's own number");
+    // the board is warm, and its level is corrected for it
+    assert!((-58..=-55).contains(&heard.rssi) && heard.snr == 9.5, "{} {}", heard.rssi, heard.snr);
+    // the host can only be late
+    let off = heard.at.saturating_duration_since(end);
+    assert!(heard.at + MS > end && off < LONG, "{off:?}");
+
+    let tx = answer(&heard, 1000 * MS, &[0x60, 9, 8, 7]);
+    assert_eq!(bench.send(tx.clone()).await, Ok(Sent { power: Some(14) }));
+    assert_eq!(bench.send(tx.clone()).await, Err(AirError::CollisionPacket));
+    let radiated = bench.radiated(1).await.remove(0);
+    assert_eq!(radiated.phy, [0x60, 9, 8, 7]);
+    assert_eq!((radiated.frequency, radiated.modulation), (868_100_000, Some(SF9)));
+    assert_eq!(radiated.count.map(|count| count.0), Some(modulo(heard.tmst.plus(1000 * MS))));
+    assert!(radiated.inverted && !radiated.crc && radiated.preamble == 8);
+    // and that is a second after the device's last symbol, give or take the microsecond of the stamp
+    let after = radiated.start - end;
+    assert!(after.abs_diff(1000 * MS) < Duration::from_micros(20), "{after:?}");
+    assert!(radiated.handed < radiated.start);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_modem_hears_and_a_broken_frame_is_counted() {
+    let mut bench = bench(Config::default()).await;
+    let wide = Modulation::Lora { sf: 7, bandwidth: 250_000 };
+    let fsk = Modulation::Fsk { bitrate: 50_000 };
+    for (frequency, modulation) in [(867_900_000, SF9), (868_300_000, wide), (868_800_000, fsk)] {
+        let (heard, _) = bench.hears(&[1; 30], frequency, modulation).await;
+        assert_eq!((heard.frequency, heard.modulation), (frequency, modulation));
+    }
+    bench.model.hear(Frame { broken: true, ..bench.frame(&[2; 9], 868_100_000, SF9) });
+    // nobody listens there
+    bench.model.hear(bench.frame(&[3; 9], 865_100_000, SF9));
+    let (heard, _) = bench.hears(&[4; 9], 868_500_000, SF9).await;
+    assert_eq!(heard.phy, [4; 9]);
+    let status = bench.radio.heads.status().remove(0);
+    assert_eq!((status.rx_ok, status.rx_bad, status.online), (4, 1, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_have_their_names_and_class_c_goes_at_once() {
+    let mut bench = bench(Config::default()).await;
+    let (heard, _) = bench.hears(&[1; 12], 868_100_000, SF9).await;
+    let tx = answer(&heard, 5000 * MS, &[2; 12]);
+    assert_eq!(bench.send(Tx { session: !tx.session, ..tx.clone() }).await, Err(AirError::Gone(tx.gateway)));
+    assert_eq!(bench.send(Tx { frequency: 915_000_000, ..tx.clone() }).await, Err(AirError::Frequency));
+    assert_eq!(bench.send(Tx { power: 11, ..tx.clone() }).await, Err(AirError::Power));
+    assert_eq!(bench.send(answer(&heard, 600_000 * MS, &[2])).await, Err(AirError::TooEarly));
+    assert_eq!(bench.send(answer(&heard, MS, &[2])).await, Err(AirError::TooLate));
+    let stranger = GatewayEui::from_msb([9; 8]);
+    assert_eq!(bench.send(Tx { gateway: stranger, ..tx.clone() }).await, Err(AirError::Gone(stranger)));
+    // louder than any entry: as loud as there is
+    let loud = Tx { power: 30, frequency: 869_525_000, at: None, session: 0, ..tx };
+    assert_eq!(bench.send(loud).await, Ok(Sent { power: Some(27) }));
+    let radiated = bench.radiated(1).await.remove(0);
+    assert_eq!(radiated.frequency, 869_525_000);
+    assert_eq!(bench.radio.heads.status()[0].tx_ok, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chip_in_trouble_is_cured_and_then_hears_again() {
+    let mut bench = bench(Config::default()).await;
+    let (before, _) = bench.hears(&[1; 12], 868_100_000, SF9).await;
+    // dead until it is reset: loading the firmware again does not help
+    bench.model.fail(Faults { dead: true, ..Faults::default() });
+    bench.until(false).await;
+    let late = answer(&before, 1000 * MS, &[5; 12]);
+    assert_eq!(bench.send(late.clone()).await, Err(AirError::Gone(before.gateway)));
+    bench.until(true).await;
+    assert_eq!(bench.model.resets(), [2, 0], "one to begin with");
+    assert_eq!((bench.counter("radio_reloads"), bench.counter("radio_resets")), (1, 1));
+    let (after, _) = bench.hears(&[2; 12], 868_100_000, SF9).await;
+    assert_ne!(before.session, after.session);
+    assert_eq!(bench.send(late).await, Err(AirError::Gone(before.gateway)), "a frame of the session before");
+    bench.send(answer(&after, 1000 * MS, &[6; 12])).await.unwrap();
+    assert_eq!(bench.radiated(1).await[0].phy, [6; 12]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_sensor_is_no_trouble_and_damaged_memory_is() {
+    let mut bench = bench(Config::default()).await;
+    bench.model.fail(Faults { no_sensor: true, ..Faults::default() });
+    bench.hears(&[1; 12], 868_100_000, SF9).await;
+    assert_eq!(bench.counter("radio_reloads"), 0);
+    let dropped = bench.model.clone();
+    drop(bench);
+    // the thread ends with its listener, and the chip rests
+    let until = Clock::system().now() + LONG;
+    let mut transactions = dropped.transactions();
+    loop {
+        tokio::time::sleep(100 * MS).await;
+        if dropped.transactions() == transactions {
+            break;
+        }
+        transactions = dropped.transactions();
+        assert!(Clock::system().now() < until);
+    }
+}
+
+#[test]
+fn a_configuration_is_read_and_a_wrong_one_is_named() {
+    let read = |text: &str| toml::from_str::<crate::radio::Config>(text).map_err(|error| error.to_string());
+    let crate::radio::Config::Sx1302(config) = read(
+        "kind = \"sx1302\"\nboard = \"rak5146\"\nreset = { line = 17 }\nlocation = [48.2, 16.4]\nantenna_gain = 3\n",
+    )
+    .unwrap() else {
+        panic!()
+    };
+    assert_eq!(config.summary(), "SX1302 on board rak5146 at /dev/spidev0.0");
+    assert_eq!(config.reset, Some(GpioLine { chip: "/dev/gpiochip0".into(), line: 17 }));
+    assert_eq!(config.firmware(Path::new("/var/lib/x")), PathBuf::from("/var/lib/x/firmware"));
+    let written = toml::to_string(&crate::radio::Config::Sx1302(config.clone())).unwrap();
+    assert_eq!(read(&written), Ok(crate::radio::Config::Sx1302(config)));
+    let no_board = read("kind = \"sx1302\"\nboard = \"rak9999\"\n").unwrap_err();
+    assert!(no_board.contains("no board of ours; there are ") && no_board.contains("wm1302"), "{no_board}");
+    assert!(
+        read("kind = \"sx1302\"\nlocation = [91.0, 0.0]\n").unwrap_err().contains("no [latitude, longitude]")
+    );
+    assert!(read("kind = \"sx1302\"\nspeed = 5\n").unwrap_err().contains("unknown field `speed`"));
+}
+
+#[tokio::test]
+async fn without_firmware_or_device_it_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let around = Surroundings { region: Region::eu868(), state: folder.path().into() };
+    let refused = |config: Config| {
+        let around = around.clone();
+        async move { open(&config, &around, &Clock::system()).await.err().expect("no radio") }
+    };
+    let spi = folder.path().join("spidev9.9");
+    let config = Config { spi: Some(spi.clone()), ..Config::default() };
+    let RadioError::Card { source, .. } = refused(config.clone()).await else { panic!() };
+    assert!(source.to_string().starts_with("the AGC firmware for SX1250 is not in "), "{source}");
+    assert!(source.remedy().contains("roamgate radio firmware import"));
+    for image in ["agc-sx1250", "arbiter"] {
+        let kind = if image == "arbiter" {
+            ::sx1302::firmware::Image::Arbiter
+        } else {
+            ::sx1302::firmware::Image::AgcSx1250
+        };
+        let path = folder.path().join(format!("{image}.bin"));
+        std::fs::write(&path, ::sx1302::firmware::Program::synthetic(kind).bytes()).unwrap();
+        firmware::import(&[path], &config.firmware(folder.path())).unwrap();
+    }
+    let RadioError::Card { source, .. } = refused(config.clone()).await else { panic!() };
+    assert!(matches!(*source, CardError::Open { .. }), "{source}");
+    std::fs::write(&spi, "").unwrap();
+    let other = std::fs::File::open(&spi).unwrap();
+    other.try_lock().unwrap();
+    let RadioError::Card { source, .. } = refused(config).await else { panic!() };
+    assert!(source.to_string().ends_with("spidev9.9 is in use by another program"), "{source}");
+    let us = Surroundings { region: "US915".parse().unwrap(), ..around.clone() };
+    let RadioError::Card { source, .. } =
+        open(&Config { model: true, ..Config::default() }, &us, &Clock::system()).await.err().unwrap()
+    else {
+        panic!()
+    };
+    assert!(source.to_string().contains("name one sub-band"), "{source}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_region_starts_on_the_model() {
+    let (clock, folder) = (Clock::system(), tempfile::tempdir().unwrap());
+    for region in Region::all().into_iter().filter(|region| region.to_string() != "ISM2400") {
+        let region = region.with_sub_bands(crate::lorawan::region::SubBands::only(1));
+        let around = Surroundings { region: region.clone(), state: folder.path().into() };
+        let opened = open(&Config { model: true, ..Config::default() }, &around, &clock).await;
+        assert!(opened.is_ok(), "{region}: {:?}", opened.err());
+    }
+}
