@@ -262,6 +262,21 @@ impl Air {
         self.state().heads.get(&gateway).map(|head| head.handovers.clone()).unwrap_or_default()
     }
 
+    /// A head's transmission that another transmitter makes from `start`, with none of a packet forwarder's rules: the model of
+    /// a concentrator, for one.
+    pub fn radiate(
+        &self,
+        gateway: GatewayEui,
+        phy: &[u8],
+        frequency: u32,
+        modulation: Modulation,
+        start: Instant,
+    ) {
+        let end = start + jit::airtime(modulation, phy.len(), Direction::Down);
+        let voice = Voice::Head(gateway);
+        self.state().frames.push_back(Frame { voice, start, end, frequency, modulation, phy: phy.to_vec() });
+    }
+
     /// A device's radio, out of everybody's reach until [`DeviceRadio::move_to`].
     pub fn device(&self) -> DeviceRadio {
         let mut state = self.state();

@@ -6,6 +6,7 @@
 
 mod abp;
 mod away;
+mod chip;
 mod class_c;
 mod contexts;
 mod federation;
@@ -86,6 +87,9 @@ stories! {
         the_head_with_the_better_snr_carries_the_downlink
         a_head_that_dies_between_uplink_and_downlink_leaves_it_to_the_other
         the_nearest_head_is_busy_so_the_other_one_sends;
+    chip:
+        a_device_joins_and_talks_through_the_driver
+        in_us915_too;
     restart:
         the_home_restarts_between_join_and_data
         the_visited_node_restarts_between_join_and_data;

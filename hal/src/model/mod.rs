@@ -221,6 +221,11 @@ impl Model {
         self.push_fifo(&rx::encode(packet));
     }
 
+    /// What a spectral scan finds above the noise: carriers with their centre in hertz and level in dBm.
+    pub fn set_air(&mut self, carriers: Vec<(u32, i16)>) {
+        self.sx1261.air = carriers;
+    }
+
     /// 8.8 fixed point, °C.
     pub fn set_temperature_word(&mut self, word: u16) {
         self.temperature_word = word;
