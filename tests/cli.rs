@@ -361,3 +361,63 @@ fn tail_follows_the_daemon_until_it_stops() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("has stopped") || said.contains("no daemon answers"), "{said}");
 }
+
+#[test]
+fn a_concentrator_is_looked_at_by_hand_on_the_model() {
+    let here = folder();
+    let (code, said) = bad(here.path(), &["radio", "info", "-c", "r.toml"]);
+    assert!(code == 1 && said.contains("no radio of kind \"sx1302\"") && said.contains("--model"), "{said}");
+    let info: Value =
+        serde_json::from_str(&good(here.path(), &["radio", "info", "--model", "--json"])).expect("JSON");
+    assert_eq!((info["chip"].as_str(), info["eui"].as_str()), (Some("SX1302"), Some("0016C001F0A1B2C3")));
+    let text = good(here.path(), &["radio", "info", "--model"]);
+    assert!(text.contains("temperature     31.5 °C") && text.contains("868.100 MHz, 125 kHz"), "{text}");
+    let heard = good(here.path(), &["radio", "listen", "--model", "--seconds", "1"]);
+    assert!(heard.contains("SF7BW125") && heard.contains("uplink DevAddr 00001B2A"), "{heard}");
+    let send = ["radio", "send", "--model", "--frequency", "868100000", "--data-rate", "SF9BW125", "60aabb"];
+    assert!(good(here.path(), &send).contains("with 14 dBm EIRP: 103.4 ms on the air"));
+    let (code, said) = bad(here.path(), &[&send[..], &["--power", "27"]].concat());
+    assert!(code == 1 && said.contains("louder than the 16 dBm EIRP of the region"), "{said}");
+    let (code, _) =
+        bad(here.path(), &["radio", "send", "--model", "--frequency", "1", "--data-rate", "SF99", "00"]);
+    assert_eq!(code, 2);
+    let scan = ["radio", "spectrum", "--model", "--sweeps", "2", "--png", "a.png", "--svg", "a.svg"];
+    let screen = good(here.path(), &scan);
+    assert!(screen.contains('▇') && !screen.contains('\x1b'), "plain where it is no terminal: {screen}");
+    let picture = std::fs::read(here.path().join("a.png")).expect("a picture");
+    assert!(picture.starts_with(b"\x89PNG") && here.path().join("a.svg").exists());
+    let (code, said) = bad(here.path(), &["radio", "spectrum", "--model", "--step", "1"]);
+    assert!(code == 1 && said.contains("cannot be scanned"), "{said}");
+    good(here.path(), &["radio", "trace", "--model", "--seconds", "0", "bus.trace"]);
+    let trace = std::fs::read_to_string(here.path().join("bus.trace")).expect("a record");
+    let first: Value = serde_json::from_str(trace.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(first["dev"], "spidev0.0");
+}
+
+#[test]
+fn firmware_is_imported_listed_and_asked_for() {
+    let here = folder();
+    std::fs::write(
+        here.path().join("sx.toml"),
+        "[[radio]]\nkind = \"sx1302\"\nboard = \"wm1302\"\nspi = \"none\"\nfirmware = \"images\"\n",
+    )
+    .expect("written");
+    let (code, said) = bad(here.path(), &["run", "-c", "sx.toml"]);
+    assert!(code == 1 && said.contains("the AGC firmware for SX1250 is not in images"), "{said}");
+    assert!(said.contains("remedy: ") && said.contains("roamgate radio firmware import"), "{said}");
+    // words whose two highest bits are right: all zeros are
+    std::fs::write(here.path().join("arb_fw.var"), vec![0; 8192]).expect("written");
+    std::fs::write(here.path().join("agc_fw_sx1250.var"), "0x00, ".repeat(8192)).expect("written");
+    let imported = good(
+        here.path(),
+        &["radio", "firmware", "import", "-c", "sx.toml", "arb_fw.var", "agc_fw_sx1250.var"],
+    );
+    let sha256 = "9f1dcbc35c350d6027f98be0f5c8b43b42ca52b7604459c0c42be3aa88913d47";
+    assert_eq!(imported.matches(sha256).count(), 2, "{imported}");
+    assert_eq!(good(here.path(), &["radio", "firmware", "list", "-c", "sx.toml"]).lines().count(), 3);
+    let (code, said) = bad(here.path(), &["run", "-c", "sx.toml"]);
+    assert!(code == 1 && said.contains("cannot open none"), "{said}");
+    std::fs::write(here.path().join("cal_fw.var"), vec![1; 8192]).expect("written");
+    let (code, said) = bad(here.path(), &["radio", "firmware", "import", "cal_fw.var"]);
+    assert!(code == 1 && said.contains("parity of word 0"), "{said}");
+}

@@ -11,7 +11,9 @@ pub mod device_file;
 mod dns;
 mod partner;
 mod pki;
+mod radio;
 mod run;
+mod spectrum;
 mod status;
 mod tail;
 
@@ -72,6 +74,9 @@ enum Command {
     /// Keys and certificates for roaming.
     #[command(subcommand)]
     Pki(pki::PkiCommand),
+    /// The concentrator by hand: look, listen, send, scan, record; and its firmware.
+    #[command(subcommand)]
+    Radio(radio::RadioCommand),
     /// Follow frames and backend messages as they happen.
     Tail(tail::TailArgs),
 }
@@ -231,6 +236,7 @@ impl Cli {
             Command::Config(command) => config::run(command),
             Command::Device(command) => device::run(command, clock).await,
             Command::Partner(command) => partner::run(command).await,
+            Command::Radio(command) => radio::run(command, clock).await,
             Command::Status(args) => status::run(args, clock).await,
             Command::Dns(command) => {
                 let config = ConfigArg { file: command.config_path().map(PathBuf::from) }.load()?.config;

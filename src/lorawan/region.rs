@@ -41,6 +41,22 @@ impl fmt::Display for Modulation {
     }
 }
 
+impl FromStr for Modulation {
+    type Err = String;
+    /// As it is written.
+    fn from_str(text: &str) -> Result<Modulation, String> {
+        let lora = || {
+            let (sf, kilohertz) = text.strip_prefix("SF")?.split_once("BW")?;
+            let (sf, kilohertz): (u8, u32) = (sf.parse().ok()?, kilohertz.parse().ok()?);
+            let plausible = (5..=12).contains(&sf) && (1..=2000).contains(&kilohertz);
+            plausible.then_some(Modulation::Lora { sf, bandwidth: kilohertz * 1000 })
+        };
+        let fsk =
+            || text.parse().ok().filter(|bitrate| *bitrate > 0).map(|bitrate| Modulation::Fsk { bitrate });
+        lora().or_else(fsk).ok_or_else(|| format!("{text:?} is no data rate like SF7BW125 or 50000"))
+    }
+}
+
 /// Groups of eight uplink channels that gateways listen to together, counted from 1: in US915 and AU915
 /// channels 8n-8 to 8n-1 and the 500 kHz channel 63+n, in CN470 channels 8n-8 to 8n-1.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -471,6 +487,16 @@ mod tests {
         assert!(rest.is_empty() && commands.iter().all(|command| command[0] == 3));
         let read = |c: &[u8; 5]| (c[1] >> 4, c[4] >> 4, u16::from_le_bytes([c[2], c[3]]));
         commands.iter().map(read).collect()
+    }
+
+    #[test]
+    fn a_modulation_is_read_as_it_is_written() {
+        for text in ["SF7BW125", "SF12BW500", "SF5BW812", "50000"] {
+            assert_eq!(text.parse::<Modulation>().unwrap().to_string(), text);
+        }
+        for wrong in ["SF4BW125", "SF13BW125", "SF7BW0", "SF7BW", "SFBW", "SF7", "", "-1", "0", "SF7BW5000"] {
+            assert!(wrong.parse::<Modulation>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -208,7 +208,9 @@ fn frame(rxpk: &RxPk) -> Option<Frame> {
         return None;
     }
     let modulation = match (rxpk.modu.as_deref(), &rxpk.datr) {
-        (Some("LORA") | None, Datr::Text(text)) => lora(text)?,
+        (Some("LORA") | None, Datr::Text(text)) => {
+            text.parse().ok().filter(|modulation| matches!(modulation, Modulation::Lora { .. }))?
+        }
         (Some("FSK"), Datr::Number(bitrate)) => Modulation::Fsk { bitrate: *bitrate },
         (Some("FSK"), Datr::Text(text)) => Modulation::Fsk { bitrate: text.parse().ok()? },
         _ => return None,
@@ -228,13 +230,6 @@ fn frame(rxpk: &RxPk) -> Option<Frame> {
 }
 
 /// `SF7BW125`.
-fn lora(text: &str) -> Option<Modulation> {
-    let (sf, kilohertz) = text.strip_prefix("SF")?.split_once("BW")?;
-    let (sf, kilohertz): (u8, u32) = (sf.parse().ok()?, kilohertz.parse().ok()?);
-    let plausible = (5..=12).contains(&sf) && (1..=2000).contains(&kilohertz);
-    plausible.then_some(Modulation::Lora { sf, bandwidth: kilohertz * 1000 })
-}
-
 #[derive(Deserialize)]
 struct TxAckJson {
     txpk_ack: Option<TxPkAck>,

@@ -213,12 +213,12 @@ pub fn list(folders: &[PathBuf]) -> Result<Vec<Held>, ImportError> {
 }
 
 fn find(kind: Kind, file: &str, folders: &[PathBuf]) -> Result<Option<(PathBuf, Vec<u8>)>, ImportError> {
-    for path in folders.iter().map(|folder| folder.join(file)).filter(|path| path.exists()) {
-        let bytes = read(&path)?;
-        let bytes = kind.check(&bytes).map_err(|source| ImportError::Image { path: path.clone(), source })?;
-        return Ok(Some((path, bytes)));
+    let found = folders.iter().map(|folder| folder.join(file)).find(|path| path.exists());
+    let Some(path) = found else { return Ok(None) };
+    match kind.check(&read(&path)?) {
+        Ok(bytes) => Ok(Some((path, bytes))),
+        Err(source) => Err(ImportError::Image { path, source }),
     }
-    Ok(None)
 }
 
 /// What a radio needs: the arbiter, the gain control of its radios, and the patch where an SX1261 is used.

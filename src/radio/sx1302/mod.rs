@@ -11,6 +11,7 @@ mod owner;
 pub mod plan;
 #[cfg(test)]
 mod tests;
+pub mod tools;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc as thread_channel};

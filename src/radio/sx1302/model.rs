@@ -138,6 +138,20 @@ impl Modelled {
         self.state().model.transactions()
     }
 
+    /// Something for a spectral scan to find: a strong and a weak carrier that come and go, and one that stays.
+    pub(super) fn make_up_air(&self, frequencies: &[u32]) {
+        let mut state = self.state();
+        let seconds = (state.lived / 32_000_000) as usize;
+        let at = |place: usize| frequencies.get(place % frequencies.len().max(1)).copied();
+        let carriers = [
+            (at(frequencies.len() / 3), -72),
+            (at(frequencies.len() / 2 + seconds % 4), -88),
+            (at(seconds * 5), -97),
+        ];
+        let there = carriers.into_iter().filter_map(|(frequency, dbm)| Some((frequency?, dbm))).collect();
+        state.model.set_air(there);
+    }
+
     /// What the driver listens to: the model does not look into the receivers' registers.
     pub(super) fn tune(&self, plan: &Config) {
         let at = |number| {

@@ -460,7 +460,7 @@ impl Owner {
 }
 
 /// As gateways speak to devices: chirps down, no CRC behind LoRa.
-fn driver_modulation(modulation: Modulation) -> Option<sx1302::tx::Modulation> {
+pub(super) fn driver_modulation(modulation: Modulation) -> Option<sx1302::tx::Modulation> {
     Some(match modulation {
         Modulation::Lora { sf, bandwidth } => sx1302::tx::Modulation::Lora {
             sf: SpreadingFactor::new(sf).ok()?,
