@@ -128,7 +128,7 @@ async fn a_wrong_configuration_ends_with_78_and_names_the_line() {
         ("[store]\ndurability = \"some\"\n".into(), 2, "unknown variant"),
         ("[network]\nregion = \"EU868\"\nnet_ids = [\"XYZ\"]\n".into(), 3, "NetID"),
         ("[network]\n\nnet_ids = [\n".into(), 3, ""),
-        (format!("{good}[[radio]]\nkind = \"sx1302\"\n"), 6, "not in this version"),
+        (format!("{good}[[radio]]\nkind = \"basics-station\"\n"), 6, "not in this version"),
         (format!("{good}[roaming.default]\npassive = {{ start = true }}\n"), 6, "[discovery]"),
         (format!("{good}[backend]\nidentity = {{ chain = \"x\" }}\n"), 7, "key"),
     ] {
