@@ -396,7 +396,7 @@ impl<B: Bus> Concentrator<B> {
         if allowed_ms < 2 || 2 * time_on_air_ms > 2 * allowed_ms - 3 {
             return Err(ConfigError::TooLongAfterListening { time_on_air_ms, allowed_ms }.into());
         }
-        Ok(Some(sx1261::listen(sx1261, lbt, channel)?))
+        Ok(Some(sx1261::listen(sx1261, lbt, channel, tx.freq_hz)?))
     }
 }
 

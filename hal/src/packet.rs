@@ -119,7 +119,7 @@ pub fn interpret(
         let implicit = service.filter(|service| service.implicit_header);
         let bandwidth = service.map_or(Bandwidth::Khz125, |service| service.bandwidth);
         let sf = SpreadingFactor::new(raw.sf).map_err(|_| Refused::Channel)?;
-        let has_crc = implicit.map_or(raw.crc_present, |service| service.crc);
+        let has_crc = raw.crc_present || service.is_some_and(|service| service.crc);
         let rate = implicit.map_or(raw.coding_rate, |service| service.coding_rate);
         let coding_rate = CodingRate::new(rate).ok();
         crc = match (has_crc, raw.crc_error) {
@@ -135,8 +135,8 @@ pub fn interpret(
         let rate = coding_rate.or(CodingRate::new(4).ok()).ok_or(Refused::Channel)?;
         let size = raw.payload.len() as u8;
         correction = match config.fine_stamps {
-            None => legacy_correction_us(sf, bandwidth, rate, has_crc, size),
-            Some(_) => precision_correction_us(sf, bandwidth, rate, has_crc, size),
+            None => legacy_correction_us(sf, bandwidth, rate, raw.crc_present, size),
+            Some(_) => precision_correction_us(sf, bandwidth, rate, raw.crc_present, size),
         };
         rssi = f32::from(raw.rssi_channel);
         let unit = OFFSET_HZ * bandwidth.factor() as f32;

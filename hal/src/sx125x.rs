@@ -219,7 +219,9 @@ pub fn calibrate<B: Bus>(
 
 fn image<B: Bus>(chip: &mut Chip<B>, config: &Config, chain: Chain) -> Result<(i8, i8), Cause> {
     let mut last = String::new();
-    let both = config.radio(chain).kind == config.radio(chain.other()).kind;
+    // a radio that is off sends no test tone
+    let other = config.radio(chain.other());
+    let both = other.enable && config.radio(chain).kind == other.kind;
     let transmitters = if both { vec![chain.other(), chain] } else { vec![chain] };
     for transmitter in transmitters {
         let mut runs = Vec::new();

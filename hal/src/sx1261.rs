@@ -88,12 +88,13 @@ pub fn stop() -> Vec<Step> {
     Commands::new().sx1261(&write_register(CONTROL, &[0])).sx1261(&[SET_FS]).steps()
 }
 
-/// Listens on a channel for the time it wants; what was heard decides inside the chip whether the next send happens.
-pub fn listen(sx1261: &Sx1261, lbt: &Lbt, channel: &LbtChannel) -> Result<Vec<Step>, Cause> {
+/// Listens where somebody wants to send, for the time that the channel there wants; what was heard decides inside the
+/// chip whether the next send happens.
+pub fn listen(sx1261: &Sx1261, lbt: &Lbt, channel: &LbtChannel, freq_hz: u32) -> Result<Vec<Step>, Cause> {
     let rounds: u16 = if channel.scan_us == 5000 { 715 } else { 24 };
     let [high, low] = rounds.to_be_bytes();
     let threshold = i16::from(lbt.rssi_target) + i16::from(sx1261.rssi_offset);
-    let commands = receive(channel.freq_hz, channel.bandwidth)?;
+    let commands = receive(freq_hz, channel.bandwidth)?;
     Ok(commands.sx1261(&[0x9a, 0x0b, high, low, (-2 * threshold) as u8, 0x01]).wait(channel.scan_us).steps())
 }
 

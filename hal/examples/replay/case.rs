@@ -55,7 +55,7 @@ fn set_radio(config: &mut Config, index: u8, radio: &Value) -> Result<(), String
     };
     let curve = &radio["rssi_tcomp"];
     let part = |name: &str| curve[name].as_f64().unwrap_or(0.0) as f32;
-    let gains = list(&radio["tx_gain_lut"])
+    let gains: Vec<Gain> = list(&radio["tx_gain_lut"])
         .map(|(_, gain)| Gain {
             rf_power: number(gain, &["rf_power"]).unwrap_or(0) as i8,
             pa: number(gain, &["pa_gain"]).unwrap_or(0) as u8,
@@ -65,7 +65,7 @@ fn set_radio(config: &mut Config, index: u8, radio: &Value) -> Result<(), String
             mixer: number(gain, &["mix_gain"]).unwrap_or(5) as u8,
         })
         .collect();
-    let radio = Radio {
+    let set = Radio {
         enable: flag(radio, "enable").unwrap_or(false),
         kind,
         freq_hz: number(radio, &["freq_hz"]).unwrap_or(0) as u32,
@@ -73,10 +73,17 @@ fn set_radio(config: &mut Config, index: u8, radio: &Value) -> Result<(), String
         rssi_tcomp: TemperatureCurve { a: part("a"), b: part("b"), c: part("c"), d: part("d"), e: part("e") },
         tx_enable: flag(radio, "tx_enable").unwrap_or(false),
         single_input: flag(radio, "single_input_mode").unwrap_or(false),
-        gains,
+        gains: vec![FIRST_GAIN],
     };
-    config.set_radio(chain, radio).map_err(text)
+    config.set_radio(chain, set.clone()).map_err(text)?;
+    if gains.is_empty() {
+        return Ok(());
+    }
+    config.set_radio(chain, Radio { gains, ..set }).map_err(text)
 }
+
+/// What a recorded radio sends with when it was given no table, or one that was refused.
+const FIRST_GAIN: Gain = Gain { rf_power: 14, pa: 2, power_index: 0, digital: 0, dac: 3, mixer: 10 };
 
 fn set_if_chain(config: &mut Config, index: u8, chain: &Value) -> Result<(), String> {
     if !flag(chain, "enable").unwrap_or(false) {

@@ -8,7 +8,7 @@ use sx1302::firmware::Firmware;
 use sx1302::model::Model;
 use sx1302::packet::{CrcStatus, Modulation, Packet};
 use sx1302::sx1261::Scan;
-use sx1302::tx::Status;
+use sx1302::tx::{Status, Transmission};
 use sx1302::{Cause, Concentrator, Error};
 
 use super::case::{config, flag, number, transmission};
@@ -45,14 +45,29 @@ pub fn play(case: &Value) -> Result<Played, String> {
             continue;
         }
         radio.bus_mut().step(format!("{index}:{op}"));
-        let result = call(&mut radio, op, step).unwrap_or_else(|error| match error.cause {
-            Cause::Busy => json!({"rc": 1, "error": error.cause.to_string()}),
-            _ => json!({"rc": -1, "error": error.to_string()}),
+        let mut result = call(&mut radio, op, step).unwrap_or_else(|error| match (error.cause, op) {
+            // nothing was heard where nobody listens
+            (Cause::State(_), "receive") => json!({"rc": 0, "packets": []}),
+            (Cause::Busy, _) => json!({"rc": 1, "error": Cause::Busy.to_string()}),
+            (cause, _) => json!({"rc": -1, "error": cause.to_string()}),
         });
+        if let (Some(tx), Value::Object(result)) = (airtime_of(op, step), &mut result) {
+            result.insert("time_on_air_ms".into(), json!(radio.time_on_air_ms(&tx)));
+            let used = match tx.modulation.preamble() {
+                0 => step["preamble"].clone(),
+                preamble => json!(preamble),
+            };
+            result.insert("preamble_used".into(), used);
+        }
         results.push(json!({"step": format!("{index}:{op}"), "op": op, "result": result}));
     }
     drop(radio);
     Ok(Played { trace: bus.lines().collect(), results, refused })
+}
+
+/// The transmission of a step: its time on air and preamble are told whether it was sent or not.
+fn airtime_of(op: &str, step: &Value) -> Option<Transmission> {
+    transmission(step).ok().filter(|_| op == "send")
 }
 
 fn refused_altogether(steps: &[Value], refused: Vec<String>, error: &str) -> Played {
@@ -140,11 +155,7 @@ fn call(radio: &mut Radio<'_>, op: &str, step: &Value) -> Result<Value, Error> {
                 Err(text) => return Ok(wrong(text)),
             };
             radio.send(&tx)?;
-            let preamble = match tx.modulation.preamble() {
-                0 => number(step, &["preamble"]).unwrap_or(0) as u16,
-                preamble => preamble,
-            };
-            json!({"rc": 0, "time_on_air_ms": radio.time_on_air_ms(&tx), "preamble_used": preamble})
+            json!({"rc": 0})
         }
         "status" | "tx_status" => {
             let status = match radio.tx_status(chain)? {

@@ -60,6 +60,27 @@ fn as923_is_as_recorded() {
 }
 
 #[test]
+fn sx1257_radios_are_calibrated_as_recorded_with_the_other_radio_and_alone() {
+    same_as_recorded("sx1257_full_duplex");
+    same_as_recorded("sx1257_alone");
+}
+
+#[test]
+fn fine_time_stamps_are_as_recorded() {
+    same_as_recorded("sx1303_fine");
+}
+
+#[test]
+fn listening_before_talk_and_the_spectral_scan_are_as_recorded() {
+    same_as_recorded("sx1261");
+}
+
+#[test]
+fn every_kind_of_transmission_is_as_recorded() {
+    same_as_recorded("transmissions");
+}
+
+#[test]
 fn the_comparison_sees_a_changed_register_an_order_and_a_wait() {
     let trace = fixture("traces/eu868_sx1250.trace");
     assert_eq!(compare::differences(&trace, &trace), Vec::<String>::new());
