@@ -13,7 +13,8 @@ pub enum Sensor {
     Tmp102(u8),
 }
 
-const ADDRESSES: [u8; 3] = [0x39, 0x3b, 0x38];
+/// The last two are MultiTech's, for its two slots.
+const ADDRESSES: [u8; 5] = [0x39, 0x3b, 0x38, 0x48, 0x49];
 
 impl Sensor {
     /// Looks for one. `None`: none answers, and RSSI values are not compensated.

@@ -204,12 +204,6 @@ impl Fns {
         }
         let power = self.region.max_downlink_eirp(slot.frequency);
         let airtime = jit::airtime(modulation, phy.len(), Direction::Down);
-        if let Some(dwell) = self.region.downlink_dwell().filter(|dwell| airtime > *dwell) {
-            let (region, airtime, dwell) = (&self.region, airtime.as_millis(), dwell.as_millis());
-            return Err(Missed::next(format!(
-                "{airtime} ms are more than {region}'s dwell time of {dwell} ms"
-            )));
-        }
         let ticket = self
             .jit()
             .reserve(head.gateway, start, airtime, slot.frequency, power, now)

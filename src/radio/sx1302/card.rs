@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use sx1302::Concentrator;
-use sx1302::board::{self, Board, Lines};
+use sx1302::board::{self, Band, Board, Lines};
 use sx1302::bus::Bus;
 use sx1302::bus::linux::{self, Line, Sleep};
 use sx1302::concentrator::Identity;
@@ -115,7 +115,7 @@ impl Card {
         own_firmware: &std::path::Path,
         model: Option<Modelled>,
     ) -> Result<Card, CardError> {
-        let board = config.board.and_then(|name| board::by_name(name.0));
+        let board = config.known();
         let plan = plan(region, &wiring(config, board, region))?;
         let (hardware, firmware) = match model {
             Some(model) => {
@@ -160,7 +160,7 @@ impl Card {
             Hardware::Board { config, .. } => {
                 let spi = config.spi();
                 let wires =
-                    linux::open(&spi, config.sx1261.as_deref(), config.i2c.as_deref(), linux::SPEED_HZ)
+                    linux::open(&spi, config.sx1261.as_deref(), config.i2c().as_deref(), linux::SPEED_HZ)
                         .map_err(|source| CardError::Open { path: spi, source })?;
                 Ok(Box::new(wires))
             }
@@ -183,12 +183,23 @@ impl Card {
 
 /// What the configuration says of the board, and the board's own where it says nothing.
 fn wiring(config: &Config, board: Option<&Board>, region: &Region) -> Wiring {
-    let freq_hz = region.uplink_frequencies().first().copied().unwrap_or(868_000_000);
+    let band = band(region);
     Wiring {
         single_input: board.map_or([true, false], |board| board.single_input),
-        rssi_offset: board.map_or(-215.4, |board| board.rssi_offset_at(freq_hz)),
-        gains: board::GAINS_868.to_vec(),
+        rssi_offset: Board::rssi_offset(band),
+        gains: board.unwrap_or(&board::BOARDS[0]).gains(band).to_vec(),
         sx1261: config.sx1261.is_some(),
+    }
+}
+
+/// What a board's front end must be tuned for.
+pub(super) fn band(region: &Region) -> Band {
+    let freq_hz = region.rx2().0;
+    match region.to_string() {
+        name if name.starts_with("AS923") => Band::As923,
+        _ if freq_hz < 700_000_000 => Band::Mhz470,
+        _ if freq_hz < 900_000_000 => Band::Mhz868,
+        _ => Band::Mhz915,
     }
 }
 

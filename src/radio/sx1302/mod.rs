@@ -92,9 +92,19 @@ impl Config {
 
     /// The SPI device.
     pub fn spi(&self) -> PathBuf {
-        let usual =
-            || self.board.and_then(|name| ::sx1302::board::by_name(name.0)).map(|board| board.spi.into());
+        let usual = || self.known().map(|board| board.spi.into());
         self.spi.clone().or_else(usual).unwrap_or_else(|| "/dev/spidev0.0".into())
+    }
+
+    /// The bus of the temperature sensor; the board's usual one counts only where it exists.
+    fn i2c(&self) -> Option<PathBuf> {
+        let usual = || self.known().and_then(|board| board.i2c).map(PathBuf::from).filter(|bus| bus.exists());
+        self.i2c.clone().or_else(usual)
+    }
+
+    /// What is known of the board.
+    fn known(&self) -> Option<&'static ::sx1302::board::Board> {
+        self.board.and_then(|name| ::sx1302::board::by_name(name.0))
     }
 
     /// Where imported firmware is kept.
@@ -126,6 +136,12 @@ impl<'de> Deserialize<'de> for BoardName {
         let name = String::deserialize(from)?;
         let known = ::sx1302::board::by_name(&name).map(|board| BoardName(board.name));
         known.ok_or_else(|| {
+            if ::sx1302::board::USB_BOARDS.contains(&name.as_str()) {
+                return serde::de::Error::custom(format_args!(
+                    "board {name} has its concentrator behind a USB bridge, which is not supported: run the vendor's \
+                     packet forwarder and use kind = \"semtech-udp\""
+                ));
+            }
             let all: Vec<&str> = ::sx1302::board::BOARDS.iter().map(|board| board.name).collect();
             serde::de::Error::custom(format_args!(
                 "{name:?} is no board of ours; there are {} (or leave it out, and write `spi`, `reset` and `power`)",

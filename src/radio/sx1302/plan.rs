@@ -196,7 +196,7 @@ mod tests {
         Wiring {
             single_input: [true, false],
             rssi_offset: -215.4,
-            gains: sx1302::board::GAINS_868.to_vec(),
+            gains: sx1302::board::BOARDS[0].gains(sx1302::board::Band::Mhz868).to_vec(),
             sx1261: false,
         }
     }
