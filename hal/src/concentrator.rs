@@ -215,6 +215,12 @@ impl<B: Bus> Concentrator<B> {
         })
     }
 
+    /// Reads the counters: at the last PPS, as [`Counters::last_pulse`] has it.
+    pub fn pulse(&mut self) -> Result<Count, Error> {
+        self.counters()?;
+        self.with(|this| Ok(this.running_mut()?.counters.last_pulse()))
+    }
+
     /// The counter as last read: by [`Concentrator::receive`], [`Concentrator::counters`] or the start.
     pub fn last_count(&self) -> Option<Count> {
         self.running.as_ref().map(|running| running.counters.now())

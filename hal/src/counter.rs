@@ -68,6 +68,7 @@ pub struct Counters {
     free: Unrolled,
     pps: Unrolled,
     history: PpsHistory,
+    since_pulse: u32,
 }
 
 impl Counters {
@@ -81,6 +82,13 @@ impl Counters {
         self.free.update(ticks.now);
         self.pps.update(ticks.pps);
         self.history.add(ticks.pps);
+        self.since_pulse = ticks.now.wrapping_sub(ticks.pps);
+    }
+
+    /// The counter at the last PPS, from how long before the last reading it was. Unlike [`Counters::at_pps`] it is right
+    /// again after a time without pulses, in which the latched counter missed turns.
+    pub fn last_pulse(&self) -> Count {
+        self.now().plus_us(-i64::from(self.since_pulse / 32))
     }
 
     /// The counter as last read.
@@ -190,6 +198,21 @@ mod tests {
         assert_eq!(counters.now(), Count(134_300_000));
         assert_eq!(counters.unroll((134_200_000u64 * 32) as u32), Count(134_200_000));
         assert_eq!(counters.unroll((134_250_000u64 * 32) as u32), Count(134_250_000));
+    }
+
+    #[test]
+    fn a_pulse_is_where_it_was_after_turns_without_one() {
+        let mut counters = Counters::new();
+        let mut now = |us: u64, pulse: u64| {
+            counters.update(Ticks { pps: (pulse * 32) as u32, now: (us * 32) as u32 });
+            (counters.at_pps().0, counters.last_pulse().0)
+        };
+        assert_eq!(now(130_400_000, 130_000_000), (130_000_000, 130_000_000));
+        // nothing for four minutes: the latched counter missed a turn
+        for us in [200_000_000, 300_000_000] {
+            now(us, 130_000_000);
+        }
+        assert_eq!(now(400_250_000, 400_000_000), (131_564_544, 400_000_000));
     }
 
     #[test]

@@ -154,6 +154,10 @@ pub trait Air: Send + Sync {
     fn heads(&self) -> usize;
     /// Whether a head can transmit now, as far as the radio knows.
     fn online(&self, gateway: GatewayEui) -> bool;
+    /// Whether a head sends the beacons of class B by itself.
+    fn sends_beacons(&self) -> bool {
+        false
+    }
 }
 
 /// What the fNS keeps in the store: homes that it learnt from HomeNSAns.
@@ -300,7 +304,7 @@ impl Fns {
         Fns {
             me: parts.me,
             ours: parts.ours,
-            jit: Mutex::new(Jit::new(parts.region.clone())),
+            jit: Mutex::new(Jit::new(parts.region.clone()).beaconing(parts.air.sends_beacons())),
             region: parts.region,
             partners: parts.partners,
             downlink_in_answer: parts.downlink_in_answer,

@@ -9,6 +9,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::lorawan::beacon::{self, Beacon};
+use crate::lorawan::crypto::Direction;
 use crate::lorawan::{GatewayEui, Region};
 
 mod airtime;
@@ -37,6 +39,8 @@ pub struct Jit {
     region: Region,
     heads: BTreeMap<GatewayEui, Head>,
     next_id: u64,
+    /// Airtime of any hour that beacons take, in the sub-bands where they are sent.
+    beacons: Vec<(Band, Duration)>,
 }
 
 /// One transmitter.
@@ -171,7 +175,25 @@ pub struct BandLoad {
 impl Jit {
     /// Nothing sent yet.
     pub fn new(region: Region) -> Jit {
-        Jit { region, heads: BTreeMap::new(), next_id: 0 }
+        Jit { region, heads: BTreeMap::new(), next_id: 0, beacons: Vec::new() }
+    }
+
+    /// The same where heads send beacons by themselves (`yes`): what beacons take of an hour is nobody else's.
+    pub fn beaconing(mut self, yes: bool) -> Jit {
+        let Some(beacon) = Beacon::of(&self.region).filter(|_| yes) else { return self };
+        let airtime = airtime(beacon.modulation(), beacon.size(), Direction::Down);
+        // an hour touches 29 periods of 128 s at most
+        let in_an_hour = airtime * (3600 / beacon::PERIOD as u32 + 1);
+        let bands = duty::bands(&self.region).iter();
+        let with_beacons = bands.filter(|band| beacon.frequencies().iter().any(|at| band.covers(*at)));
+        self.beacons = with_beacons.map(|band| (*band, in_an_hour)).collect();
+        self
+    }
+
+    /// What a sub-band leaves to frames in any hour.
+    fn limit(&self, band: Band) -> Duration {
+        let taken = self.beacons.iter().find(|(with, _)| *with == band);
+        band.limit().saturating_sub(taken.map_or(Duration::ZERO, |(_, airtime)| *airtime))
     }
 
     /// May `gateway` send from `start` for `airtime` at `frequency` (Hz) with `eirp` (dBm)?
@@ -208,6 +230,7 @@ impl Jit {
         }
 
         self.forget_idle_heads(now);
+        let limit = band.map(|band| self.limit(band)).unwrap_or_default();
         let head = self.heads.entry(gateway).or_default();
         head.prune(now);
         if let Some(until) = head.blocked_until(start, airtime) {
@@ -215,8 +238,8 @@ impl Jit {
         }
         if let Some(band) = band {
             let ledger = head.ledgers.entry(band).or_insert_with(|| Ledger::new(now));
-            if let Err(full) = ledger.take(start, airtime, band.limit()) {
-                let rule = Rule::DutyCycle { band, used: full.used, limit: band.limit() };
+            if let Err(full) = ledger.take(start, airtime, limit) {
+                let rule = Rule::DutyCycle { band, used: full.used, limit };
                 return refuse(rule, full.until);
             }
         }
@@ -242,7 +265,11 @@ impl Jit {
         let used = |band| head.and_then(|head| head.ledgers.get(band)).map(|ledger| ledger.used(now));
         let bands = duty::bands(&self.region).iter();
         bands
-            .map(|band| BandLoad { band: *band, used: used(band).unwrap_or_default(), limit: band.limit() })
+            .map(|band| BandLoad {
+                band: *band,
+                used: used(band).unwrap_or_default(),
+                limit: self.limit(*band),
+            })
             .collect()
     }
 
@@ -378,6 +405,19 @@ mod tests {
         assert_eq!(rule(t0 + S, 915_000_000, 14), Rule::Frequency);
         assert_eq!(rule(t0 + 20 * MS, 868_100_000, 14), Rule::TooLate);
         assert_eq!(rule(t0 + 501 * S, 868_100_000, 14), Rule::TooEarly);
+    }
+
+    #[test]
+    fn beacons_have_their_share_beforehand() {
+        let (plain, t0) = jit();
+        let with = Jit::new(Region::eu868()).beaconing(true);
+        let limits = |jit: &Jit| jit.load(GW, t0).iter().map(|load| load.limit).collect::<Vec<_>>();
+        let (before, after) = (limits(&plain), limits(&with));
+        // 869.525 MHz: 29 beacons of SF9, 17 bytes without a header
+        let taken = before[4] - after[4];
+        assert!(taken > 29 * 140 * MS && taken < 29 * 200 * MS, "{taken:?}");
+        assert_eq!((&before[..4], before[5]), (&after[..4], after[5]));
+        assert_eq!(limits(&Jit::new(Region::eu868()).beaconing(false)), before);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Owns every byte order and every formula of the air interface. Knows no time, socket or database.
 //! Crate `lrwn` is named in `region.rs` only.
 
+pub mod beacon;
 pub mod crypto;
 pub mod frame;
 pub mod ids;

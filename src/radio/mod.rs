@@ -205,6 +205,10 @@ impl Air for Radios {
     fn online(&self, gateway: GatewayEui) -> bool {
         self.0.iter().any(|radio| radio.has(gateway) && radio.online(gateway))
     }
+
+    fn sends_beacons(&self) -> bool {
+        self.0.iter().any(|radio| radio.sends_beacons())
+    }
 }
 
 /// Open a radio.

@@ -6,7 +6,7 @@ use sx1302::bus::event::unhex;
 use sx1302::config::{Bandwidth, CodingRate, SpreadingFactor, TemperatureCurve};
 use sx1302::counter::Count;
 use sx1302::drift;
-use sx1302::gps::{self, Reference, Sentence, Time, Ubx};
+use sx1302::gps::{self, GpsTime, Reference, Sentence, Time, Ubx, Utc};
 use sx1302::rx::payload_crc;
 use sx1302::stamp::{dc_notch_ticks, legacy_correction_us, precision_correction_us};
 
@@ -119,8 +119,8 @@ fn timestamp_correction(row: &[&str]) -> Option<String> {
 /// What a receiver and its reader know so far.
 #[derive(Default)]
 struct Known {
-    utc: Option<Time>,
-    gps: Option<Time>,
+    utc: Option<Utc>,
+    gps: Option<GpsTime>,
     position: Option<gps::Position>,
     reference: Reference,
 }
@@ -160,7 +160,7 @@ fn gps_row(row: &Value, known: &mut Known) -> Option<String> {
             Some(format!(
                 "{{\"kind\":\"nmea\",\"sentence\":{},\"result\":\"{result}\",\"utc\":{},\"position\":{position}}}",
                 row["sentence"],
-                time(utc)
+                time(utc.map(|utc| utc.0))
             ))
         }
         "ubx" => {
@@ -175,7 +175,7 @@ fn gps_row(row: &Value, known: &mut Known) -> Option<String> {
                 Ubx::Invalid | Ubx::NotUbx => "invalid",
             };
             // What a damaged frame would have said is not known: what was known stays.
-            let gps = time(known.gps);
+            let gps = time(known.gps.map(|gps| gps.0));
             Some(format!(
                 "{{\"kind\":\"ubx\",\"frame\":{},\"result\":\"{result}\",\"size\":{size},\"gps\":{gps}}}",
                 row["frame"]
@@ -191,12 +191,12 @@ fn gps_row(row: &Value, known: &mut Known) -> Option<String> {
             };
             let count = Count(u32::try_from(row["count_us"].as_u64()?).ok()?);
             let (utc, gps) = (read("utc")?, read("gps")?);
-            let ok = known.reference.sync(count, utc, gps);
+            let ok = known.reference.sync(count, Utc(utc), GpsTime(gps));
             let reference = &known.reference;
             let later = count.plus_us(1_234_567);
             let ahead = Time { seconds: gps.seconds + 3, nanos: 250_000_000 };
             let counted =
-                reference.count_of_gps(ahead).map_or("null".to_owned(), |count| count.0.to_string());
+                reference.count_of_gps(GpsTime(ahead)).map_or("null".to_owned(), |count| count.0.to_string());
             Some(format!(
                 "{{\"kind\":\"sync\",\"count_us\":{},\"utc\":{},\"gps\":{},\"ok\":{ok},\"xtal_err\":{:.15},\
                  \"ref_count_us\":{},\"cnt2gps_plus_1234567\":{},\"cnt2utc_plus_1234567\":{},\
@@ -206,8 +206,8 @@ fn gps_row(row: &Value, known: &mut Known) -> Option<String> {
                 time(Some(gps)),
                 reference.crystal(),
                 reference.count().0,
-                time(reference.gps_of(later)),
-                time(reference.utc_of(later)),
+                time(reference.gps_of(later).map(|gps| gps.0)),
+                time(reference.utc_of(later).map(|utc| utc.0)),
             ))
         }
         _ => None,

@@ -42,6 +42,8 @@ pub struct Faults {
     pub radio_busy: bool,
     /// A bit of this program memory address does not stick.
     pub memory_bit: Option<u16>,
+    /// No pulse comes.
+    pub no_pps: bool,
 }
 
 /// Chip and board.
@@ -161,6 +163,11 @@ impl Model {
         self.inst
     }
 
+    /// Until the next PPS, in ticks of 32 MHz.
+    pub fn ticks_to_pulse(&self) -> u32 {
+        self.next_pps_ticks
+    }
+
     /// From now on waiting lets the counters run, with a PPS each second, and a transmission takes its time.
     pub fn run(&mut self) {
         self.runs = true;
@@ -176,7 +183,9 @@ impl Model {
         let first = u64::from(self.next_pps_ticks);
         if ticks >= first {
             let seconds = (ticks - first) / 32_000_000;
-            self.pps = self.inst.wrapping_add((first + seconds * 32_000_000) as u32);
+            if !self.faults.no_pps {
+                self.pps = self.inst.wrapping_add((first + seconds * 32_000_000) as u32);
+            }
             self.next_pps_ticks = (first + (seconds + 1) * 32_000_000 - ticks) as u32;
         } else {
             self.next_pps_ticks -= ticks as u32;

@@ -48,6 +48,9 @@ pub enum CardError {
         /// What the system said.
         reason: String,
     },
+    /// Beacons without the time.
+    #[error("beacons want the time of a GPS receiver")]
+    NoTime,
     /// A region that does not fit.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -79,6 +82,9 @@ impl CardError {
             }
             CardError::Open { .. } | CardError::Line { .. } => {
                 "check `spi`, `reset` and `power` of the radio, that SPI is enabled, and that this user may use the devices"
+            }
+            CardError::NoTime => {
+                "set `gps` to the serial port of a receiver whose pulse is wired to the concentrator"
             }
             CardError::Plan(_) => "see network.region and network.sub_bands",
             CardError::Firmware(error) => error.remedy(),
@@ -115,6 +121,9 @@ impl Card {
         own_firmware: &std::path::Path,
         model: Option<Modelled>,
     ) -> Result<Card, CardError> {
+        if config.beacon && config.gps.is_none() {
+            return Err(CardError::NoTime);
+        }
         let board = config.known();
         let plan = plan(region, &wiring(config, board, region))?;
         let (hardware, firmware) = match model {

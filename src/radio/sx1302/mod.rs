@@ -5,6 +5,7 @@
 
 pub mod card;
 pub mod firmware;
+mod gps;
 mod ladder;
 pub mod model;
 mod owner;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
 use super::{HeadStatus, Heads, Radio, RadioError, Surroundings};
@@ -27,6 +29,7 @@ use crate::backend::door::{Boxed, Deadline};
 use crate::clock::Clock;
 use crate::fns::{Air, AirError, Sent, Tx};
 use crate::lorawan::GatewayEui;
+use crate::lorawan::beacon::Beacon;
 
 use card::{Card, CardError};
 use model::Modelled;
@@ -74,6 +77,15 @@ pub struct Config {
     /// Degrees latitude (north) and longitude (east) of the antenna.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<Location>,
+    /// Serial port of a GPS receiver whose pulse is wired to the concentrator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gps: Option<PathBuf>,
+    /// Bits per second of the port.
+    #[serde(skip_serializing_if = "Baud::is_usual")]
+    pub gps_baud: Baud,
+    /// Send the beacons of class B; wants `gps`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub beacon: bool,
     /// After so many minutes in which nothing at all was heard the radio is started anew; 0: never.
     pub nothing_heard_minutes: u32,
     /// The model of a chip instead of a board: for trying and testing.
@@ -151,6 +163,23 @@ impl<'de> Deserialize<'de> for BoardName {
     }
 }
 
+/// Bits per second of a serial port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Baud(pub u32);
+
+impl Default for Baud {
+    fn default() -> Baud {
+        Baud(9600)
+    }
+}
+
+impl Baud {
+    fn is_usual(&self) -> bool {
+        *self == Baud::default()
+    }
+}
+
 /// A line of a GPIO device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,8 +230,11 @@ struct Head {
     name: String,
     gateway: GatewayEui,
     location: Option<(f64, f64)>,
+    beacon: bool,
     shared: Arc<Shared>,
     commands: thread_channel::Sender<Command>,
+    /// Follows the GPS receiver, and ends with us.
+    _gps: JoinSet<()>,
 }
 
 /// Bring the concentrator up and start its thread.
@@ -227,6 +259,7 @@ pub async fn open_with(
     let (commands, orders) = thread_channel::channel();
     let shared = Arc::new(Shared::new());
     let (config, thread_shared, thread_name) = (config.clone(), shared.clone(), name.clone());
+    let (gps, gps_baud, beacon) = (config.gps.clone(), config.gps_baud, config.beacon);
     let (region, thread_clock) = (around.region.clone(), clock.clone());
     let location = config.location.map(|location| (location.latitude, location.longitude));
     let work = move || {
@@ -249,12 +282,13 @@ pub async fn open_with(
         let terms = Terms {
             name: thread_name,
             gateway,
-            region,
             antenna_gain: config.antenna_gain,
             location,
             silence: Some(config.nothing_heard_minutes)
                 .filter(|minutes| *minutes > 0)
                 .map(|minutes| Duration::from_secs(60 * u64::from(minutes))),
+            beacon: Beacon::of(&region).filter(|_| config.beacon),
+            region,
             clock: thread_clock,
         };
         let owner = Owner::new(terms, card, concentrator, thread_shared, orders, sender);
@@ -270,7 +304,13 @@ pub async fn open_with(
         Ok(Ok((gateway, identity))) => {
             let chip = if identity.version == 0x12 { "SX1303" } else { "SX1302" };
             tracing::info!(radio = %name, %gateway, chip, sensor = identity.has_sensor, "the concentrator runs");
-            let heads = Arc::new(Head { name: name.clone(), gateway, location, shared, commands });
+            let mut follower = JoinSet::new();
+            if let Some(port) = gps {
+                follower.spawn(gps::follow(port, gps_baud.0, name.clone(), clock.clone(), commands.clone()));
+            }
+            let heads =
+                Head { name: name.clone(), gateway, location, beacon, shared, commands, _gps: follower };
+            let heads = Arc::new(heads);
             Ok(Radio { name, heard, heads })
         }
         Ok(Err(source)) => Err(failed(source)),
@@ -286,7 +326,7 @@ impl Head {
             return Err(gone);
         }
         let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command { tx, reply }).is_err() {
+        if self.commands.send(Command::Send(tx, reply)).is_err() {
             return Err(gone);
         }
         match timeout_at(before.0, answer).await {
@@ -306,6 +346,9 @@ impl Air for Head {
     }
     fn online(&self, gateway: GatewayEui) -> bool {
         gateway == self.gateway && self.shared.told().online
+    }
+    fn sends_beacons(&self) -> bool {
+        self.beacon
     }
 }
 
@@ -327,7 +370,7 @@ impl Heads for Head {
             tx_ok: told.tx_ok,
             tx_failed: told.tx_failed + told.tx_lost + told.tx_channel_busy,
             rtt: None,
-            location: self.location,
+            location: self.location.or(told.position),
         }]
     }
     fn counters(&self) -> Vec<(&'static str, u64)> {
@@ -340,6 +383,10 @@ impl Heads for Head {
             ("radio_reloads", told.reloads),
             ("radio_resets", told.resets),
             ("radio_power_cycles", told.power_cycles),
+            ("gps_pulses", told.gps_pulses),
+            ("gps_rejected", told.gps_rejected),
+            ("beacons", told.beacons),
+            ("beacons_skipped", told.beacons_skipped),
         ]
     }
     fn failed(&self) -> Boxed<'_, String> {

@@ -128,6 +128,13 @@ impl Modelled {
         state.stubborn = Some(faults);
     }
 
+    /// When the next pulse comes; then there is one each second, until a reset.
+    pub fn next_pulse(&self) -> Instant {
+        let state = self.state();
+        let ticks = state.lived + u64::from(state.model.ticks_to_pulse());
+        state.epoch + Duration::from_nanos(ticks * 125 / 4)
+    }
+
     /// How often it was reset, and how often its power was taken away.
     pub fn resets(&self) -> [u32; 2] {
         self.state().resets
@@ -217,7 +224,12 @@ impl State {
     }
 
     fn note(&mut self, sent: &Sent, now: Instant) {
-        let after = sent.start_ticks().map_or(0, |start| start.wrapping_sub(self.model.inst()));
+        let after = match sent.trigger {
+            Trigger::Immediate => 0,
+            Trigger::At(_) => sent.start_ticks().map_or(0, |start| start.wrapping_sub(self.model.inst())),
+            // the pulse, and the start delay that nothing takes off
+            Trigger::Pps => self.model.ticks_to_pulse() + 1500 * 32,
+        };
         let modulation = sent.modulation();
         let (mut inverted, mut with_crc, mut symbols) = (false, false, 0);
         if let Some(sx1302::tx::Modulation::Lora { inverted: down, crc, preamble, .. }) = modulation {

@@ -1,4 +1,4 @@
-//! The thread that owns the concentrator: it listens, transmits when the time has come, and cures.
+//! The thread that owns the concentrator: it listens, transmits when the time has come, sends beacons, and cures.
 //!
 //! Everything that touches the chip happens here, one thing after the other. Between two looks it sleeps; a look that finds
 //! nothing is one transaction of six bytes. The rest of the program asks by [`Command`] and never waits for the bus.
@@ -12,16 +12,19 @@ use rand::RngExt;
 use sx1302::Concentrator;
 use sx1302::config::{Bandwidth, Chain, CodingRate, SpreadingFactor};
 use sx1302::error::Cause;
+use sx1302::gps::Said;
 use sx1302::packet::{CrcStatus, Packet};
 use sx1302::tx::{Status, Transmission, When};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::card::{AnyBus, Card};
+use super::gps::Fix;
 use super::ladder::{Ladder, Step};
 use crate::clock::{Clock, Instant};
 use crate::fns::{AirError, Count, Heard, Sent, Tx};
 use crate::jit;
 use crate::jit::queue::{Kind, LEAD, Queue, Why};
+use crate::lorawan::beacon::{self, Beacon};
 use crate::lorawan::crypto::Direction;
 use crate::lorawan::{GatewayEui, Modulation, Region};
 use crate::radio::timeline::Timeline;
@@ -35,12 +38,18 @@ const CHECK: Duration = Duration::from_secs(10);
 /// Packets of one fetch.
 const AT_ONCE: usize = 16;
 
-/// What the rest of the program asks for.
-pub(super) struct Command {
-    /// The frame.
-    pub tx: Tx,
-    /// Whether it was taken.
-    pub reply: oneshot::Sender<Result<Sent, AirError>>,
+/// Beacons that wait in the queue, so that other frames keep out of their way.
+const BEACONS: usize = 3;
+/// Before a pulse the transmitter must be armed, and not before the one before: a beacon that is handed over later than
+/// this is not sent, µs.
+const ARM: u32 = 5_000;
+
+/// What the rest of the program asks for, or tells.
+pub(super) enum Command {
+    /// Send a frame; the reply tells whether it was taken.
+    Send(Tx, oneshot::Sender<Result<Sent, AirError>>),
+    /// The GPS receiver said something.
+    Gps(Said),
 }
 
 /// What the thread tells, and others read.
@@ -72,6 +81,14 @@ pub(super) struct Told {
     pub reloads: u64,
     pub resets: u64,
     pub power_cycles: u64,
+    /// Pulses that placed the counter in time, and those that did not fit.
+    pub gps_pulses: u64,
+    pub gps_rejected: u64,
+    /// Degrees latitude, longitude, as the receiver has it.
+    pub position: Option<(f64, f64)>,
+    pub beacons: u64,
+    /// The air was taken, or the time was not known well enough.
+    pub beacons_skipped: u64,
 }
 
 impl Shared {
@@ -96,6 +113,8 @@ pub(super) struct Terms {
     pub location: Option<(f64, f64)>,
     /// Silence that is no longer believed.
     pub silence: Option<Duration>,
+    /// Send beacons, as the region does it.
+    pub beacon: Option<Beacon>,
     pub clock: Clock,
 }
 
@@ -110,6 +129,9 @@ pub(super) struct Owner {
     timeline: Timeline,
     session: u64,
     ladder: Ladder,
+    fix: Fix,
+    /// GPS time of the last beacon that was queued or skipped.
+    last_beacon: u64,
     last_fetch: Instant,
     last_check: Instant,
     last_heard: Instant,
@@ -147,6 +169,8 @@ impl Owner {
             timeline: Timeline::new(Count(0), now),
             session: 0,
             ladder: Ladder::default(),
+            fix: Fix::default(),
+            last_beacon: 0,
             last_fetch: now,
             last_check: now,
             last_heard: now,
@@ -162,6 +186,8 @@ impl Owner {
         let now = self.terms.clock.now();
         self.timeline = Timeline::new(Count(count), now);
         self.session = self.terms.clock.rng().random();
+        self.fix.forget_counter();
+        self.last_beacon = 0;
         (self.last_fetch, self.last_check, self.last_heard) = (now, now, now);
         let mut told = self.shared.told();
         (told.online, told.session) = (true, self.session);
@@ -176,11 +202,12 @@ impl Owner {
                 break;
             }
             let turned = match more {
-                Ok(command) => {
+                Ok(Command::Send(tx, reply)) => {
                     // who asked may have gone; the frame is queued all the same
-                    let _ = command.reply.send(self.take(command.tx));
+                    let _ = reply.send(self.take(tx));
                     self.transmit()
                 }
+                Ok(Command::Gps(said)) => self.hear_gps(said).and_then(|()| self.transmit()),
                 Err(RecvTimeoutError::Timeout) => self.turn(),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
@@ -249,8 +276,8 @@ impl Owner {
 
     fn pass_on(&mut self, packet: Packet, now: Instant) {
         self.last_heard = now;
-        let time = self.terms.clock.wall();
         let tmst = Count(packet.count.0);
+        let time = self.fix.utc_of(packet.count, now).unwrap_or_else(|| self.terms.clock.wall());
         let at = self.timeline.place(tmst, now).unwrap_or(now);
         let mut told = self.shared.told();
         told.last_seen = Some((now, time));
@@ -274,7 +301,7 @@ impl Owner {
             tmst,
             at,
             time,
-            location: self.terms.location,
+            location: self.terms.location.or(self.fix.position()),
             phy: packet.payload,
         };
         if self.heard.try_send(heard).is_err() {
@@ -300,10 +327,7 @@ impl Owner {
         if !self.terms.region.downlink_band().contains(&tx.frequency) {
             return Err(AirError::Frequency);
         }
-        let radio = self.concentrator.config().radio(Chain::A);
-        let wanted = i16::from(tx.power) - i16::from(self.terms.antenna_gain);
-        let gains = radio.gains.iter().map(|gain| gain.rf_power);
-        let power_dbm = gains.filter(|power| i16::from(*power) <= wanted).max().ok_or(AirError::Power)?;
+        let power_dbm = self.power(tx.power).ok_or(AirError::Power)?;
         let modulation = driver_modulation(tx.modulation).ok_or(AirError::Frequency)?;
         let now = self.timeline.count_at(self.terms.clock.now()).0;
         let airtime = jit::airtime(tx.modulation, tx.phy.len(), Direction::Down);
@@ -331,6 +355,79 @@ impl Owner {
         Ok(Sent { power: Some(power_dbm.saturating_add(self.terms.antenna_gain)) })
     }
 
+    /// What the antenna connector must give for an EIRP, both in dBm, or the next weaker that there is.
+    fn power(&self, eirp: i8) -> Option<i8> {
+        let wanted = i16::from(eirp) - i16::from(self.terms.antenna_gain);
+        let gains = self.concentrator.config().radio(Chain::A).gains.iter().map(|gain| gain.rf_power);
+        gains.filter(|power| i16::from(*power) <= wanted).max()
+    }
+
+    fn hear_gps(&mut self, said: Said) -> Result<(), Trouble> {
+        let wanted = self.fix.says(said, self.terms.clock.now());
+        self.shared.told().position = self.fix.position();
+        if !wanted {
+            return Ok(());
+        }
+        let pulse = self.concentrator.pulse()?;
+        let Some(count) = self.concentrator.last_count() else { return Ok(()) };
+        let now = self.terms.clock.now();
+        let was_fresh = self.fix.is_fresh(now);
+        let believed = self.fix.pulse(pulse, count, now);
+        let mut told = self.shared.told();
+        *(if believed { &mut told.gps_pulses } else { &mut told.gps_rejected }) += 1;
+        drop(told);
+        if let Some(utc) = self.fix.utc_of(count, now).filter(|_| !was_fresh) {
+            tracing::info!(radio = %self.terms.name, %utc, "GPS gives the time");
+            self.set_clock(utc);
+        }
+        self.queue_beacons(count, now);
+        Ok(())
+    }
+
+    /// A clock that nobody could trust so far may be trusted with what GPS says.
+    fn set_clock(&self, utc: Timestamp) {
+        let clock = &self.terms.clock;
+        if !clock.is_trusted() {
+            clock.move_wall(utc.duration_since(clock.wall()));
+            clock.set_trusted(true);
+        }
+    }
+
+    /// Keep the next beacons in the queue.
+    fn queue_beacons(&mut self, count: sx1302::counter::Count, now: Instant) {
+        let (Some(region_beacon), Some(second)) = (&self.terms.beacon, self.fix.second_of(count, now)) else {
+            return;
+        };
+        let waiting = self.queue.entries().iter().filter(|entry| entry.kind == Kind::Beacon).count();
+        let modulation = region_beacon.modulation();
+        let airtime = jit::airtime(modulation, region_beacon.size(), Direction::Down);
+        let antenna = self.terms.location.or(self.fix.position()).unwrap_or_default();
+        for _ in waiting..BEACONS {
+            let time = beacon::after(second.max(self.last_beacon));
+            self.last_beacon = time;
+            let frequency = region_beacon.frequency(time);
+            let power = self.power(self.terms.region.max_downlink_eirp(frequency));
+            let as_frame = driver_modulation(modulation).map(as_beacon);
+            let (Some(at), Some(power_dbm), Some(modulation)) =
+                (self.fix.count_of(time, now), power, as_frame)
+            else {
+                return;
+            };
+            let transmission = Transmission {
+                chain: Chain::A,
+                freq_hz: self.fix.corrected(frequency),
+                power_dbm,
+                when: When::OnPps,
+                modulation,
+                payload: region_beacon.payload(time, antenna),
+            };
+            if let Err(refused) = self.queue.enqueue(count.0, Kind::Beacon, at.0, airtime, transmission) {
+                self.shared.told().beacons_skipped += 1;
+                tracing::warn!(radio = %self.terms.name, time, "no beacon: {:?}", refused.why);
+            }
+        }
+    }
+
     /// Hand over what is due.
     fn transmit(&mut self) -> Result<(), Trouble> {
         let now = self.timeline.count_at(self.terms.clock.now()).0;
@@ -341,7 +438,14 @@ impl Owner {
         }
         self.shared.told().tx_lost += due.missed.len() as u64;
         let Some(entry) = due.next.and_then(|place| self.queue.remove(place)) else { return Ok(()) };
-        let transmission = Transmission { when: When::At(sx1302::counter::Count(entry.count)), ..entry.what };
+        let is_beacon = entry.kind == Kind::Beacon;
+        let when = if is_beacon { When::OnPps } else { When::At(sx1302::counter::Count(entry.count)) };
+        let transmission = Transmission { when, ..entry.what };
+        if is_beacon && !(self.fix.is_fresh(self.terms.clock.now()) && entry.count.wrapping_sub(now) > ARM) {
+            self.shared.told().beacons_skipped += 1;
+            tracing::warn!(radio = %self.terms.name, "no beacon: its pulse is not certain");
+            return Ok(());
+        }
         match self.concentrator.tx_status(transmission.chain)? {
             Status::Emitting => {
                 self.shared.told().tx_lost += 1;
@@ -355,7 +459,10 @@ impl Owner {
             Status::Off | Status::Free | Status::Unknown(_) => {}
         }
         match self.concentrator.send(&transmission) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.shared.told().beacons += u64::from(is_beacon);
+                Ok(())
+            }
             Err(error) if error.cause == Cause::Busy => {
                 self.shared.told().tx_channel_busy += 1;
                 tracing::info!(radio = %self.terms.name, frequency = transmission.freq_hz, "{}", error.cause);
@@ -443,8 +550,11 @@ impl Owner {
         loop {
             let left = until.saturating_duration_since(self.terms.clock.now());
             match self.commands.recv_timeout(left.min(Duration::from_millis(100))) {
-                Ok(command) => {
-                    let _ = command.reply.send(Err(AirError::Gone(self.terms.gateway)));
+                Ok(Command::Send(_, reply)) => {
+                    let _ = reply.send(Err(AirError::Gone(self.terms.gateway)));
+                }
+                Ok(Command::Gps(said)) => {
+                    self.fix.says(said, self.terms.clock.now());
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
@@ -479,4 +589,20 @@ pub(super) fn driver_modulation(modulation: Modulation) -> Option<sx1302::tx::Mo
             bandwidth: None,
         },
     })
+}
+
+/// As a gateway speaks to everybody: chirps up, and a length that is known.
+fn as_beacon(frame: sx1302::tx::Modulation) -> sx1302::tx::Modulation {
+    match frame {
+        sx1302::tx::Modulation::Lora { sf, bandwidth, coding_rate, .. } => sx1302::tx::Modulation::Lora {
+            sf,
+            bandwidth,
+            coding_rate,
+            preamble: beacon::PREAMBLE,
+            inverted: false,
+            crc: false,
+            header: false,
+        },
+        other => other,
+    }
 }

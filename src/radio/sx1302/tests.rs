@@ -4,6 +4,7 @@ use super::model::{Faults, Frame, Radiated};
 use super::*;
 use crate::clock::Instant;
 use crate::fns::{Count, Heard};
+use crate::lorawan::beacon::{self, Beacon};
 use crate::lorawan::{Modulation, Region};
 
 const SF9: Modulation = Modulation::Lora { sf: 9, bandwidth: 125_000 };
@@ -197,6 +198,109 @@ async fn a_missing_sensor_is_no_trouble_and_damaged_memory_is() {
     }
 }
 
+/// GPS time of the first pulse that the receiver tells of.
+const FIRST: u64 = beacon::PERIOD * 11_000_000 - 6;
+
+/// A receiver on the other side of a serial line: after each pulse it says which second that was.
+struct Receiver {
+    port: tokio_serial::SerialStream,
+    model: Modelled,
+}
+
+impl Receiver {
+    /// The receiver, and the port to open.
+    fn new(model: &Modelled) -> (Receiver, PathBuf) {
+        let (port, other) = tokio_serial::SerialStream::pair().unwrap();
+        let name = tokio_serial::SerialPort::name(&other).unwrap();
+        (Receiver { port, model: model.clone() }, name.into())
+    }
+
+    /// Tells the first pulse's moment, and then speaks for ever.
+    async fn speak(mut self, first: oneshot::Sender<Instant>) {
+        let sentence = |body: String| {
+            let checksum = body.bytes().fold(0, |sum, byte| sum ^ byte);
+            format!("${body}*{checksum:02X}\r\n").into_bytes()
+        };
+        let clock = Clock::system();
+        let begin = self.model.next_pulse();
+        first.send(begin).unwrap();
+        for n in 0.. {
+            clock.sleep_until(begin + n * Duration::from_secs(1) + 50 * MS).await;
+            let gps = FIRST + u64::from(n);
+            let utc = jiff::Timestamp::from_second(gps as i64 + 315_964_800 - 18).unwrap();
+            let rmc = format!(
+                "GNRMC,{},A,4812.5,N,01624.0,E,0.0,0.0,{},,,A",
+                utc.strftime("%H%M%S.00"),
+                utc.strftime("%d%m%y")
+            );
+            let gga = format!(
+                "GNGGA,{},4812.50000,N,01624.00000,E,1,08,1.0,171.0,M,48.0,M,,",
+                utc.strftime("%H%M%S.00")
+            );
+            let (week, of_week) = (gps / 604_800, gps % 604_800);
+            let mut frame = vec![0xb5, 0x62, 0x01, 0x20, 0x10, 0x00];
+            frame.extend((of_week as u32 * 1000).to_le_bytes());
+            frame.extend(120_i32.to_le_bytes());
+            frame.extend((week as i16).to_le_bytes());
+            frame.extend([18, 0x07, 0x14, 0, 0, 0]);
+            let (a, b) = frame[2..].iter().fold((0_u8, 0_u8), |(a, b), byte| {
+                let a = a.wrapping_add(*byte);
+                (a, b.wrapping_add(a))
+            });
+            frame.extend([a, b]);
+            let said = [sentence(rmc), sentence(gga), frame].concat();
+            tokio::io::AsyncWriteExt::write_all(&mut self.port, &said).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_gps_the_time_is_exact_and_beacons_go_with_the_pulse() {
+    let (clock, folder) = (Clock::system(), tempfile::tempdir().unwrap());
+    clock.set_trusted(false);
+    let model = Modelled::new(clock.clone());
+    let (receiver, port) = Receiver::new(&model);
+    let around = Surroundings { region: Region::eu868(), state: folder.path().into() };
+    let config = Config { model: true, gps: Some(port), beacon: true, ..Config::default() };
+    let radio = open_with(&config, &around, &clock, Some(model.clone())).await.unwrap();
+    let (first, begun) = oneshot::channel();
+    let receiver = tokio::spawn(receiver.speak(first));
+    let first = begun.await.unwrap();
+    let mut bench = Bench { radio, model, clock, _folder: folder };
+    while bench.counter("gps_pulses") == 0 {
+        assert!(bench.clock.now() - first < LONG, "{:?}", bench.radio.heads.counters());
+        bench.clock.sleep(20 * MS).await;
+    }
+    let utc = |at: Instant| {
+        let since = jiff::SignedDuration::try_from(at - first).unwrap();
+        jiff::Timestamp::from_second(FIRST as i64 + 315_964_800 - 18).unwrap() + since
+    };
+    let (heard, end) = bench.hears(&[7; 12], 868_100_000, SF9).await;
+    let off = heard.time.duration_since(utc(end)).abs();
+    assert!(off < jiff::SignedDuration::from_micros(20), "{off}");
+    let (latitude, longitude) = heard.location.unwrap();
+    assert!((latitude - 48.208_333).abs() < 1e-5 && (longitude - 16.4).abs() < 1e-5);
+    assert_eq!(bench.radio.heads.status()[0].location, heard.location);
+    // a clock that nobody trusted follows GPS; it is years ahead of ours
+    assert!(bench.clock.is_trusted());
+    let wall = bench.clock.wall().duration_since(utc(bench.clock.now())).abs();
+    assert!(wall < jiff::SignedDuration::from_secs(2), "{wall}");
+    assert!(bench.radio.heads.sends_beacons());
+    // before a beacon there is silence, but for answers of class A
+    let beacon_at = first + 6 * Duration::from_secs(1);
+    let radiated = bench.radiated(1).await.remove(0);
+    let beacon = Beacon::of(&around.region).unwrap();
+    assert_eq!(radiated.phy, beacon.payload(FIRST + 6, (latitude, longitude)));
+    let about = |at: u32| at.abs_diff(869_525_000) < 20;
+    assert!(about(radiated.frequency / 1000 * 1000) || about(radiated.frequency), "{}", radiated.frequency);
+    assert_eq!((radiated.modulation, radiated.count), (Some(SF9), None));
+    assert!(!radiated.inverted && !radiated.crc && radiated.preamble == 10);
+    let start = radiated.start - beacon_at;
+    assert!(start.abs_diff(Duration::from_micros(1500)) < Duration::from_micros(20), "{start:?}");
+    assert_eq!((bench.counter("beacons"), bench.counter("beacons_skipped")), (1, 0));
+    receiver.abort();
+}
+
 #[test]
 fn a_configuration_is_read_and_a_wrong_one_is_named() {
     let read = |text: &str| toml::from_str::<crate::radio::Config>(text).map_err(|error| error.to_string());
@@ -216,6 +320,8 @@ fn a_configuration_is_read_and_a_wrong_one_is_named() {
     assert!(
         read("kind = \"sx1302\"\nlocation = [91.0, 0.0]\n").unwrap_err().contains("no [latitude, longitude]")
     );
+    let usb = read("kind = \"sx1302\"\nboard = \"gwc-02\"\n").unwrap_err();
+    assert!(usb.contains("behind a USB bridge") && usb.contains("semtech-udp"), "{usb}");
     assert!(read("kind = \"sx1302\"\nspeed = 5\n").unwrap_err().contains("unknown field `speed`"));
 }
 
@@ -249,6 +355,9 @@ async fn without_firmware_or_device_it_says_what_to_do() {
     other.try_lock().unwrap();
     let RadioError::Card { source, .. } = refused(config).await else { panic!() };
     assert!(source.to_string().ends_with("spidev9.9 is in use by another program"), "{source}");
+    let blind = Config { model: true, beacon: true, ..Config::default() };
+    let RadioError::Card { source, .. } = refused(blind).await else { panic!() };
+    assert_eq!(source.to_string(), "beacons want the time of a GPS receiver");
     let us = Surroundings { region: "US915".parse().unwrap(), ..around.clone() };
     let RadioError::Card { source, .. } =
         open(&Config { model: true, ..Config::default() }, &us, &Clock::system()).await.err().unwrap()
