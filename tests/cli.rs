@@ -370,6 +370,13 @@ fn a_concentrator_is_looked_at_by_hand_on_the_model() {
     let info: Value =
         serde_json::from_str(&good(here.path(), &["radio", "info", "--model", "--json"])).expect("JSON");
     assert_eq!((info["chip"].as_str(), info["eui"].as_str()), (Some("SX1302"), Some("0016C001F0A1B2C3")));
+    std::fs::write(
+        here.path().join("gps.toml"),
+        "[[radio]]\nkind = \"sx1302\"\nmodel = true\ngps = \"/nowhere/ttyAMA0\"\n",
+    )
+    .unwrap();
+    let text = good(here.path(), &["radio", "info", "-c", "gps.toml"]);
+    assert!(text.contains("GPS             cannot be read: No such file or directory"), "{text}");
     let text = good(here.path(), &["radio", "info", "--model"]);
     assert!(text.contains("temperature     31.5 °C") && text.contains("868.100 MHz, 125 kHz"), "{text}");
     let heard = good(here.path(), &["radio", "listen", "--model", "--seconds", "1"]);

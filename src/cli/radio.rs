@@ -19,7 +19,7 @@ use crate::lorawan::{GatewayEui, Modulation, Region};
 use crate::radio::sx1302::Config as ChipConfig;
 use crate::radio::sx1302::card::CardError;
 use crate::radio::sx1302::firmware::{Held, ImportError};
-use crate::radio::sx1302::tools::{self, Bench, Caught, Info};
+use crate::radio::sx1302::tools::{self, Bench, Caught, GpsInfo, Info, Moment};
 use crate::radio::{self, Surroundings};
 
 /// The concentrator.
@@ -44,7 +44,7 @@ pub(super) enum RadioCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Send one frame now, within the rules of the region.
+    /// Send one frame, within the rules of the region.
     Send(Send),
     /// Scan the band: a waterfall on the screen, and as a picture.
     Spectrum(Spectrum),
@@ -106,6 +106,12 @@ pub(super) struct Send {
     /// EIRP, in dBm
     #[arg(long, value_name = "DBM", default_value_t = 14, allow_negative_numbers = true)]
     power: i8,
+    /// So many milliseconds from now, at the microsecond of the chip's counter
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(50..=10_000))]
+    after: Option<u64>,
+    /// With the next pulse of the GPS receiver
+    #[arg(long, conflicts_with = "after")]
+    on_pps: bool,
     /// The frame
     #[arg(value_name = "HEX", value_parser = bytes)]
     phy: Bytes,
@@ -207,7 +213,8 @@ fn info(which: &Which, json: bool, clock: &Clock) -> Result<(), Fail> {
     let Meant { radio, around, .. } = which.meant()?;
     let images = tools::images(&radio, &around.state)?;
     let mut bench = Bench::open(&radio, &around, clock)?;
-    let info = bench.info(&radio)?;
+    let mut info = bench.info(&radio)?;
+    info.gps = tokio::runtime::Handle::current().block_on(bench.gps(&radio))?;
     bench.close()?;
     if json {
         let images: Vec<_> = images
@@ -233,6 +240,7 @@ fn info_text(radio: &ChipConfig, info: &Info, images: &[Held]) -> String {
     row("program memory", memory.into());
     row("temperature", info.celsius.map_or("no sensor".into(), |celsius| format!("{celsius:.1} °C")));
     row("counter", format!("{} µs, last PPS at {} µs", info.count, info.pps));
+    row("GPS", info.gps.as_ref().map_or("none is configured".into(), gps_text));
     for held in images {
         row("firmware", format!("{}, SHA-256 {}", held.kind.title(), &held.sha256[..16]));
     }
@@ -246,6 +254,22 @@ fn info_text(radio: &ChipConfig, info: &Info, images: &[Held]) -> String {
         row("channel", format!("{} MHz, {by}", mhz(*frequency)));
     }
     table(&rows)
+}
+
+fn gps_text(gps: &GpsInfo) -> String {
+    if let Some(error) = &gps.error {
+        return format!("cannot be read: {error}");
+    }
+    let time = match (&gps.utc, gps.gps) {
+        (Some(utc), Some(_)) => utc.clone(),
+        (Some(utc), None) => format!("{utc}, but no GPS time: not a u-blox receiver?"),
+        (None, _) => "no time yet".into(),
+    };
+    let place = gps.position.map_or("no position yet".into(), |(latitude, longitude)| {
+        format!("at {latitude:.5}, {longitude:.5}")
+    });
+    let pulse = if gps.pulse { "pulse comes" } else { "NO PULSE at the concentrator" };
+    format!("{time}, {place}, {pulse}")
 }
 
 fn mhz(hz: u32) -> String {
@@ -317,7 +341,12 @@ fn send_one(send: &Send, clock: &Clock) -> Result<(), Fail> {
         .map_err(|refused| Fail::new(refused.to_string(), format!("{region} allows no other: see RP002")))?;
     let mut bench = Bench::open(&radio, &around, clock)?;
     let wanted = send.power.saturating_sub(radio.antenna_gain);
-    let power = bench.send(send.frequency, send.data_rate, wanted, &send.phy.0)?;
+    let moment = match send.after {
+        Some(ms) => Moment::After(Duration::from_millis(ms)),
+        None if send.on_pps => Moment::Pulse,
+        None => Moment::Now,
+    };
+    let power = bench.send(moment, send.frequency, send.data_rate, wanted, &send.phy.0)?;
     bench.close()?;
     show(&format!(
         "Sent {} bytes at {} MHz, {}, with {} dBm EIRP: {:.1} ms on the air.\n",

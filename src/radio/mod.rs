@@ -218,3 +218,18 @@ pub async fn open(config: &Config, around: &Surroundings, clock: &Clock) -> Resu
         Config::SemtechUdp(config) => semtech_udp::open(config, clock).await,
     }
 }
+
+/// The answer to a frame so long after its end, for tests.
+#[cfg(test)]
+fn answer(heard: &Heard, after: Duration, power: i8, phy: &[u8]) -> Tx {
+    Tx {
+        gateway: heard.gateway,
+        session: heard.session,
+        phy: phy.to_vec(),
+        frequency: heard.frequency,
+        modulation: heard.modulation,
+        power,
+        at: Some(heard.tmst.plus(after)),
+        start: heard.at + after,
+    }
+}

@@ -581,6 +581,7 @@ impl DeviceRadio {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::radio::answer;
 
     const GATEWAY: GatewayEui = GatewayEui::from_msb([2, 0, 0, 0, 0, 0, 0, 1]);
     const OTHER: GatewayEui = GatewayEui::from_msb([2, 0, 0, 0, 0, 0, 0, 2]);
@@ -597,16 +598,7 @@ mod tests {
     }
 
     fn downlink(heard: &Heard, delay: Duration, phy: &[u8]) -> Tx {
-        Tx {
-            gateway: heard.gateway,
-            session: heard.session,
-            phy: phy.to_vec(),
-            frequency: heard.frequency,
-            modulation: heard.modulation,
-            power: 16,
-            at: Some(heard.tmst.plus(delay)),
-            start: heard.at + delay,
-        }
+        answer(heard, delay, 16, phy)
     }
 
     fn window(at: Instant) -> Window {

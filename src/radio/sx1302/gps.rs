@@ -63,7 +63,7 @@ impl Fix {
     /// Takes the count of the last pulse, where the counter stands at `count`. Answers whether it was believed.
     pub fn pulse(&mut self, pulse: Count, count: Count, now: Instant) -> bool {
         let (Some((gps, _)), Some(leap)) = (self.gps, self.leap) else { return false };
-        if count.0.wrapping_sub(pulse.0) > PULSE {
+        if !is_of_this_second(pulse, count) {
             return false;
         }
         let utc = Utc(Time { seconds: gps.0.seconds + EPOCH - leap, nanos: 0 });
@@ -120,6 +120,11 @@ impl Fix {
     pub fn position(&self) -> Option<(f64, f64)> {
         self.position.map(|position| (position.latitude, position.longitude))
     }
+}
+
+/// Whether a pulse is of the second in which the counter stands at `count`.
+pub(super) fn is_of_this_second(pulse: Count, count: Count) -> bool {
+    count.0.wrapping_sub(pulse.0) <= PULSE
 }
 
 /// A receiver tells its own moment, some microseconds beside the second that the pulse stands for.

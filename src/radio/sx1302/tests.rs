@@ -74,16 +74,7 @@ impl Bench {
 }
 
 fn answer(heard: &Heard, after: Duration, phy: &[u8]) -> Tx {
-    Tx {
-        gateway: heard.gateway,
-        session: heard.session,
-        phy: phy.to_vec(),
-        frequency: heard.frequency,
-        modulation: heard.modulation,
-        power: 14,
-        at: Some(heard.tmst.plus(after)),
-        start: heard.at + after,
-    }
+    crate::radio::answer(heard, after, 14, phy)
 }
 
 /// The counter as the chip's timer has it.

@@ -9,6 +9,7 @@ use sx1302::Concentrator;
 use sx1302::bus::Recorder;
 use sx1302::concentrator::Identity;
 use sx1302::config::Chain;
+use sx1302::gps::{GpsTime, Said, Utc};
 use sx1302::packet::{CrcStatus, Packet};
 use sx1302::sx1261::Scan;
 use sx1302::tx::{Status, Transmission, When};
@@ -17,7 +18,7 @@ use super::card::{AnyBus, Card, CardError};
 use super::firmware::{self, Held, ImportError};
 use super::model::{Frame, Modelled};
 use super::owner::driver_modulation;
-use super::{Config, Surroundings};
+use super::{Config, Surroundings, gps};
 use crate::clock::Clock;
 use crate::lorawan::Modulation;
 
@@ -53,6 +54,58 @@ pub struct Info {
     pub radios: Vec<u32>,
     /// Channels: frequency in Hz and what hears there.
     pub channels: Vec<(u32, String)>,
+    /// The GPS receiver, where one is configured.
+    pub gps: Option<GpsInfo>,
+}
+
+/// What a GPS receiver says.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct GpsInfo {
+    /// Why its port gives nothing.
+    pub error: Option<String>,
+    /// UTC.
+    pub utc: Option<String>,
+    /// Seconds of GPS time.
+    pub gps: Option<i64>,
+    /// Degrees latitude and longitude.
+    pub position: Option<(f64, f64)>,
+    /// Whether its pulse reaches the concentrator.
+    pub pulse: bool,
+}
+
+impl GpsInfo {
+    /// Listen to a receiver until it said everything, for some seconds at most.
+    async fn of(port: &Path, baud: u32) -> GpsInfo {
+        let mut info = GpsInfo::default();
+        let all = gps::read(port, baud, |said| {
+            match said {
+                Said::Utc(utc) => {
+                    info.utc = utc
+                        .and_then(|Utc(time)| Timestamp::from_second(time.seconds).ok())
+                        .map(|utc| utc.to_string())
+                }
+                Said::Gps(gps) => info.gps = gps.map(|GpsTime(time)| time.seconds),
+                Said::Position(position) => info.position = position.map(|at| (at.latitude, at.longitude)),
+            }
+            info.utc.is_none() || info.gps.is_none() || info.position.is_none()
+        });
+        let said = tokio::time::timeout(Duration::from_secs(5), all).await;
+        if let Ok(Err(error)) = said {
+            info.error = Some(error.to_string());
+        }
+        info
+    }
+}
+
+/// When a frame goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// At once.
+    Now,
+    /// At the counter's value so long after now.
+    After(Duration),
+    /// With the next pulse of the GPS receiver.
+    Pulse,
 }
 
 /// A packet as the concentrator heard it.
@@ -129,7 +182,18 @@ impl Bench {
             parity_good: !agc && !arbiter,
             radios: plan.enabled().map(|chain| plan.radio(chain).freq_hz).collect(),
             channels: (0..10).filter_map(channel).collect(),
+            gps: None,
         })
+    }
+
+    /// What the GPS receiver says; takes some seconds.
+    pub async fn gps(&mut self, config: &Config) -> Result<Option<GpsInfo>, CardError> {
+        let Some(port) = &config.gps else { return Ok(None) };
+        let mut info = GpsInfo::of(port, config.gps_baud.0).await;
+        let pulse = self.concentrator.pulse()?;
+        let count = self.concentrator.last_count().unwrap_or(pulse);
+        info.pulse = gps::is_of_this_second(pulse, count);
+        Ok(Some(info))
     }
 
     /// Listen for a while, or for ever; `told` gets each packet and says whether to go on.
@@ -161,9 +225,10 @@ impl Bench {
         }
     }
 
-    /// Send a frame at once, and wait until it has left. Answers the power in dBm at the antenna connector.
+    /// Send a frame, and wait until it has left. Answers the power in dBm at the antenna connector.
     pub fn send(
         &mut self,
+        moment: Moment,
         frequency: u32,
         modulation: Modulation,
         power: i8,
@@ -175,22 +240,32 @@ impl Bench {
             "no entry of the gain table is as quiet as that",
         ))?;
         let unknown = sx1302::config::ConfigError::Transmission("no such modulation");
+        let when = match moment {
+            Moment::Now => When::Now,
+            Moment::Pulse => When::OnPps,
+            Moment::After(time) => {
+                let (count, _) = self.concentrator.counters()?;
+                When::At(count.plus_us(i64::try_from(time.as_micros()).unwrap_or(0)))
+            }
+        };
         self.concentrator.send(&Transmission {
             chain: Chain::A,
             freq_hz: frequency,
             power_dbm,
-            when: When::Now,
+            when,
             modulation: driver_modulation(modulation).ok_or(unknown)?,
             payload: phy.to_vec(),
         })?;
-        // no frame lasts longer
-        for _ in 0..1000 {
+        // no frame waits or lasts longer
+        for _ in 0..1500 {
             if self.concentrator.tx_status(Chain::A)? == Status::Free {
-                break;
+                return Ok(power_dbm);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(power_dbm)
+        self.concentrator.abort(Chain::A)?;
+        let stuck = "it did not leave within 15 s: without a pulse nothing goes out with one";
+        Err(sx1302::config::ConfigError::Transmission(stuck).into())
     }
 
     /// Measure each frequency once.
@@ -327,13 +402,20 @@ mod tests {
         assert_eq!((heard[0].size, heard[0].crc, heard[0].data_rate.as_str()), (17, "good", "SF7BW125"));
         assert_eq!(heard[1].data_rate, "SF8BW125");
         let sf9 = Modulation::Lora { sf: 9, bandwidth: 125_000 };
-        assert_eq!(bench.send(868_100_000, sf9, 15, &[1, 2, 3]).unwrap(), 15);
-        assert!(bench.send(868_100_000, sf9, 3, &[1]).is_err());
+        assert_eq!(bench.send(Moment::Now, 868_100_000, sf9, 15, &[1, 2, 3]).unwrap(), 15);
+        assert!(bench.send(Moment::Now, 868_100_000, sf9, 3, &[1]).is_err());
+        let (soon, now) = (Duration::from_millis(300), bench.clock.now());
+        bench.send(Moment::After(soon), 868_100_000, sf9, 15, &[4]).unwrap();
+        let pulse = bench.model.as_ref().unwrap().next_pulse();
+        bench.send(Moment::Pulse, 868_100_000, sf9, 15, &[5]).unwrap();
         let radiated = bench.model.as_ref().unwrap().radiated();
         assert_eq!(
             (radiated.len(), radiated[0].phy.as_slice(), radiated[0].count),
-            (1, &[1, 2, 3][..], None)
+            (3, &[1, 2, 3][..], None)
         );
+        assert!(radiated[1].start - now >= soon && radiated[1].count.is_some());
+        let off = (radiated[2].start - pulse).abs_diff(Duration::from_micros(1500));
+        assert!(off < Duration::from_micros(20), "{off:?}");
         assert!(bench.trace().len() > 300);
         bench.close().unwrap();
     }
