@@ -269,6 +269,9 @@ mod what_goes_wrong {
             (Faults { image_fails: true, ..Faults::default() }, |cause| {
                 matches!(cause, Cause::Unexpected { found: 0x10, .. })
             }),
+            (Faults { radio_busy: true, ..Faults::default() }, |cause| {
+                matches!(cause, Cause::Unexpected { .. } | Cause::TimeOut { .. })
+            }),
             (Faults { memory_bit: Some(0x1234), ..Faults::default() }, |cause| {
                 *cause == Cause::ReadBack { image: Image::AgcSx1250, at: 0x1234 }
             }),
