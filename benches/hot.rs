@@ -14,6 +14,11 @@ use roamgate::lorawan::crypto::{self, Direction};
 use roamgate::lorawan::frame::{DataFrame, Uplink};
 use roamgate::lorawan::{DevAddr, DevEui, GatewayEui, Key, Modulation, NetId, Region};
 use roamgate::sns::{Session, uplink};
+use sx1302::Concentrator;
+use sx1302::config::Config;
+use sx1302::firmware::Firmware;
+use sx1302::model::Model;
+use sx1302::rx::{self, RawPacket};
 
 const GATEWAY: GatewayEui = GatewayEui::from_msb([2, 0, 0, 0xFF, 0xFE, 0, 0, 1]);
 const ADDR: DevAddr = DevAddr::new(0x0200_0001);
@@ -160,5 +165,52 @@ fn tokens(c: &mut Criterion) {
     c.bench_function("token opened", |b| b.iter(|| seal.open(&to, black_box(&token)).unwrap()));
 }
 
-criterion_group!(hot, frames, hearings, messages, tokens);
+/// What the concentrator's thread does: a whole receive buffer of 23-byte frames, and a look that finds nothing, with
+/// what the model of the chip does for it.
+fn radio(c: &mut Criterion) {
+    let payload = phy();
+    let packet = RawPacket {
+        channel: 0,
+        crc_present: true,
+        coding_rate: 1,
+        sf: 7,
+        modem: 1,
+        freq_offset: 0,
+        crc_error: false,
+        sync_error: false,
+        header_error: false,
+        timing_set: false,
+        snr: 30,
+        rssi_channel: 110,
+        rssi_signal: 110,
+        stamp: 0,
+        crc16: rx::payload_crc(&payload),
+        metrics: Vec::new(),
+        payload,
+    };
+    let encoded = rx::encode(&packet);
+    let buffer = encoded.repeat(4096 / encoded.len());
+    let packets = rx::parse(&buffer).packets.len();
+    c.bench_function(&format!("receive buffer of {packets} packets parsed"), |b| {
+        b.iter(|| rx::parse(black_box(&buffer)))
+    });
+    let chip = Concentrator::new(Model::new(), Config::example_eu868(), Firmware::synthetic());
+    let mut chip = chip.expect("a configuration");
+    chip.start().expect("a model starts");
+    c.bench_function("a look that finds nothing, on the model", |b| {
+        b.iter(|| chip.waiting().expect("a model answers"))
+    });
+    c.bench_function("a buffer of packets received, on the model", |b| {
+        b.iter_batched(
+            || buffer.clone(),
+            |bytes| {
+                chip.bus_mut().push_fifo(&bytes);
+                chip.receive(255).expect("a model answers")
+            },
+            BatchSize::SmallInput,
+        )
+    });
+}
+
+criterion_group!(hot, frames, hearings, messages, tokens, radio);
 criterion_main!(hot);

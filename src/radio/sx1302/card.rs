@@ -8,12 +8,12 @@ use sx1302::board::{self, Band, Board, Lines};
 use sx1302::bus::Bus;
 use sx1302::bus::linux::{self, Line, Sleep};
 use sx1302::concentrator::Identity;
-use sx1302::config::ConfigError;
+use sx1302::config::{ConfigError, Gain};
 use sx1302::firmware::Firmware;
 
 use super::firmware::{self, ImportError};
 use super::model::Modelled;
-use super::plan::{PlanError, Wiring, plan};
+use super::plan::{PlanError, Wiring, free_below, plan};
 use super::{Config, GpioLine};
 use crate::lorawan::Region;
 
@@ -126,13 +126,22 @@ impl Card {
         }
         let board = config.known();
         let plan = plan(region, &wiring(config, board, region))?;
+        if free_below(region).is_some() && config.sx1261.is_none() && model.is_none() {
+            tracing::warn!(
+                "{region}: where the law wants a gateway to listen before it talks, set `sx1261`; nothing listens now"
+            );
+        }
         let (hardware, firmware) = match model {
             Some(model) => {
                 model.tune(&plan);
                 (Hardware::Model(model), Firmware::synthetic())
             }
             None => {
-                let firmware = firmware::load(&firmware::folders(own_firmware), config.sx1261.is_some())?;
+                let firmware = firmware::load(
+                    &firmware::folders(own_firmware),
+                    config.radios.into(),
+                    config.sx1261.is_some(),
+                )?;
                 let lock = lock(config)?;
                 let lines = lines(config, board)?;
                 (Hardware::Board { config: Box::new(config.clone()), lines, _lock: lock }, firmware)
@@ -193,10 +202,14 @@ impl Card {
 /// What the configuration says of the board, and the board's own where it says nothing.
 fn wiring(config: &Config, board: Option<&Board>, region: &Region) -> Wiring {
     let band = band(region);
+    let gains = || board.unwrap_or(&board::BOARDS[0]).gains(band).to_vec();
+    let own: Vec<Gain> = config.gains.iter().copied().map(Gain::from).collect();
     Wiring {
-        single_input: board.map_or([true, false], |board| board.single_input),
-        rssi_offset: Board::rssi_offset(band),
-        gains: board.unwrap_or(&board::BOARDS[0]).gains(band).to_vec(),
+        radios: config.radios.into(),
+        full_duplex: config.full_duplex,
+        single_input: config.single_input.or(board.map(|board| board.single_input)).unwrap_or([true, false]),
+        rssi_offset: config.rssi_offset.unwrap_or_else(|| Board::rssi_offset(band)),
+        gains: if own.is_empty() { gains() } else { own },
         sx1261: config.sx1261.is_some(),
     }
 }

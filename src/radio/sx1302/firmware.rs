@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use sx1302::config::RadioKind;
 use sx1302::firmware::{Firmware, FirmwareError, Image, Patch, Program};
 
 /// Where a distribution's package puts images.
@@ -221,8 +222,9 @@ fn find(kind: Kind, file: &str, folders: &[PathBuf]) -> Result<Option<(PathBuf, 
     }
 }
 
-/// What a radio needs: the arbiter, the gain control of its radios, and the patch where an SX1261 is used.
-pub fn load(folders: &[PathBuf], sx1261: bool) -> Result<Firmware, ImportError> {
+/// What a concentrator needs: the arbiter, the gain control of its radios with their calibration where they have one, and
+/// the patch where an SX1261 is used.
+pub fn load(folders: &[PathBuf], radios: RadioKind, sx1261: bool) -> Result<Firmware, ImportError> {
     let program = |image| -> Result<Program, ImportError> {
         let kind = Kind::Program(image);
         let missing = || ImportError::Missing { title: kind.title(), folders: folders.to_vec() };
@@ -234,11 +236,14 @@ pub fn load(folders: &[PathBuf], sx1261: bool) -> Result<Firmware, ImportError> 
         let (path, bytes) = find(Kind::Patch, Kind::Patch.file(), folders)?.ok_or_else(missing)?;
         Patch::of_file(&bytes).map_err(|source| ImportError::Image { path, source })
     };
+    let newer = radios == RadioKind::Sx1250;
+    let only = |wanted: bool, image| wanted.then(|| program(image)).transpose();
     Ok(Firmware {
-        agc_sx1250: Some(program(Image::AgcSx1250)?),
+        agc_sx1250: only(newer, Image::AgcSx1250)?,
+        agc_sx125x: only(!newer, Image::AgcSx125x)?,
+        calibration: only(!newer, Image::Calibration)?,
         arbiter: Some(program(Image::Arbiter)?),
         patch: sx1261.then(patch).transpose()?,
-        ..Firmware::default()
     })
 }
 
@@ -260,7 +265,7 @@ mod tests {
         fs::write(there.path().join("readme.txt"), "nothing").unwrap();
         let own = here.path().join("state/firmware");
         let folders = [own.clone()];
-        let missing = load(&folders, false).unwrap_err();
+        let missing = load(&folders, RadioKind::Sx1250, false).unwrap_err();
         assert!(missing.to_string().starts_with("the AGC firmware for SX1250 is not in "), "{missing}");
         assert!(missing.remedy().contains("roamgate radio firmware import"));
 
@@ -268,15 +273,18 @@ mod tests {
         assert_eq!(imported, list(&folders).unwrap());
         assert_eq!(imported.len(), 2);
         assert_eq!(imported[0].sha256, hex::encode(Sha256::digest(agc.bytes())));
-        assert_eq!(load(&folders, false).unwrap().agc_sx1250, Some(agc));
-        assert!(matches!(load(&folders, true), Err(ImportError::Missing { .. })), "no patch was imported");
+        assert_eq!(load(&folders, RadioKind::Sx1250, false).unwrap().agc_sx1250, Some(agc));
+        assert!(
+            matches!(load(&folders, RadioKind::Sx1250, true), Err(ImportError::Missing { .. })),
+            "no patch was imported"
+        );
         fs::write(there.path().join("sx1261_pram.var"), {
             let words: Vec<String> = Patch::synthetic().words().iter().map(u32::to_string).collect();
             words.join(",")
         })
         .unwrap();
         import(&[there.path().join("sx1261_pram.var")], &own).unwrap();
-        assert_eq!(load(&folders, true).unwrap().patch, Some(Patch::synthetic()));
+        assert_eq!(load(&folders, RadioKind::Sx1250, true).unwrap().patch, Some(Patch::synthetic()));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::sync::{Arc, mpsc as thread_channel};
 use std::thread;
 use std::time::Duration;
 
+use ::sx1302::config::{Gain, RadioKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -66,6 +67,21 @@ pub struct Config {
     /// Line that resets the SX1261.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sx1261_reset: Option<GpioLine>,
+    /// What the radios are.
+    #[serde(skip_serializing_if = "RadioName::is_usual")]
+    pub radios: RadioName,
+    /// The board sends while it listens, with a DAC for its amplifier; wants SX1255 or SX1257.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub full_duplex: bool,
+    /// Whether the antenna is wired to one input of radio A, and of radio B (SX1250).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub single_input: Option<[bool; 2]>,
+    /// Added to every RSSI, dB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rssi_offset: Option<f32>,
+    /// How the board makes its powers, one to sixteen of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gains: Vec<GainEntry>,
     /// Folder of imported firmware; `firmware` beside the data where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware: Option<PathBuf>,
@@ -160,6 +176,78 @@ impl<'de> Deserialize<'de> for BoardName {
                 all.join(", ")
             ))
         })
+    }
+}
+
+/// What the radios beside the concentrator are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RadioName {
+    /// Of every board that is known by name.
+    #[default]
+    Sx1250,
+    /// Of older boards, below 510 MHz.
+    Sx1255,
+    /// Of older boards, above 860 MHz.
+    Sx1257,
+}
+
+impl RadioName {
+    fn is_usual(&self) -> bool {
+        *self == RadioName::default()
+    }
+}
+
+impl From<RadioName> for RadioKind {
+    fn from(name: RadioName) -> RadioKind {
+        match name {
+            RadioName::Sx1250 => RadioKind::Sx1250,
+            RadioName::Sx1255 => RadioKind::Sx1255,
+            RadioName::Sx1257 => RadioKind::Sx1257,
+        }
+    }
+}
+
+/// How a power is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GainEntry {
+    /// At the antenna connector.
+    dbm: i8,
+    /// The amplifier of the board.
+    pa: u8,
+    /// SX1250: power index, 0 to 22.
+    #[serde(default)]
+    index: u8,
+    /// SX1255 and SX1257: 0 to 3.
+    #[serde(default)]
+    digital: u8,
+    /// The same.
+    #[serde(default = "full_dac")]
+    dac: u8,
+    /// The same: 5 to 15.
+    #[serde(default = "least_mixer")]
+    mixer: u8,
+}
+
+fn full_dac() -> u8 {
+    3
+}
+
+fn least_mixer() -> u8 {
+    5
+}
+
+impl From<GainEntry> for Gain {
+    fn from(entry: GainEntry) -> Gain {
+        Gain {
+            rf_power: entry.dbm,
+            pa: entry.pa,
+            power_index: entry.index,
+            digital: entry.digital,
+            dac: entry.dac,
+            mixer: entry.mixer,
+        }
     }
 }
 

@@ -14,6 +14,10 @@ use crate::lorawan::Region;
 /// What differs from board to board.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wiring {
+    /// What the radios are.
+    pub radios: RadioKind,
+    /// Whether the board sends while it listens.
+    pub full_duplex: bool,
     /// Whether the antenna is wired to one input of radio A, and of radio B.
     pub single_input: [bool; 2],
     /// Added to every RSSI, dB.
@@ -65,17 +69,21 @@ pub fn plan(region: &Region, wiring: &Wiring) -> Result<Config, PlanError> {
     let wanted = wanted(region)?;
     let (low, high) = split(&wanted).ok_or_else(|| PlanError::TooWide(region.to_string()))?;
     let mut config = Config::new();
+    config.full_duplex = wiring.full_duplex;
     for (chain, group) in [(Chain::A, low), (Chain::B, high)] {
         let radio = Radio {
             enable: !group.is_empty(),
             freq_hz: centre(group).unwrap_or(0),
             rssi_offset: wiring.rssi_offset,
-            rssi_tcomp: TemperatureCurve::SX1250,
+            rssi_tcomp: match wiring.radios {
+                RadioKind::Sx1250 => TemperatureCurve::SX1250,
+                RadioKind::Sx1255 | RadioKind::Sx1257 => TemperatureCurve::default(),
+            },
             // one antenna, one amplifier: radio A sends for both
             tx_enable: chain == Chain::A,
             single_input: wiring.single_input[chain.index()],
             gains: wiring.gains.clone(),
-            ..Radio::off(RadioKind::Sx1250)
+            ..Radio::off(wiring.radios)
         };
         config.set_radio(chain, radio)?;
     }
@@ -170,14 +178,19 @@ fn centre(group: &[Wanted]) -> Option<u32> {
     edges(group).map(|(low, high)| low.midpoint(high) / 1000 * 1000)
 }
 
-/// Where a gateway must listen before it talks (RP002 on KR920; ARIB STD-T108 for AS923-1 in Japan).
+/// Below which level in dBm a channel is free, where a gateway must listen before it talks: RP002 on KR920, ARIB STD-T108
+/// for AS923-1 in Japan.
+pub fn free_below(region: &Region) -> Option<i8> {
+    match region.to_string().as_str() {
+        "KR920" => Some(-65),
+        "AS923" => Some(-80),
+        _ => None,
+    }
+}
+
+/// Both want 5 ms of listening, and then allow 4 s.
 fn listen_before_talk(region: &Region, wanted: &[Wanted]) -> Option<Lbt> {
-    // KR920: 5 ms, then up to 4 s; Japan: 5 ms below -80 dBm, then up to 4 s
-    let rssi_target = match region.to_string().as_str() {
-        "KR920" => -65,
-        "AS923" => -80,
-        _ => return None,
-    };
+    let rssi_target = free_below(region)?;
     let mut frequencies: Vec<u32> = wanted.iter().map(|channel| channel.freq_hz).collect();
     frequencies.push(region.rx2().0);
     frequencies.sort();
@@ -194,6 +207,8 @@ mod tests {
 
     fn wiring() -> Wiring {
         Wiring {
+            radios: RadioKind::Sx1250,
+            full_duplex: false,
             single_input: [true, false],
             rssi_offset: -215.4,
             gains: sx1302::board::BOARDS[0].gains(sx1302::board::Band::Mhz868).to_vec(),

@@ -316,6 +316,31 @@ fn a_configuration_is_read_and_a_wrong_one_is_named() {
     assert!(read("kind = \"sx1302\"\nspeed = 5\n").unwrap_err().contains("unknown field `speed`"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_board_that_nobody_knows_is_written_down() {
+    let text = "kind = \"sx1302\"\nradios = \"sx1257\"\nfull_duplex = true\nsingle_input = [false, false]\n\
+                rssi_offset = -196.0\ngains = [{ dbm = 12, pa = 1, mixer = 9 }, { dbm = 20, pa = 2, dac = 2, mixer = 11 }]\n";
+    let crate::radio::Config::Sx1302(config) = toml::from_str(text).unwrap() else { panic!() };
+    let written = toml::to_string(&crate::radio::Config::Sx1302(config.clone())).unwrap();
+    assert_eq!(
+        toml::from_str::<crate::radio::Config>(&written).unwrap(),
+        crate::radio::Config::Sx1302(config.clone())
+    );
+    let mut bench = bench(*config).await;
+    let (heard, _) = bench.hears(&[1; 12], 868_100_000, SF9).await;
+    // no curve for the temperature, another offset than the model's air has
+    assert!((-39..=-37).contains(&heard.rssi), "{}", heard.rssi);
+    assert_eq!(bench.send(answer(&heard, 1000 * MS, &[2; 12])).await, Ok(Sent { power: Some(12) }));
+    assert_eq!(bench.radiated(1).await[0].phy, [2; 12]);
+
+    let around = Surroundings { region: Region::eu868(), state: "/nowhere".into() };
+    let wrong = toml::from_str(&text.replace("mixer = 9", "mixer = 16")).unwrap();
+    let crate::radio::Config::Sx1302(wrong) = wrong else { panic!() };
+    let refused = open(&Config { model: true, ..*wrong }, &around, &Clock::system()).await.err().unwrap();
+    let RadioError::Card { source, .. } = refused else { panic!() };
+    assert!(source.to_string().starts_with("no such gain"), "{source}");
+}
+
 #[tokio::test]
 async fn without_firmware_or_device_it_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
