@@ -409,8 +409,11 @@ impl House {
         self.talks(&running, &mut talk);
         sleep(Duration::from_millis(500)).await;
         talk.shutdown().await;
+        // the last frames are still on their way into the store: what is stopped before it delivers them is no loss
+        let mut quiet = 0;
         for _ in 0..200 {
-            if lock(&self.world).all_delivered() {
+            quiet = if lock(&self.world).all_delivered() { quiet + 1 } else { 0 };
+            if quiet == 10 {
                 break;
             }
             sleep(Duration::from_millis(100)).await;
