@@ -28,7 +28,7 @@ pub struct Faults {
     pub agc_stuck_at: Option<u8>,
     /// The arbiter never starts.
     pub arb_stuck: bool,
-    /// The parity flag of the AGC comes up whatever is loaded.
+    /// The parity flag of the AGC is up whatever is loaded.
     pub agc_parity: bool,
     /// The AGC says it is this version.
     pub agc_version: Option<u8>,
@@ -263,6 +263,7 @@ impl Model {
         let length = self.fifo.len() as u16;
         match address {
             registers::RX_FIFO => self.fifo.pop_front().unwrap_or(0),
+            0x5780 if self.faults.agc_parity => self.memory[0x5780] | 1,
             0x58c8 => (length >> 8) as u8,
             0x58c9 => length as u8,
             0x6101..=0x6104 => self.pps.to_be_bytes()[usize::from(address - 0x6101)],

@@ -150,6 +150,11 @@ impl Card {
         Ok(Card { hardware, plan, firmware })
     }
 
+    /// Whether there is no board.
+    pub fn is_model(&self) -> bool {
+        matches!(self.hardware, Hardware::Model(_))
+    }
+
     /// The channels.
     pub fn plan(&self) -> &sx1302::config::Config {
         &self.plan

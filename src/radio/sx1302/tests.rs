@@ -169,7 +169,46 @@ async fn a_chip_in_trouble_is_cured_and_then_hears_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_sensor_is_no_trouble_and_damaged_memory_is() {
+async fn damaged_memory_is_found_by_looking_and_cured_by_a_reset() {
+    let mut bench = bench(Config::default()).await;
+    bench.hears(&[1; 12], 868_100_000, SF9).await;
+    bench.model.fail(Faults { agc_parity: true, ..Faults::default() });
+    bench.until(false).await;
+    bench.until(true).await;
+    assert_eq!((bench.counter("radio_reloads"), bench.counter("radio_resets")), (1, 1));
+    bench.hears(&[2; 12], 868_100_000, SF9).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transmitter_that_does_not_end_is_cured() {
+    let mut bench = bench(Config::default()).await;
+    let (heard, _) = bench.hears(&[1; 12], 868_100_000, SF9).await;
+    bench.model.fail(Faults { tx_stuck: true, ..Faults::default() });
+    bench.send(Tx { at: None, ..answer(&heard, MS, &[2; 12]) }).await.unwrap();
+    bench.radiated(1).await;
+    bench.send(Tx { at: None, ..answer(&heard, MS, &[3; 12]) }).await.unwrap();
+    bench.until(false).await;
+    bench.until(true).await;
+    assert_eq!(bench.counter("tx_lost"), 2, "the one before, and the one that was due");
+    let (heard, _) = bench.hears(&[4; 12], 868_100_000, SF9).await;
+    bench.send(answer(&heard, 1000 * MS, &[5; 12])).await.unwrap();
+    assert_eq!(bench.radiated(2).await[1].phy, [5; 12]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chip_that_nothing_cures_is_given_up_with_a_reason() {
+    let mut bench = bench(Config::default()).await;
+    bench.model.fail_for_good(Faults { dead: true, ..Faults::default() });
+    let why = tokio::time::timeout(LONG, bench.radio.heads.failed()).await.unwrap();
+    assert!(why.starts_with("no concentrator answers (version reads 0xff)"), "{why}");
+    let steps = ["radio_reloads", "radio_resets", "radio_power_cycles"].map(|step| bench.counter(step));
+    assert_eq!(steps, [1, 2, 3]);
+    assert_eq!((bench.model.resets(), bench.radio.heads.heads()), ([3, 3], 0));
+    assert_eq!(bench.radio.heard.recv().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_sensor_is_no_trouble_and_the_thread_ends_with_its_listener() {
     let mut bench = bench(Config::default()).await;
     bench.model.fail(Faults { no_sensor: true, ..Faults::default() });
     bench.hears(&[1; 12], 868_100_000, SF9).await;
