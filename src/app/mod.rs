@@ -94,7 +94,8 @@ impl Node {
             tasks.spawn(listen(radio, house.fns.clone(), places.clone()).in_current_span());
         }
         tasks.spawn(resend(house.sns.clone(), clock.clone()).in_current_span());
-        tasks.spawn(tend(house.clone(), clock).in_current_span());
+        tasks.spawn(tend(house.clone(), clock.clone()).in_current_span());
+        tasks.spawn(send_parked(house.fns.clone(), clock).in_current_span());
         for device in store.devices().await? {
             // what waited for it when the last run ended
             if device.class == ClassMode::C && device.queued > 0 {
@@ -163,6 +164,17 @@ async fn resend(sns: Arc<Sns>, clock: Clock) {
     }
 }
 
+/// Frames whose home could not be reached.
+async fn send_parked(fns: Arc<Fns>, clock: Clock) {
+    loop {
+        if let Err(error) = fns.send_parked().await {
+            tracing::warn!("{error}");
+            clock.sleep(RESEND).await;
+        }
+        fns.parked_due().await;
+    }
+}
+
 /// Roaming contexts that have ended, or that are not allowed any more: at once after a start, and now and then.
 async fn tend(house: Arc<House>, clock: Clock) {
     loop {
@@ -203,6 +215,7 @@ async fn build(
             air,
             learned: shared.clone(),
             contexts: shared.clone(),
+            parking: shared.clone(),
             clock: clock.clone(),
         });
         let application = Arc::new(App::delivering(keks.clone(), delivery.clone()));

@@ -32,6 +32,8 @@ mod heads;
 #[cfg(test)]
 mod lasting;
 #[cfg(test)]
+mod parked;
+#[cfg(test)]
 mod regions;
 
 const DEV: DevEui = DevEui::from_msb([0x58, 0x17, 0xB1, 0xC3, 0xEB, 0x89, 0x0B, 0xC4]);
@@ -50,6 +52,7 @@ struct Memory {
     learned: Mutex<BTreeSet<NetId>>,
     contexts: Mutex<BTreeMap<fns::contexts::ContextId, fns::contexts::Context>>,
     visits: Mutex<BTreeMap<(u64, NetId), sns::Visit>>,
+    parked: Mutex<BTreeMap<u64, fns::parked::Parked>>,
 }
 
 impl Memory {
@@ -140,6 +143,23 @@ impl fns::contexts::Contexts for Memory {
     }
 }
 
+impl fns::parked::Parking for Memory {
+    fn places(&self) -> Boxed<'_, Result<Vec<fns::parked::Place>, StoreError>> {
+        done(self.parked.lock().unwrap().values().map(fns::parked::Place::from).collect())
+    }
+    fn park(&self, frame: fns::parked::Parked) -> Boxed<'_, Result<(), StoreError>> {
+        self.parked.lock().unwrap().insert(frame.number, frame);
+        done(())
+    }
+    fn parked(&self, number: u64) -> Boxed<'_, Result<Option<fns::parked::Parked>, StoreError>> {
+        done(self.parked.lock().unwrap().get(&number).cloned())
+    }
+    fn unpark(&self, numbers: Vec<u64>) -> Boxed<'_, Result<(), StoreError>> {
+        self.parked.lock().unwrap().retain(|number, _| !numbers.contains(number));
+        done(())
+    }
+}
+
 impl sns::Visits for Memory {
     fn visits(&self) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
         done(self.visits.lock().unwrap().values().copied().collect())
@@ -204,6 +224,13 @@ struct Street {
     unplugged: Mutex<Option<Party>>,
     /// What a partner of another make would answer.
     otherwise: Mutex<Option<Otherwise>>,
+}
+
+impl Street {
+    /// What networks asked each other since the last time.
+    fn messages(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *self.asked.lock().unwrap()).into_iter().map(|(.., message)| message).collect()
+    }
 }
 
 type Otherwise = Box<dyn Fn(Result<Answer, Refusal>) -> Result<Answer, Refusal> + Send>;
@@ -306,6 +333,7 @@ fn hotspot_with(
             air: ether.clone(),
             learned: memory.clone(),
             contexts: memory.clone(),
+            parking: memory.clone(),
             clock: clock.clone(),
         });
         let app = Arc::new(App::new(keks.clone()));
@@ -361,6 +389,11 @@ impl Hotspot {
                 join_nonce: 0,
             },
         );
+    }
+
+    /// The counter that the application has seen last.
+    fn delivered(&self) -> Option<u32> {
+        self.memory.devices.lock().unwrap()[&DEV].activations.last().unwrap().fcnt_up
     }
 
     fn queue(&self, payload: &[u8], confirmed: bool) {

@@ -11,6 +11,7 @@ mod downlink;
 mod heads;
 mod hold_off;
 mod homes;
+pub mod parked;
 mod passive_data;
 mod passive_start;
 mod passive_stop;
@@ -40,6 +41,7 @@ use dedup::{Dedup, Seen};
 use heads::Heads;
 use hold_off::HoldOffs;
 use homes::Homes;
+use parked::{Lot, Parking};
 pub use token::{Hearing, Seal};
 
 /// A concentrator's 32-bit microsecond counter; wraps after 71.6 minutes.
@@ -196,11 +198,18 @@ pub struct Counters {
     pub unknown: Counter,
     /// Data frames that the key of a roaming context calls forged.
     pub forged: Counter,
+    /// Data frames that had to wait because their home could not be reached, those of them that went there later, and those
+    /// that were given up or not wanted any more.
+    pub parked: Counter,
+    #[allow(missing_docs)]
+    pub parked_sent: Counter,
+    #[allow(missing_docs)]
+    pub parked_dropped: Counter,
 }
 
 impl Counters {
     /// Every one by its name.
-    pub fn named(&self) -> [(&'static str, u64); 8] {
+    pub fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("heard", self.heard.get()),
             ("copies", self.copies.get()),
@@ -210,6 +219,9 @@ impl Counters {
             ("throttled", self.throttled.get()),
             ("unknown", self.unknown.get()),
             ("forged", self.forged.get()),
+            ("parked", self.parked.get()),
+            ("parked_sent", self.parked_sent.get()),
+            ("parked_dropped", self.parked_dropped.get()),
         ]
     }
 }
@@ -220,7 +232,10 @@ pub struct Counter(AtomicU64);
 
 impl Counter {
     fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add_all(1);
+    }
+    fn add_all(&self, so_many: usize) {
+        self.0.fetch_add(so_many as u64, Ordering::Relaxed);
     }
     /// Its value.
     pub fn get(&self) -> u64 {
@@ -264,6 +279,8 @@ pub struct Parts {
     pub learned: Arc<dyn Learned>,
     /// Roaming contexts of visitors.
     pub contexts: Arc<dyn Contexts>,
+    /// Frames that wait for their home.
+    pub parking: Arc<dyn Parking>,
     /// Time.
     pub clock: Clock,
 }
@@ -280,6 +297,7 @@ pub struct Fns {
     air: Arc<dyn Air>,
     learned: Arc<dyn Learned>,
     contexts: Arc<dyn Contexts>,
+    parking: Arc<dyn Parking>,
     clock: Clock,
     count: Counters,
     dedup: Mutex<Dedup>,
@@ -288,6 +306,9 @@ pub struct Fns {
     copy: Notify,
     jit: Mutex<Jit>,
     homes: Mutex<Homes>,
+    lot: Mutex<Lot>,
+    /// A frame was parked.
+    parked_news: Notify,
     book: Mutex<Book>,
     hold_offs: Mutex<HoldOffs>,
     strangers: Mutex<Strangers>,
@@ -313,12 +334,15 @@ impl Fns {
             air: parts.air,
             learned: parts.learned,
             contexts: parts.contexts,
+            parking: parts.parking,
             clock: parts.clock,
             count: Counters::default(),
             dedup: Mutex::default(),
             heads: Mutex::default(),
             copy: Notify::new(),
             homes: Mutex::default(),
+            lot: Mutex::default(),
+            parked_news: Notify::new(),
             book: Mutex::default(),
             hold_offs: Mutex::default(),
             strangers: Mutex::default(),
@@ -427,6 +451,9 @@ impl Fns {
     }
     fn homes(&self) -> MutexGuard<'_, Homes> {
         lock(&self.homes)
+    }
+    fn lot(&self) -> MutexGuard<'_, Lot> {
+        lock(&self.lot)
     }
     fn book(&self) -> MutexGuard<'_, Book> {
         lock(&self.book)

@@ -11,6 +11,7 @@ use crate::lorawan::{DevAddr, DevEui, NetId};
 
 use super::activate::Unanswered;
 use super::contexts::{self, Context, ContextId, Fitting, Stage};
+use super::parked::is_away;
 use super::{Fns, Numbered, lock};
 
 /// What came of a frame's contexts.
@@ -27,14 +28,13 @@ pub(super) enum ByContext {
 }
 
 impl Fns {
-    /// Read the contexts of earlier runs. Those that our rules no longer allow end; the sNS hears of it.
+    /// Read the contexts of earlier runs, and the frames that wait for their home. Those that our rules no longer allow end; the sNS hears of it.
     pub async fn recall(&self) -> Result<(), StoreError> {
         let all = self.contexts.contexts().await?;
-        let mut book = self.book();
         for context in all {
-            book.put(context);
+            self.book().put(context);
         }
-        Ok(())
+        self.recall_parked().await
     }
 
     /// What has to be done now and then: contexts that have ended go, and so do those that the agreement of today
@@ -85,6 +85,9 @@ impl Fns {
         let mut asked = forged;
         asked.extend(ask.iter().map(|context| context.id.net_id));
         let certain = ask.len() == 1;
+        if let Some(context) = ask.first().filter(|context| certain && self.has_parked(context.id.net_id)) {
+            return self.wait_for_home(heard, context, asked).await;
+        }
         let mut waiting: FuturesUnordered<_> =
             ask.iter().map(|context| self.forward(heard, context, certain, by)).collect();
         while let Some((id, answer)) = waiting.next().await {
@@ -95,10 +98,26 @@ impl Fns {
                     self.supersede(id).await;
                     return ByContext::Taken(answer, id.net_id);
                 }
+                Err(error) if certain && is_away(&error) => {
+                    let Some(context) = ask.first() else { break };
+                    tracing::debug!(NetID = %id.net_id, "{error}");
+                    drop(waiting);
+                    return self.wait_for_home(heard, context, asked).await;
+                }
                 Err(error) => last = Some(error.into()),
             }
         }
+        drop(waiting);
         ByContext::Open { asked, last }
+    }
+
+    /// The home of this context cannot be reached, or older frames wait for it.
+    async fn wait_for_home(&self, heard: Numbered<'_>, context: &Context, asked: Vec<NetId>) -> ByContext {
+        let (net_id, dev_eui) = (context.id.net_id, Some(context.id.dev_eui));
+        let ul = UlMeta { dev_eui, ..self.ul_meta(heard, Vec::new(), false) };
+        self.park(heard, net_id, ul, true).await;
+        let why = format!("NetID {net_id} cannot be reached: the frame waits for it");
+        ByContext::Open { asked, last: Some(Unanswered::Rule(why)) }
     }
 
     /// One context's network: XmitDataReq, and PRStartReq where the context is due or the sNS knows it no longer.

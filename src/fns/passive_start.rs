@@ -14,6 +14,7 @@ use crate::lorawan::{GatewayEui, NetId};
 
 use super::activate::Unanswered;
 use super::dedup::Ear;
+use super::parked::is_away;
 use super::passive_data::ByContext;
 use super::token::Hearing;
 use super::{Fns, Numbered, lock, route};
@@ -91,6 +92,9 @@ impl Fns {
             }
             // strangers cost little here too
             let served = self.hold_offs().is_served(net_id, addr, now);
+            if served && self.has_parked(net_id) {
+                return Err(self.wait_for(heard, net_id).await);
+            }
             if let Err(wait) = self.admit_unserved(heard.gateway, net_id, served) {
                 self.count.throttled.add();
                 let why = format!("too many data frames of unknown devices of NetID {net_id}: {wait}");
@@ -99,6 +103,7 @@ impl Fns {
             }
             asked.push(async move { (net_id, self.start(net_id, heard, by).await) });
         }
+        let mut away = None;
         while let Some((net_id, answer)) = asked.next().await {
             match answer {
                 Ok((answer, _)) => {
@@ -108,11 +113,25 @@ impl Fns {
                 }
                 Err(error) => {
                     self.hold_offs().note(net_id, addr, &error, now);
+                    if is_away(&error) && self.hold_offs().is_served(net_id, addr, now) {
+                        away = Some(net_id);
+                    }
                     last = error.into();
                 }
             }
         }
-        Err(last)
+        drop(asked);
+        match away {
+            Some(net_id) => Err(self.wait_for(heard, net_id).await),
+            None => Err(last),
+        }
+    }
+
+    /// The home of a device that it has served cannot be reached, or older frames wait for it.
+    async fn wait_for(&self, heard: Numbered<'_>, net_id: NetId) -> Unanswered {
+        let ul = self.ul_meta(heard, Vec::new(), false);
+        self.park(heard, net_id, ul, false).await;
+        Unanswered::Rule(format!("NetID {net_id} cannot be reached: the frame waits for it"))
     }
 
     fn admit_unserved(&self, gateway: GatewayEui, net_id: NetId, served: bool) -> Result<(), Wait> {

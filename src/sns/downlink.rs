@@ -81,6 +81,9 @@ impl Window {
 
 /// Both receive windows of an uplink, as TS002 8.2 writes them, and the longest FRMPayload.
 fn class_a(ul: &UlMeta, region: &Region, session: &Session) -> Option<(DlMeta, usize)> {
+    if !ul.allows_downlink() {
+        return None;
+    }
     let rx1 = region.rx1(ul.ul_freq?, ul.data_rate?, session.rx1_dr_offset);
     // RX2 is of the session's own region: another one's radio must not be asked for it
     let rx2 = session.plan.is_of(region).then_some((session.rx2_frequency, session.rx2_data_rate));

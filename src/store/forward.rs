@@ -3,14 +3,14 @@
 //! The message is kept in a form of its own with a version, not as it goes over the wire: a new
 //! program reads what an old one left.
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::metadata::{Hex, Ul};
 use super::rows::{Bits, Seconds};
 use super::writer::{Db, Done, Fault};
 use crate::backend::door::Commit;
-use crate::backend::message::{GwInfo, UlMeta, XmitAppUp};
-use crate::lorawan::{DevAddr, DevEui, NetId};
+use crate::backend::message::{UlMeta, XmitAppUp};
+use crate::lorawan::NetId;
 use crate::sns::ForwardKey;
 
 /// Rows that may wait; beyond, the oldest are dropped and counted.
@@ -90,83 +90,16 @@ struct Up {
     ack: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     via: Option<NetId>,
-    dev_eui: Option<DevEui>,
-    dev_addr: Option<DevAddr>,
-    f_port: Option<u8>,
-    fcnt_down: Option<u32>,
-    fcnt_up: Option<u32>,
-    confirmed: bool,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    adr: bool,
-    data_rate: Option<u8>,
-    ul_freq: Option<u32>,
-    fns_ul_token: Option<Hex>,
-    recv_time: String,
-    rf_region: Option<String>,
-    gw_cnt: Option<u32>,
-    gw_info: Vec<Gw>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Gw {
-    id: Option<Hex>,
-    rf_region: Option<String>,
-    rssi: Option<i32>,
-    snr: Option<f64>,
-    lat: Option<f64>,
-    lon: Option<f64>,
-    ul_token: Option<Hex>,
-    dl_allowed: Option<bool>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-struct Hex(Vec<u8>);
-
-impl From<Hex> for String {
-    fn from(Hex(bytes): Hex) -> String {
-        hex::encode(bytes)
-    }
-}
-
-impl TryFrom<String> for Hex {
-    type Error = hex::FromHexError;
-    fn try_from(text: String) -> Result<Hex, hex::FromHexError> {
-        hex::decode(text).map(Hex)
-    }
+    #[serde(flatten)]
+    ul: Ul,
 }
 
 pub(super) fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
-    let ul = &message.ul;
-    let hex = |bytes: &Option<Vec<u8>>| bytes.clone().map(Hex);
-    let gw = |gw: &GwInfo| Gw {
-        id: hex(&gw.id),
-        rf_region: gw.rf_region.clone(),
-        rssi: gw.rssi,
-        snr: gw.snr,
-        lat: gw.lat,
-        lon: gw.lon,
-        ul_token: hex(&gw.ul_token),
-        dl_allowed: gw.dl_allowed,
-    };
     let kept = Kept::V1(Up {
         frm: Hex(message.frm_payload.clone()),
         ack: message.ack,
         via: message.via,
-        dev_eui: ul.dev_eui,
-        dev_addr: ul.dev_addr,
-        f_port: ul.f_port,
-        fcnt_down: ul.fcnt_down,
-        fcnt_up: ul.fcnt_up,
-        confirmed: ul.confirmed,
-        adr: ul.adr,
-        data_rate: ul.data_rate,
-        ul_freq: ul.ul_freq,
-        fns_ul_token: hex(&ul.fns_ul_token),
-        recv_time: ul.recv_time.to_string(),
-        rf_region: ul.rf_region.clone(),
-        gw_cnt: ul.gw_cnt,
-        gw_info: ul.gw_info.iter().map(gw).collect(),
+        ul: Ul::from(&message.ul),
     });
     serde_json::to_string(&kept).map_err(|error| Fault::Wrong(error.to_string()))
 }
@@ -174,38 +107,5 @@ pub(super) fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
 pub(super) fn from_text(text: &str) -> Result<XmitAppUp, Fault> {
     let kept = serde_json::from_str(text).map_err(|error| Fault::Wrong(error.to_string()))?;
     let Kept::V1(up) = kept;
-    let recv_time: Timestamp =
-        up.recv_time.parse().map_err(|error: jiff::Error| Fault::Wrong(error.to_string()))?;
-    let hex = |bytes: Option<Hex>| bytes.map(|Hex(bytes)| bytes);
-    let gw = |gw: Gw| GwInfo {
-        id: hex(gw.id),
-        rf_region: gw.rf_region,
-        rssi: gw.rssi,
-        snr: gw.snr,
-        lat: gw.lat,
-        lon: gw.lon,
-        ul_token: hex(gw.ul_token),
-        dl_allowed: gw.dl_allowed,
-    };
-    Ok(XmitAppUp {
-        frm_payload: up.frm.0,
-        ack: up.ack,
-        via: up.via,
-        ul: UlMeta {
-            dev_eui: up.dev_eui,
-            dev_addr: up.dev_addr,
-            f_port: up.f_port,
-            fcnt_down: up.fcnt_down,
-            fcnt_up: up.fcnt_up,
-            confirmed: up.confirmed,
-            adr: up.adr,
-            data_rate: up.data_rate,
-            ul_freq: up.ul_freq,
-            fns_ul_token: hex(up.fns_ul_token),
-            recv_time,
-            rf_region: up.rf_region,
-            gw_cnt: up.gw_cnt,
-            gw_info: up.gw_info.into_iter().map(gw).collect(),
-        },
-    })
+    Ok(XmitAppUp { frm_payload: up.frm.0, ack: up.ack, via: up.via, ul: UlMeta::try_from(up.ul)? })
 }

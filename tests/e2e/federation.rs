@@ -120,7 +120,7 @@ impl Street {
         self.federation.visited.node().unwrap().house().fns.contexts()
     }
 
-    fn hotspot(&mut self, site: Site) -> &mut Hotspot {
+    pub fn hotspot(&mut self, site: Site) -> &mut Hotspot {
         if site == HOME { &mut self.federation.home } else { &mut self.federation.visited }
     }
 
@@ -133,6 +133,11 @@ impl Street {
         change(&mut table);
         std::fs::write(&file, table.to_string()).unwrap();
         hotspot.restart(&air, &clock).await.expect("the node starts again");
+    }
+
+    /// Stop a hotspot; `restart` brings it back.
+    pub async fn stop(&mut self, site: Site) {
+        self.hotspot(site).stop().await.expect("the node stops");
     }
 
     /// Start a hotspot again for another region.

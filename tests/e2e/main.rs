@@ -92,7 +92,8 @@ stories! {
         in_us915_too;
     restart:
         the_home_restarts_between_join_and_data
-        the_visited_node_restarts_between_join_and_data;
+        the_visited_node_restarts_between_join_and_data
+        frames_wait_for_a_home_that_is_away;
     regions:
         us915_at_home_in_one_sub_band
         an_old_device_is_told_its_sub_band_by_command

@@ -66,3 +66,28 @@ pub async fn the_visited_node_restarts_between_join_and_data() {
     assert_eq!(told, [&b"one"[..], b"two", b"three"]);
     street.close().await;
 }
+
+pub async fn frames_wait_for_a_home_that_is_away() {
+    let mut street = Street::open().await;
+    let mut walker = street.device(MacVersion::V1_0_3, VISITED).await;
+    street.join(&mut walker, VISITED).await;
+    assert!(walker.send(b"one", true).await.acked, "{:?}", street.whys(VISITED));
+    street.stop(HOME).await;
+    walker.send(b"two", false).await;
+    walker.send(b"three", false).await;
+    street.restart(VISITED, |_| ()).await;
+    walker.send(b"four", false).await;
+    let parked = |street: &mut Street| street.hotspot(VISITED).node().unwrap().house().fns.parked();
+    assert_eq!(parked(&mut street), 3, "{:?}", street.whys(VISITED));
+    street.restart(HOME, |_| ()).await;
+    let clock = roamgate::clock::Clock::system();
+    let until = clock.now() + std::time::Duration::from_secs(90);
+    while parked(&mut street) > 0 && clock.now() < until {
+        clock.sleep(std::time::Duration::from_millis(50)).await;
+    }
+    street.settle().await;
+    let told: Vec<Vec<u8>> = street.delivered(&walker).into_iter().map(|(_, payload)| payload).collect();
+    assert_eq!(told, [&b"one"[..], b"two", b"three", b"four"]);
+    assert!(walker.send(b"five", true).await.acked, "{:?}", street.whys(VISITED));
+    street.close().await;
+}

@@ -7,6 +7,7 @@ use roamgate::backend::door::{Boxed, Caller, Deadline, PeerError, Peers, StoreEr
 use roamgate::backend::message::*;
 use roamgate::clock::Clock;
 use roamgate::fns::contexts::{Context, ContextId, Contexts};
+use roamgate::fns::parked::{Parked, Parking, Place};
 use roamgate::fns::{Air, AirError, Count, Fns, Heard, Learned, Parts, Seal, Sent, Tx};
 use roamgate::lorawan::{DevAddr, GatewayEui, Modulation, NetId, Region};
 
@@ -76,6 +77,21 @@ impl Contexts for World {
     }
 }
 
+impl Parking for World {
+    fn places(&self) -> Boxed<'_, Result<Vec<Place>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    fn park(&self, _: Parked) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn parked(&self, _: u64) -> Boxed<'_, Result<Option<Parked>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+    fn unpark(&self, _: Vec<u64>) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
 struct Hotspot {
     fns: Fns,
     world: Arc<World>,
@@ -100,6 +116,7 @@ impl Hotspot {
             air: world.clone(),
             learned: world.clone(),
             contexts: world.clone(),
+            parking: world.clone(),
             clock: clock.clone(),
         });
         Hotspot { fns, world, clock, heard: 0 }

@@ -20,11 +20,6 @@ async fn stateful(home: &str, away: &str, rides: bool) -> (Arc<Street>, Hotspot,
 }
 
 impl Street {
-    /// What networks asked each other since the last time.
-    fn messages(&self) -> Vec<&'static str> {
-        std::mem::take(&mut *self.asked.lock().unwrap()).into_iter().map(|(.., message)| message).collect()
-    }
-
     fn otherwise(&self, answer: impl Fn(&mut Answer) + Send + 'static) {
         *self.otherwise.lock().unwrap() = Some(Box::new(move |given| {
             given.map(|mut given| {
@@ -38,11 +33,6 @@ impl Street {
 impl Hotspot {
     fn contexts(&self) -> Vec<Context> {
         self.memory.contexts.lock().unwrap().values().cloned().collect()
-    }
-
-    /// The counter that the application has seen last.
-    fn delivered(&self) -> Option<u32> {
-        self.memory.devices.lock().unwrap()[&DEV].activations.last().unwrap().fcnt_up
     }
 }
 

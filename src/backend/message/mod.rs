@@ -180,6 +180,13 @@ pub struct GwInfo {
     pub dl_allowed: Option<bool>,
 }
 
+impl UlMeta {
+    /// Whether a downlink can answer this uplink; a network that says nothing of its gateways can take one.
+    pub fn allows_downlink(&self) -> bool {
+        self.gw_info.is_empty() || self.gw_info.iter().any(|gateway| gateway.dl_allowed != Some(false))
+    }
+}
+
 /// Classes that TS002 downlinks know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]

@@ -21,6 +21,7 @@ const STEPS: &[&str] = &[
     include_str!("0007_plan.sql"),
     include_str!("0008_personalised.sql"),
     include_str!("0009_contexts.sql"),
+    include_str!("0010_parked.sql"),
 ];
 
 /// The schema that this program works with.

@@ -1,6 +1,7 @@
 //! Each room's records come back as its decisions left them.
 
 use super::*;
+use crate::fns::parked::{Parked, Parking, Place};
 use crate::lorawan::region::SubBands;
 use crate::sns::plan::{Plan, Told};
 
@@ -461,6 +462,15 @@ proptest! {
                 ..GwInfo::default()
             }).collect(),
         };
+        let frame = Parked {
+            number: 1,
+            net_id: "C00ABC".parse().unwrap(),
+            by_context: counters.3,
+            phy_payload: frm_payload.clone(),
+            ul: ul.clone(),
+        };
+        let kept = parked::from_text(&parked::to_text(&frame).unwrap()).unwrap();
+        prop_assert_eq!(kept, (frame.phy_payload, frame.by_context, frame.ul));
         let message = XmitAppUp { frm_payload, ul, ack: counters.3, via: None };
         prop_assert_eq!(forward::from_text(&forward::to_text(&message).unwrap()).unwrap(), message);
     }
@@ -468,7 +478,46 @@ proptest! {
     #[test]
     fn a_foreign_text_is_an_error(text: String) {
         prop_assert!(forward::from_text(&text).is_err());
+        prop_assert!(parked::from_text(&text).is_err());
     }
+}
+
+/// A row as the first version wrote it.
+#[test]
+fn a_waiting_message_of_the_first_version_is_read() {
+    let text = r#"{"v":"1","frm":"0102","ack":false,"dev_eui":"0004A30B00000001","dev_addr":"26011BDA","f_port":9,
+        "fcnt_down":null,"fcnt_up":7,"confirmed":true,"data_rate":5,"ul_freq":868100000,"fns_ul_token":"aa",
+        "recv_time":"2026-11-20T10:00:00Z","rf_region":"EU868","gw_cnt":1,"gw_info":[{"id":"01","rf_region":null,
+        "rssi":-80,"snr":7.5,"lat":null,"lon":null,"ul_token":null,"dl_allowed":true}]}"#;
+    let message = forward::from_text(text).unwrap();
+    assert_eq!((message.frm_payload, message.ul.fcnt_up, message.ul.f_port), (vec![1, 2], Some(7), Some(9)));
+    assert_eq!((message.ul.gw_info[0].rssi, message.ul.gw_info[0].snr), (Some(-80), Some(7.5)));
+}
+
+#[tokio::test]
+async fn frames_that_wait_for_their_home_come_back_after_a_restart_in_order() {
+    let (folder, store) = fresh();
+    let frame = |number: u64, net_id: &str| Parked {
+        number,
+        net_id: net_id.parse().unwrap(),
+        by_context: number % 2 == 0,
+        phy_payload: vec![number as u8; 20],
+        ul: UlMeta { dev_addr: Some(DevAddr::new(7)), ..UlMeta::at("2026-11-20T10:00:00Z".parse().unwrap()) },
+    };
+    for (number, net_id) in [(3, "C00ABC"), (1, "C0002F"), (2, "C00ABC")] {
+        store.park(frame(number, net_id)).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let store = open(&folder);
+    let places = store.places().await.unwrap();
+    assert_eq!(places.iter().map(|place| place.number).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(places[1], Place::from(&frame(2, "C00ABC")));
+    assert_eq!(store.parked(2).await.unwrap(), Some(frame(2, "C00ABC")));
+    store.unpark(vec![2, 9]).await.unwrap();
+    assert_eq!((store.parked(2).await.unwrap(), store.places().await.unwrap().len()), (None, 2));
+    let newer = "UPDATE parked SET message = '{\"v\":\"9\"}' WHERE number = 1";
+    store.queue.run(false, move |db| Ok((db.run(newer, [])?, Done::new(Commit::Lazy)))).await.unwrap();
+    assert_eq!(store.parked(1).await.unwrap(), None, "unreadable, and no trouble");
 }
 
 #[tokio::test]
