@@ -500,7 +500,7 @@ async fn frames_that_wait_for_their_home_come_back_after_a_restart_in_order() {
     let frame = |number: u64, net_id: &str| Parked {
         number,
         net_id: net_id.parse().unwrap(),
-        by_context: number % 2 == 0,
+        by_context: number.is_multiple_of(2),
         phy_payload: vec![number as u8; 20],
         ul: UlMeta { dev_addr: Some(DevAddr::new(7)), ..UlMeta::at("2026-11-20T10:00:00Z".parse().unwrap()) },
     };
