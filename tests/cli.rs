@@ -363,6 +363,23 @@ fn tail_follows_the_daemon_until_it_stops() {
 }
 
 #[test]
+fn usage_is_reported_from_the_store_where_no_daemon_runs() {
+    let here = folder();
+    let at = here.path();
+    std::fs::write(at.join("r.toml"), CONFIG).unwrap();
+    add(at);
+    let none = good(at, &["usage", "report", "--month", "2026-11", "-c", "r.toml"]);
+    assert_eq!(none, "No visitor of another network was carried in 2026-11.\n");
+    let csv = good(at, &["usage", "report", "--csv", "-c", "r.toml"]);
+    assert_eq!(csv, "month,net_id,ul_packets,ul_bytes,dl_packets,dl_bytes,activations,deactivations\n");
+    let json: Value =
+        serde_json::from_str(&good(at, &["usage", "report", "--json", "-c", "r.toml"])).unwrap();
+    assert!(json["traffic"].as_array().unwrap().is_empty() && json["month"].as_str().unwrap().len() == 7);
+    let (code, said) = bad(at, &["usage", "report", "--month", "2026-13", "-c", "r.toml"]);
+    assert!(code == 1 && said.contains("\"2026-13\" is no month") && said.contains("YYYY-MM"), "{said}");
+}
+
+#[test]
 fn a_concentrator_is_looked_at_by_hand_on_the_model() {
     let here = folder();
     let (code, said) = bad(here.path(), &["radio", "info", "-c", "r.toml"]);

@@ -216,6 +216,7 @@ async fn build(
             learned: shared.clone(),
             contexts: shared.clone(),
             parking: shared.clone(),
+            usage: shared.clone(),
             clock: clock.clone(),
         });
         let application = Arc::new(App::delivering(keks.clone(), delivery.clone()));

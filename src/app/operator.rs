@@ -13,7 +13,7 @@ use crate::clock::{Clock, Instant};
 use crate::config::{Config, Role};
 use crate::control::{
     self, ChangeDevice, DeviceRecord, DeviceView, Import, New, NewDevice, OperatorError, PartnerView,
-    PartnersView, Status, Wrong,
+    PartnersView, Status, UsageView, Wrong,
 };
 use crate::fns::{Air, Fns, Learned};
 use crate::hns::{Device, Devices, Hns, QueueItem};
@@ -307,6 +307,10 @@ impl control::Operator for Operator {
         let learnt = self.running.is_some().then(|| self.store.net_ids());
         let view = partners::all(&self.config, learnt.as_deref());
         Box::pin(std::future::ready(Ok(view)))
+    }
+
+    fn usage(&self, month: String) -> Boxed<'_, Result<UsageView, OperatorError>> {
+        Box::pin(async move { Ok(UsageView::new(month.clone(), self.store.usage(month).await?)) })
     }
 
     fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>> {

@@ -53,6 +53,8 @@ struct Memory {
     contexts: Mutex<BTreeMap<fns::contexts::ContextId, fns::contexts::Context>>,
     visits: Mutex<BTreeMap<(u64, NetId), sns::Visit>>,
     parked: Mutex<BTreeMap<u64, fns::parked::Parked>>,
+    carried: Mutex<Vec<(NetId, fns::usage::Way, usize)>>,
+    roams: Mutex<Vec<(NetId, DevEui, bool)>>,
 }
 
 impl Memory {
@@ -156,6 +158,29 @@ impl fns::parked::Parking for Memory {
     }
     fn unpark(&self, numbers: Vec<u64>) -> Boxed<'_, Result<(), StoreError>> {
         self.parked.lock().unwrap().retain(|number, _| !numbers.contains(number));
+        done(())
+    }
+}
+
+impl fns::usage::Usage for Memory {
+    fn carried(
+        &self,
+        net_id: NetId,
+        way: fns::usage::Way,
+        bytes: usize,
+        _unix: u64,
+    ) -> Boxed<'_, Result<(), StoreError>> {
+        self.carried.lock().unwrap().push((net_id, way, bytes));
+        done(())
+    }
+    fn roams(
+        &self,
+        net_id: NetId,
+        dev_eui: DevEui,
+        active: bool,
+        _unix: u64,
+    ) -> Boxed<'_, Result<(), StoreError>> {
+        self.roams.lock().unwrap().push((net_id, dev_eui, active));
         done(())
     }
 }
@@ -334,6 +359,7 @@ fn hotspot_with(
             learned: memory.clone(),
             contexts: memory.clone(),
             parking: memory.clone(),
+            usage: memory.clone(),
             clock: clock.clone(),
         });
         let app = Arc::new(App::new(keks.clone()));

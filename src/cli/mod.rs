@@ -16,6 +16,7 @@ mod run;
 mod spectrum;
 mod status;
 mod tail;
+mod usage;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -66,6 +67,9 @@ enum Command {
     /// Who may roam how, where each partner is, and which line of the configuration decided.
     #[command(subcommand)]
     Partner(partner::PartnerCommand),
+    /// What visitors of other networks were carried.
+    #[command(subcommand)]
+    Usage(usage::UsageCommand),
     /// How the running hotspot is, and what it counted. Fails where none runs.
     Status(status::StatusArgs),
     /// From an identifier to its name in the DNS, and from there to addresses.
@@ -236,6 +240,7 @@ impl Cli {
             Command::Config(command) => config::run(command),
             Command::Device(command) => device::run(command, clock).await,
             Command::Partner(command) => partner::run(command).await,
+            Command::Usage(command) => usage::run(command, clock).await,
             Command::Radio(command) => radio::run(command, clock).await,
             Command::Status(args) => status::run(args, clock).await,
             Command::Dns(command) => {

@@ -12,6 +12,7 @@ mod router;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,7 @@ pub use partners::{Everybody, PartnerView, PartnersView, Whereabouts};
 pub use personalised::{Counters, GivenSession, NewPersonalised};
 pub use router::router;
 pub use socket::{Socket, SocketError};
+pub use usage::{ActivationRecord, TrafficRecord, UsageView};
 
 /// Downlinks that may wait for one device.
 pub const QUEUE_LIMIT: usize = 64;
@@ -63,6 +65,8 @@ pub trait Operator: Send + Sync {
     fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>>;
     /// What applies to one network, listed or not.
     fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>>;
+    /// What visitors were carried in a month, YYYY-MM.
+    fn usage(&self, month: String) -> Boxed<'_, Result<UsageView, OperatorError>>;
     /// Put a downlink into a device's queue (see [`enqueue`] for the decision).
     fn enqueue(&self, dev_eui: DevEui, item: hns::QueueItem) -> Boxed<'_, Result<(), OperatorError>>;
 }

@@ -15,7 +15,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     AddDevice, AddDownlink, ChangeDevice, DeviceRecord, DeviceView, DownlinkView, ImportDevices,
-    ImportReport, Operator, OperatorError, PartnerView, PartnersView, RowTrouble, Status, Trouble, invalid,
+    ImportReport, Operator, OperatorError, PartnerView, PartnersView, RowTrouble, Status, Trouble, UsageView,
+    invalid,
 };
 use crate::clock::Clock;
 use crate::lorawan::{DevEui, NetId};
@@ -64,6 +65,7 @@ pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Ro
         .route("/v1/devices/{dev_eui}/reset-counter", post(reset_counter))
         .route("/v1/partners", get(partners))
         .route("/v1/partners/{net_id}", get(partner))
+        .route("/v1/usage/{month}", get(usage))
         .route("/v1/tail", get(tail))
         .fallback(|| async {
             let error = "there is nothing at this address".to_string();
@@ -169,6 +171,16 @@ async fn partner(State(desk): State<Desk>, path: extract::Path<String>) -> Answe
         invalid(error.to_string(), "6 hexadecimal digits, such as C0002F")
     })?;
     Ok(axum::Json(desk.operator.partner(net_id).await?))
+}
+
+async fn usage(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<axum::Json<UsageView>> {
+    let month = path.to_string();
+    let is_month = month.len() == 7 && format!("{month}-01").parse::<jiff::civil::Date>().is_ok();
+    if !is_month {
+        let month: String = month.chars().take(20).collect();
+        return Err(invalid(format!("{month:?} is no month"), "YYYY-MM, such as 2026-11"));
+    }
+    Ok(axum::Json(desk.operator.usage(month).await?))
 }
 
 async fn remove_device(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<StatusCode> {

@@ -13,6 +13,7 @@ use super::socket::admitted;
 use super::*;
 use crate::clock::Clock;
 use crate::partners::Passive;
+use crate::store::usage::{Month, Roaming, Traffic};
 use crate::telemetry::Tap;
 
 /// Devices in memory.
@@ -23,6 +24,13 @@ impl Operator for Fake {
     fn status(&self) -> Boxed<'_, Result<Status, OperatorError>> {
         let devices = self.0.lock().unwrap().len();
         Box::pin(async move { Ok(Status { devices, ..Status::default() }) })
+    }
+    fn usage(&self, month: String) -> Boxed<'_, Result<UsageView, OperatorError>> {
+        let (net_id, dev_eui) = (NetId::from_msb([0xC0, 0x0A, 0xBC]), DevEui::from_msb([1; 8]));
+        let traffic = vec![Traffic { net_id, ul_packets: 12, dl_packets: 3, ul_bytes: 240, dl_bytes: 12 }];
+        let roams = |active, at| Roaming { net_id, dev_eui, active, at };
+        let roaming = vec![roams(true, 1_795_168_800), roams(false, 1_795_172_400)];
+        Box::pin(async move { Ok(UsageView::new(month, Month { traffic, roaming })) })
     }
     fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
@@ -395,4 +403,25 @@ async fn a_foreign_user_is_told_that_the_daemon_is_not_his() {
 #[test]
 fn a_uuid_says_that_it_is_random() {
     assert_eq!(uuid([0xFF; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+}
+
+#[tokio::test]
+async fn usage_is_told_with_the_names_of_the_specification() {
+    let daemon = daemon().await;
+    let client = &daemon.client;
+    let told = client.call::<()>(Method::GET, "/v1/usage/2026-11", None).await.unwrap();
+    let traffic = &told["traffic"][0];
+    assert_eq!((&traffic["NetID"], &traffic["RoamingType"]), (&json!("C00ABC"), &json!("Passive")));
+    assert_eq!((&traffic["TotalULPackets"], &traffic["TotalULBytes"]), (&json!(12), &json!(240)));
+    assert_eq!(traffic.as_object().unwrap().len(), 11, "every element of table 10");
+    let [begun, ended] = [&told["activations"][0], &told["activations"][1]];
+    assert_eq!(
+        (&begun["ActivationTime"], &begun["IndividualRecord"]),
+        (&json!("2026-11-20T10:00:00Z"), &json!(true))
+    );
+    assert!(begun["DeactivationTime"].is_null() && ended["ActivationTime"].is_null());
+    for wrong in ["2026-13", "november", "2026-1", "2026-11-20"] {
+        let why = said(client, Method::GET, &format!("/v1/usage/{wrong}"), json!(null)).await;
+        assert!(why.contains("is no month"), "{why}");
+    }
 }

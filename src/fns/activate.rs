@@ -44,6 +44,9 @@ impl Fns {
         let granted = PrStartAns { phy_payload: None, dl: None, ..answer.clone() };
         // the Join-accept first: it has a window to reach
         let carried = self.carry(heard, Party::Ns(net_id), answer).await;
+        if net_id != self.me && carried.is_ok() {
+            self.note_roaming(net_id, join.dev_eui(), true).await;
+        }
         // 12.10 step 11
         self.keep(net_id, &granted, (joining(&heard.phy), None)).await;
         carried

@@ -216,6 +216,14 @@ impl Book {
         (fitting, false)
     }
 
+    /// Whether a device of a network has any.
+    pub fn has(&self, net_id: NetId, dev_eui: DevEui) -> bool {
+        self.contexts
+            .values()
+            .flatten()
+            .any(|context| context.id.net_id == net_id && context.id.dev_eui == dev_eui)
+    }
+
     /// Whether one more may be kept.
     pub fn room_for(&self, context: &Context) -> Result<(), NoContext> {
         let known = self.get(&context.id).is_some();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::backend::door::{Caller, Deadline};
-use crate::backend::message::{ClassMode, DlMeta, Radiated, Refusal, ResultCode, XmitAns, XmitDown};
+use crate::backend::message::{ClassMode, DlMeta, Party, Radiated, Refusal, ResultCode, XmitAns, XmitDown};
 use crate::clock::Instant;
 use crate::jit;
 use crate::lorawan::DevAddr;
@@ -38,11 +38,16 @@ impl Fns {
     pub async fn downlink(&self, from: Caller, req: XmitDown) -> Result<XmitAns, Refusal> {
         // 3: agreement, message, token
         let dl = &req.dl;
-        if dl.class_mode == Some(ClassMode::C) {
-            return self.transmit_now(&from, req.phy_payload, dl).await;
+        let phy = req.phy_payload.clone();
+        let sent = if dl.class_mode == Some(ClassMode::C) {
+            self.transmit_now(&from, req.phy_payload, dl).await?
+        } else {
+            self.transmit(&self.hearing(&from, dl)?, req.phy_payload, dl).await?
+        };
+        if let Party::Ns(net_id) = from.party {
+            self.note_down(net_id, &phy).await;
         }
-        let hearing = self.hearing(&from, dl)?;
-        self.transmit(&hearing, req.phy_payload, dl).await
+        Ok(sent)
     }
 
     pub(super) fn hearing(&self, from: &Caller, dl: &DlMeta) -> Result<Hearing, Refusal> {

@@ -17,6 +17,7 @@ mod passive_start;
 mod passive_stop;
 mod route;
 mod token;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +44,7 @@ use hold_off::HoldOffs;
 use homes::Homes;
 use parked::{Lot, Parking};
 pub use token::{Hearing, Seal};
+use usage::{Counted, Usage};
 
 /// A concentrator's 32-bit microsecond counter; wraps after 71.6 minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,6 +283,8 @@ pub struct Parts {
     pub contexts: Arc<dyn Contexts>,
     /// Frames that wait for their home.
     pub parking: Arc<dyn Parking>,
+    /// Usage records.
+    pub usage: Arc<dyn Usage>,
     /// Time.
     pub clock: Clock,
 }
@@ -298,6 +302,8 @@ pub struct Fns {
     learned: Arc<dyn Learned>,
     contexts: Arc<dyn Contexts>,
     parking: Arc<dyn Parking>,
+    usage: Arc<dyn Usage>,
+    counted: Mutex<Counted>,
     clock: Clock,
     count: Counters,
     dedup: Mutex<Dedup>,
@@ -335,6 +341,8 @@ impl Fns {
             learned: parts.learned,
             contexts: parts.contexts,
             parking: parts.parking,
+            usage: parts.usage,
+            counted: Mutex::default(),
             clock: parts.clock,
             count: Counters::default(),
             dedup: Mutex::default(),

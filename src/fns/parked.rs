@@ -304,9 +304,10 @@ impl Fns {
             };
             self.parking.unpark(vec![number]).await?;
             self.lot().gone(net_id, number);
-            if taken {
+            if let Some(frame) = frame.filter(|_| taken) {
                 sent += 1;
                 self.count.parked_sent.add();
+                self.note_up(net_id, &frame.phy_payload).await;
             } else {
                 self.count.parked_dropped.add();
             }

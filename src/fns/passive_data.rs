@@ -214,10 +214,15 @@ impl Fns {
             tracing::warn!(NetID = %net_id, "a roaming context is not on disk, so each uplink asks anew: {error}");
             return;
         }
+        let (dev_eui, is_new) = (context.id.dev_eui, !self.book().has(net_id, context.id.dev_eui));
         tracing::info!(target: "roamgate::frame", milestone = "roaming context", DevEUI = %context.id.dev_eui,
             DevAddr = %context.id.dev_addr, NetID = %net_id, Lifetime = context.lifetime,
             mic_check = context.mic_key.is_some());
         self.book().put(context);
+        // a join was noted when its answer went out
+        if is_new && asked.0.is_none() {
+            self.note_roaming(net_id, dev_eui, true).await;
+        }
     }
 
     /// The device uses this context, so those of its earlier sessions are of no use.
@@ -240,7 +245,17 @@ impl Fns {
             let mut book = self.book();
             ids.into_iter().filter(|id| book.remove(id)).collect()
         };
-        if gone.is_empty() { Ok(()) } else { self.contexts.forget(gone).await }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.contexts.forget(gone.clone()).await?;
+        for id in gone {
+            // a context of an earlier session ends while the device roams on
+            if !self.book().has(id.net_id, id.dev_eui) {
+                self.note_roaming(id.net_id, id.dev_eui, false).await;
+            }
+        }
+        Ok(())
     }
 
     /// XmitDataReq(up) to one network, with a token made for it. Its answer in the form of the other question's.

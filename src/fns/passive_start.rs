@@ -37,10 +37,15 @@ impl Fns {
         if home == self.me && answer.dl.as_ref().is_some_and(|dl| dl.class_mode == Some(ClassMode::C)) {
             self.note_way(heard, frame.dev_addr());
         }
-        match answer.phy_payload {
+        let carried = match answer.phy_payload {
             Some(_) => self.carry(heard, Party::Ns(home), answer).await,
             None => Ok(()),
+        };
+        // behind the answer, which has a window to reach
+        if home != self.me {
+            self.note_up(home, &heard.phy).await;
         }
+        carried
     }
 
     /// By its context, if it has one; else 12.5 steps 2 and 3: every candidate in parallel, the first that knows the
@@ -229,6 +234,10 @@ impl Fns {
                 "{from} answered without PHYPayload or DLMetaData: nothing to send"
             )));
         };
-        self.transmit(&self.hearing_of(heard), phy, &dl).await.map(|_| ()).map_err(Unanswered::NotSent)
+        self.transmit(&self.hearing_of(heard), phy.clone(), &dl).await.map_err(Unanswered::NotSent)?;
+        if let Party::Ns(net_id) = from {
+            self.note_down(net_id, &phy).await;
+        }
+        Ok(())
     }
 }

@@ -21,6 +21,7 @@ mod stats;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 mod writer;
 
 use std::collections::BTreeSet;

@@ -89,5 +89,12 @@ pub async fn frames_wait_for_a_home_that_is_away() {
     let told: Vec<Vec<u8>> = street.delivered(&walker).into_iter().map(|(_, payload)| payload).collect();
     assert_eq!(told, [&b"one"[..], b"two", b"three", b"four"]);
     assert!(walker.send(b"five", true).await.acked, "{:?}", street.whys(VISITED));
+    street.settle().await;
+    // all of it is on record at the hotspot that carried it
+    let month = roamgate::store::usage::month(street.clock.unix());
+    let records = street.hotspot(VISITED).node().unwrap().store().usage(month).await.unwrap();
+    let traffic = &records.traffic[0];
+    assert_eq!((traffic.net_id, traffic.ul_packets, traffic.ul_bytes), (HOME.net_id, 5, 3 + 3 + 5 + 4 + 4));
+    assert!(records.roaming[0].active && records.roaming[0].dev_eui == walker.dev_eui);
     street.close().await;
 }

@@ -117,6 +117,7 @@ impl Hotspot {
             learned: world.clone(),
             contexts: world.clone(),
             parking: world.clone(),
+            usage: Arc::new(()),
             clock: clock.clone(),
         });
         Hotspot { fns, world, clock, heard: 0 }

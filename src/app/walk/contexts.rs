@@ -397,3 +397,36 @@ async fn a_stateful_downlink_names_the_device_and_a_stateless_one_does_not() {
     };
     assert_eq!((dl(HOUR).await, dl(ROAMING).await), (Some(DEV), None));
 }
+
+/// What visitors were carried is on record, once each.
+#[tokio::test(start_paused = true)]
+async fn usage_is_counted_once_for_each_counter_and_activations_begin_and_end() {
+    use crate::fns::usage::Way::{Down, Up};
+    let (_street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    join(&mut away, &mut device).await;
+    let roams = |away: &Hotspot| away.memory.roams.lock().unwrap().clone();
+    assert_eq!(roams(&away), [(HOME, DEV, true)]);
+    home.queue(b"open", false);
+    let frame = device.up(true, false, &[], b"21.5");
+    away.hears(&frame).await;
+    assert!(away.transmitted().is_some());
+    seconds(3).await;
+    // the device has not heard the answer
+    away.hears(&frame).await;
+    seconds(3).await;
+    // a port and nothing behind it
+    away.hears(&device.up(false, true, &[], b"")).await;
+    seconds(3).await;
+    let carried = away.memory.carried.lock().unwrap().clone();
+    let ups: Vec<_> = carried.iter().filter(|(_, way, _)| *way == Up).copied().collect();
+    assert_eq!(ups, [(HOME, Up, 4), (HOME, Up, 0)]);
+    assert_eq!(carried.iter().find(|(_, way, _)| *way == Down), Some(&(HOME, Down, 4)));
+    assert!(home.memory.carried.lock().unwrap().is_empty(), "a home keeps no record of its own devices");
+    seconds(4000).await;
+    away.house.fns.tend_contexts().await.unwrap();
+    assert_eq!(roams(&away), [(HOME, DEV, true), (HOME, DEV, false)]);
+    // back with a frame: its context is new
+    away.hears(&device.up(false, false, &[], b"1")).await;
+    assert_eq!(roams(&away).len(), 3);
+    assert_eq!(roams(&away)[2], (HOME, DEV, true));
+}

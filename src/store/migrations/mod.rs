@@ -22,6 +22,7 @@ const STEPS: &[&str] = &[
     include_str!("0008_personalised.sql"),
     include_str!("0009_contexts.sql"),
     include_str!("0010_parked.sql"),
+    include_str!("0011_usage.sql"),
 ];
 
 /// The schema that this program works with.

@@ -546,3 +546,40 @@ async fn too_many_waiting_messages_drop_the_oldest_and_count_them() {
     let waiting = store.waiting().await.unwrap();
     assert_eq!((waiting.len(), waiting[0].0.fcnt_up, store.stats().forward_dropped), (15, 5, 5));
 }
+
+#[tokio::test]
+async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
+    use crate::fns::usage::{Usage, Way};
+    use crate::store::usage::{Roaming, Traffic, month};
+    let (folder, store) = fresh();
+    let (a, b): (NetId, NetId) = ("C00ABC".parse().unwrap(), "C0002F".parse().unwrap());
+    // the last second of November 2026, and the next
+    let november = 1_796_083_199;
+    assert_eq!((month(november), month(november + 1)), ("2026-11".into(), "2026-12".into()));
+    for (net_id, way, bytes, at) in [
+        (a, Way::Up, 20, november),
+        (a, Way::Up, 5, november),
+        (a, Way::Down, 7, november),
+        (b, Way::Up, 1, november),
+        (a, Way::Up, 9, november + 1),
+    ] {
+        store.carried(net_id, way, bytes, at).await.unwrap();
+    }
+    store.roams(b, EUI, true, november).await.unwrap();
+    store.roams(b, EUI, false, november + 1).await.unwrap();
+    store.close().await.unwrap();
+    let store = open(&folder);
+    let read = store.usage("2026-11".into()).await.unwrap();
+    let traffic = |net_id, ul_packets, ul_bytes, dl_packets, dl_bytes| Traffic {
+        net_id,
+        ul_packets,
+        dl_packets,
+        ul_bytes,
+        dl_bytes,
+    };
+    assert_eq!(read.traffic, [traffic(b, 1, 1, 0, 0), traffic(a, 2, 25, 1, 7)]);
+    assert_eq!(read.roaming, [Roaming { net_id: b, dev_eui: EUI, active: true, at: november }]);
+    let read = store.usage("2026-12".into()).await.unwrap();
+    assert_eq!((read.traffic, read.roaming.len()), (vec![traffic(a, 1, 9, 0, 0)], 1));
+    assert_eq!(store.usage("2027-01".into()).await.unwrap(), Default::default());
+}
