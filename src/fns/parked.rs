@@ -318,6 +318,7 @@ impl Fns {
         Ok(())
     }
 
+    /// The lock is free again when it answers, which it must be over what follows.
     fn next_of(&self, net_id: NetId) -> Option<u64> {
         self.lot().first(net_id)
     }

@@ -23,7 +23,7 @@ use super::ladder::{Ladder, Step};
 use crate::clock::{Clock, Instant};
 use crate::fns::{AirError, Count, Heard, Sent, Tx};
 use crate::jit;
-use crate::jit::queue::{Kind, LEAD, Queue, Why};
+use crate::jit::queue::{Entry, Kind, LEAD, Queue, Why};
 use crate::lorawan::beacon::{self, Beacon};
 use crate::lorawan::crypto::Direction;
 use crate::lorawan::{GatewayEui, Modulation, Region};
@@ -228,12 +228,9 @@ impl Owner {
         let Some(first) = self.queue.entries().first() else { return LOOK };
         let now = self.timeline.count_at(self.terms.clock.now()).0;
         let left = first.count.wrapping_sub(now).saturating_sub(LEAD);
-        // behind by anything is a great number here: it is due
-        if left > u32::MAX / 2 {
-            Duration::ZERO
-        } else {
-            LOOK.min(Duration::from_micros(u64::from(left) + 1))
-        }
+        // behind by anything is a great number here: it is due; a millisecond of the lead may go by
+        let left = if left > u32::MAX / 2 { 0 } else { left };
+        LOOK.min(Duration::from_micros(u64::from(left)) + Duration::from_millis(1))
     }
 
     /// One look.
@@ -395,9 +392,8 @@ impl Owner {
 
     /// Keep the next beacons in the queue.
     fn queue_beacons(&mut self, count: sx1302::counter::Count, now: Instant) {
-        let (Some(region_beacon), Some(second)) = (&self.terms.beacon, self.fix.second_of(count, now)) else {
-            return;
-        };
+        let second = self.fix.second_of(count, now);
+        let (Some(region_beacon), Some(second)) = (self.terms.beacon.clone(), second) else { return };
         let waiting = self.queue.entries().iter().filter(|entry| entry.kind == Kind::Beacon).count();
         let modulation = region_beacon.modulation();
         let airtime = jit::airtime(modulation, region_beacon.size(), Direction::Down);
@@ -407,12 +403,13 @@ impl Owner {
             self.last_beacon = time;
             let frequency = region_beacon.frequency(time);
             let power = self.power(self.terms.region.max_downlink_eirp(frequency));
-            let as_frame = driver_modulation(modulation).map(as_beacon);
-            let (Some(at), Some(power_dbm), Some(modulation)) =
-                (self.fix.count_of(time, now), power, as_frame)
+            let (Some(power_dbm), Some(modulation)) = (power, driver_modulation(modulation).map(as_beacon))
             else {
+                tracing::error!(radio = %self.terms.name, "no entry of the gain table is quiet enough: no beacons");
+                self.terms.beacon = None;
                 return;
             };
+            let Some(at) = self.fix.count_of(time, now) else { return };
             let transmission = Transmission {
                 chain: Chain::A,
                 freq_hz: self.fix.corrected(frequency),
@@ -436,7 +433,18 @@ impl Owner {
             let late = Duration::from_micros(now.wrapping_sub(missed.count).into());
             tracing::warn!(radio = %self.terms.name, "a frame was not handed to the chip in time, {late:?} ago");
         }
-        self.shared.told().tx_lost += due.missed.len() as u64;
+        let beacons = due.missed.iter().filter(|missed| missed.kind == Kind::Beacon).count();
+        let mut told = self.shared.told();
+        told.beacons_skipped += beacons as u64;
+        told.tx_lost += (due.missed.len() - beacons) as u64;
+        drop(told);
+        // an answer of class A may use the time before a beacon, and ends before the pulse
+        let waits = |entry: &Entry<_>| entry.kind == Kind::Beacon && entry.count.wrapping_sub(now) > ARM;
+        if self.queue.entries().first().filter(|_| due.next.is_some()).is_some_and(waits)
+            && self.concentrator.tx_status(Chain::A)? == Status::Emitting
+        {
+            return Ok(());
+        }
         let Some(entry) = due.next.and_then(|place| self.queue.remove(place)) else { return Ok(()) };
         let is_beacon = entry.kind == Kind::Beacon;
         let when = if is_beacon { When::OnPps } else { When::At(sx1302::counter::Count(entry.count)) };

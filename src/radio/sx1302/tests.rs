@@ -286,6 +286,16 @@ impl Receiver {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_gps_the_time_is_exact_and_beacons_go_with_the_pulse() {
+    // a machine that sleeps through the moment skips a beacon, as it should; the next one of the same chip is far away
+    for _ in 0..4 {
+        if a_beacon_is_sent().await {
+            return;
+        }
+    }
+    panic!("four beacons were skipped");
+}
+
+async fn a_beacon_is_sent() -> bool {
     let (clock, folder) = (Clock::system(), tempfile::tempdir().unwrap());
     clock.set_trusted(false);
     let model = Modelled::new(clock.clone());
@@ -316,9 +326,21 @@ async fn with_gps_the_time_is_exact_and_beacons_go_with_the_pulse() {
     let wall = bench.clock.wall().duration_since(utc(bench.clock.now())).abs();
     assert!(wall < jiff::SignedDuration::from_secs(2), "{wall}");
     assert!(bench.radio.heads.sends_beacons());
-    // before a beacon there is silence, but for answers of class A
+    // an answer of class A may be on the air almost until the beacon, which waits for its end
     let beacon_at = first + 6 * Duration::from_secs(1);
-    let radiated = bench.radiated(1).await.remove(0);
+    let airtime = crate::jit::airtime(SF9, 12, crate::lorawan::crypto::Direction::Down);
+    let before = beacon_at - airtime - 15 * MS;
+    bench.send(answer(&heard, before - end, &[9; 12])).await.unwrap();
+    while bench.counter("beacons") == 0 {
+        assert!(bench.clock.now() - beacon_at < LONG, "{:?}", bench.radio.heads.counters());
+        if bench.counter("beacons_skipped") > 0 {
+            return false;
+        }
+        bench.clock.sleep(20 * MS).await;
+    }
+    let mut all = bench.radiated(2).await;
+    let (radiated, answered) = (all.remove(1), all.remove(0));
+    assert_eq!(answered.phy, [9; 12]);
     let beacon = Beacon::of(&around.region).unwrap();
     assert_eq!(radiated.phy, beacon.payload(FIRST + 6, (latitude, longitude)));
     let about = |at: u32| at.abs_diff(869_525_000) < 20;
@@ -327,8 +349,10 @@ async fn with_gps_the_time_is_exact_and_beacons_go_with_the_pulse() {
     assert!(!radiated.inverted && !radiated.crc && radiated.preamble == 10);
     let start = radiated.start - beacon_at;
     assert!(start.abs_diff(Duration::from_micros(1500)) < Duration::from_micros(20), "{start:?}");
-    assert_eq!((bench.counter("beacons"), bench.counter("beacons_skipped")), (1, 0));
+    let counted = ["beacons", "beacons_skipped", "tx_lost"].map(|name| bench.counter(name));
+    assert_eq!(counted, [1, 0, 0]);
     receiver.abort();
+    true
 }
 
 #[test]
