@@ -170,23 +170,16 @@ fn tokens(c: &mut Criterion) {
 fn radio(c: &mut Criterion) {
     let payload = phy();
     let packet = RawPacket {
-        channel: 0,
         crc_present: true,
         coding_rate: 1,
         sf: 7,
         modem: 1,
-        freq_offset: 0,
-        crc_error: false,
-        sync_error: false,
-        header_error: false,
-        timing_set: false,
         snr: 30,
         rssi_channel: 110,
         rssi_signal: 110,
-        stamp: 0,
         crc16: rx::payload_crc(&payload),
-        metrics: Vec::new(),
         payload,
+        ..RawPacket::default()
     };
     let encoded = rx::encode(&packet);
     let buffer = encoded.repeat(4096 / encoded.len());

@@ -45,23 +45,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     count(&mut radio, "receive, nothing there", |radio| radio.receive(16))?;
     let payload = vec![0x40; 23];
     let packet = RawPacket {
-        channel: 0,
         crc_present: true,
         coding_rate: 1,
         sf: 7,
         modem: 1,
-        freq_offset: 0,
-        crc_error: false,
-        sync_error: false,
-        header_error: false,
-        timing_set: false,
         snr: 30,
         rssi_channel: 110,
         rssi_signal: 110,
-        stamp: 0,
         crc16: rx::payload_crc(&payload),
-        metrics: Vec::new(),
         payload,
+        ..RawPacket::default()
     };
     radio.bus_mut().inner_mut().hear(&packet);
     count(&mut radio, "receive, one packet of 23 bytes", |radio| radio.receive(16))?;

@@ -9,7 +9,7 @@ pub const SHORTEST: usize = 23;
 const HEAD: usize = 9;
 
 /// A packet as the chip stored it: shape, checksum and ranges are right.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawPacket {
     /// IF chain, 0 to 9.
     pub channel: u8,
