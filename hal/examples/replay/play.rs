@@ -133,7 +133,9 @@ fn call(radio: &mut Radio<'_>, op: &str, step: &Value) -> Result<Value, Error> {
         Ok(chain) => chain,
         Err(error) => return Ok(wrong(error.to_string())),
     };
-    Ok(match op {
+    // a call may be named as the reference names its function
+    let op = op.trim_start_matches("lgw_").replace("get_", "");
+    Ok(match op.as_str() {
         "start" => {
             radio.start()?;
             json!({"rc": 0})
@@ -196,7 +198,7 @@ fn call(radio: &mut Radio<'_>, op: &str, step: &Value) -> Result<Value, Error> {
             };
             json!({"rc": 0, "status": status})
         }
-        "scan_results" | "scan_result" | "spectral_scan_results" | "spectral_scan_get_results" => {
+        "scan_results" | "scan_result" | "spectral_scan_results" => {
             let levels = radio.scan_results()?;
             let (dbm, counts): (Vec<i16>, Vec<u16>) = levels.into_iter().unzip();
             json!({"rc": 0, "levels": dbm, "results": counts})
