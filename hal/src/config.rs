@@ -202,8 +202,10 @@ impl TemperatureCurve {
     /// What is added to an RSSI, in dB: computed in double precision, kept in single.
     pub fn offset_db(&self, celsius: f32) -> f32 {
         let t = f64::from(celsius);
-        let [a, b, c, d, e] = [self.a, self.b, self.c, self.d, self.e].map(f64::from);
-        ((a * t.powi(4) + b * t.powi(3) + c * t.powi(2) + d * t + e) / 65536.0) as f32
+        let [a, b, c, e] = [self.a, self.b, self.c, self.e].map(f64::from);
+        // the product of the first power is single there
+        let first = f64::from(self.d * celsius);
+        ((a * t.powi(4) + b * t.powi(3) + c * t.powi(2) + first + e) / 65536.0) as f32
     }
 }
 
