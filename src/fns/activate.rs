@@ -97,6 +97,7 @@ impl Fns {
             self.homes().refuse(dev_eui, error.to_string(), self.clock.now());
         }
         let answer = answer?;
+        self.note_there(h_net_id);
         if let Some(addr) = answer.0.dev_addr {
             self.hold_offs().note_served(h_net_id, addr, self.clock.now());
         }

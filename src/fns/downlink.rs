@@ -45,6 +45,7 @@ impl Fns {
             self.transmit(&self.hearing(&from, dl)?, req.phy_payload, dl).await?
         };
         if let Party::Ns(net_id) = from.party {
+            self.note_there(net_id);
             self.note_down(net_id, &phy).await;
         }
         Ok(sent)

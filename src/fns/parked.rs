@@ -160,6 +160,13 @@ impl Lot {
         pause
     }
 
+    /// The network is there. Answers whether frames wait that may go now.
+    fn is_there(&mut self, net_id: NetId) -> bool {
+        let Some(line) = self.lines.get_mut(&net_id) else { return false };
+        (line.failures, line.not_before) = (0, None);
+        true
+    }
+
     /// Networks that may be tried now.
     fn due(&self, now: Instant) -> Vec<NetId> {
         let due = |line: &Line| line.not_before.is_none_or(|then| then <= now);
@@ -213,6 +220,13 @@ impl Fns {
     /// Whether frames wait for this network, so that a younger one must stand behind them.
     pub(super) fn has_parked(&self, net_id: NetId) -> bool {
         self.lot().waits(net_id)
+    }
+
+    /// A network has answered, or spoken to us: what waits for it need not wait for its next turn.
+    pub(super) fn note_there(&self, net_id: NetId) {
+        if self.lot().is_there(net_id) {
+            self.parked_news.notify_one();
+        }
     }
 
     /// Keep a frame for a home that cannot be reached. Answers whether it is kept.
@@ -408,6 +422,9 @@ mod tests {
         let pauses: Vec<u64> = (0..11).map(|_| lot.failed(NET, now).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
         assert_eq!((lot.due(now), lot.next(now)), (vec![], Some(now + LONGEST_PAUSE)));
+        assert!(lot.is_there(NET) && !lot.is_there(OTHER));
+        assert_eq!(lot.due(now), [NET]);
+        lot.failed(NET, now);
         lot.gone(NET, 1);
         assert_eq!(lot.due(now), [NET]);
         assert_eq!(lot.failed(NET, now), FIRST_PAUSE);

@@ -125,6 +125,25 @@ async fn joins_and_strangers_never_wait_and_what_is_not_wanted_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_join_that_succeeds_says_that_the_home_is_back() {
+    let (street, home, mut away, mut device) = visiting(ROAMING).await;
+    street.unplug(true);
+    away.hears(&device.up(false, false, &[], b"1")).await;
+    for _ in 0..8 {
+        away.house.fns.send_parked().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(61)).await;
+    }
+    away.house.fns.send_parked().await.unwrap();
+    street.unplug(false);
+    away.house.fns.send_parked().await.unwrap();
+    assert_eq!(away.house.fns.parked(), 1, "left alone for a minute");
+    join(&mut away, &mut device).await;
+    away.house.fns.send_parked().await.unwrap();
+    assert_eq!((away.house.fns.parked(), away.counted()), (0, [1, 1, 0]));
+    drop(home);
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_day_and_under_an_untrusted_clock_nothing_is_sent() {
     let (street, _home, away, mut device) = visiting(ROAMING).await;
     street.unplug(true);
