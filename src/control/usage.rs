@@ -34,10 +34,10 @@ pub struct TrafficRecord {
     /// Downlinks.
     #[serde(rename = "TotalDLPackets")]
     pub total_dl_packets: u64,
-    #[allow(missing_docs)]
+    /// Out of profile, uplinks: none.
     #[serde(rename = "TotalOutProfileULPackets")]
     pub total_out_profile_ul_packets: u64,
-    #[allow(missing_docs)]
+    /// Out of profile, downlinks: none.
     #[serde(rename = "TotalOutProfileDLPackets")]
     pub total_out_profile_dl_packets: u64,
     /// FRMPayload of the uplinks.
@@ -46,10 +46,10 @@ pub struct TrafficRecord {
     /// FRMPayload of the downlinks.
     #[serde(rename = "TotalDLBytes")]
     pub total_dl_bytes: u64,
-    #[allow(missing_docs)]
+    /// Out of profile, bytes of uplinks: none.
     #[serde(rename = "TotalOutProfileULBytes")]
     pub total_out_profile_ul_bytes: u64,
-    #[allow(missing_docs)]
+    /// Out of profile, bytes of downlinks: none.
     #[serde(rename = "TotalOutProfileDLBytes")]
     pub total_out_profile_dl_bytes: u64,
 }

@@ -4,7 +4,7 @@
 //! Owns the rules; pure. The book in memory holds what is at rest behind [`Contexts`]. Wall time rules, because a
 //! context survives the process; whoever asks has made sure that the clock is trusted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use subtle::ConstantTimeEq;
 
@@ -214,6 +214,11 @@ impl Book {
         // a network that we ask anyway judges for itself
         fitting.forged.retain(|net_id| fitting.ask.iter().all(|context| context.id.net_id != *net_id));
         (fitting, false)
+    }
+
+    /// Every device that has any, with its home.
+    pub fn devices(&self) -> BTreeSet<(NetId, DevEui)> {
+        self.contexts.values().flatten().map(|context| (context.id.net_id, context.id.dev_eui)).collect()
     }
 
     /// Whether a device of a network has any.

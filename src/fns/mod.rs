@@ -200,12 +200,11 @@ pub struct Counters {
     pub unknown: Counter,
     /// Data frames that the key of a roaming context calls forged.
     pub forged: Counter,
-    /// Data frames that had to wait because their home could not be reached, those of them that went there later, and those
-    /// that were given up or not wanted any more.
+    /// Data frames that had to wait because their home could not be reached.
     pub parked: Counter,
-    #[allow(missing_docs)]
+    /// Those of them that went there later.
     pub parked_sent: Counter,
-    #[allow(missing_docs)]
+    /// Those that were given up, or not wanted any more.
     pub parked_dropped: Counter,
 }
 

@@ -28,7 +28,8 @@ pub(super) enum ByContext {
 }
 
 impl Fns {
-    /// Read the contexts of earlier runs, and the frames that wait for their home. Those that our rules no longer allow end; the sNS hears of it.
+    /// Read the contexts of earlier runs, and the frames that wait for their home. Contexts that our rules no longer allow
+    /// end; the sNS hears of it.
     pub async fn recall(&self) -> Result<(), StoreError> {
         let all = self.contexts.contexts().await?;
         for context in all {
@@ -249,9 +250,10 @@ impl Fns {
             return Ok(());
         }
         self.contexts.forget(gone.clone()).await?;
+        // a context of an earlier session ends while the device roams on; many end at once, so the book is read once
+        let roam_on = self.book().devices();
         for id in gone {
-            // a context of an earlier session ends while the device roams on
-            if !self.book().has(id.net_id, id.dev_eui) {
+            if !roam_on.contains(&(id.net_id, id.dev_eui)) {
                 self.note_roaming(id.net_id, id.dev_eui, false).await;
             }
         }
