@@ -168,19 +168,7 @@ fn tokens(c: &mut Criterion) {
 /// What the concentrator's thread does: a whole receive buffer of 23-byte frames, and a look that finds nothing, with
 /// what the model of the chip does for it.
 fn radio(c: &mut Criterion) {
-    let payload = phy();
-    let packet = RawPacket {
-        crc_present: true,
-        coding_rate: 1,
-        sf: 7,
-        modem: 1,
-        snr: 30,
-        rssi_channel: 110,
-        rssi_signal: 110,
-        crc16: rx::payload_crc(&payload),
-        payload,
-        ..RawPacket::default()
-    };
+    let packet = RawPacket::example(phy());
     let encoded = rx::encode(&packet);
     let buffer = encoded.repeat(4096 / encoded.len());
     let packets = rx::parse(&buffer).packets.len();

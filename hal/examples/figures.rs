@@ -8,7 +8,7 @@ use sx1302::bus::{Event, Recorder};
 use sx1302::config::{Bandwidth, Chain, CodingRate, Config, SpreadingFactor};
 use sx1302::firmware::Firmware;
 use sx1302::model::Model;
-use sx1302::rx::{self, RawPacket};
+use sx1302::rx::RawPacket;
 use sx1302::tx::{Modulation, Transmission, When};
 use sx1302::{Concentrator, Error};
 
@@ -43,19 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     count(&mut radio, "start (two SX1250)", Radio::start)?;
     count(&mut radio, "is something there? nothing", Radio::waiting)?;
     count(&mut radio, "receive, nothing there", |radio| radio.receive(16))?;
-    let payload = vec![0x40; 23];
-    let packet = RawPacket {
-        crc_present: true,
-        coding_rate: 1,
-        sf: 7,
-        modem: 1,
-        snr: 30,
-        rssi_channel: 110,
-        rssi_signal: 110,
-        crc16: rx::payload_crc(&payload),
-        payload,
-        ..RawPacket::default()
-    };
+    let packet = RawPacket::example(vec![0x40; 23]);
     radio.bus_mut().inner_mut().hear(&packet);
     count(&mut radio, "receive, one packet of 23 bytes", |radio| radio.receive(16))?;
     let transmission = Transmission {

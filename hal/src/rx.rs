@@ -171,6 +171,24 @@ fn packet(bytes: &[u8]) -> Result<(RawPacket, usize), (Bad, usize)> {
     if possible { Ok((packet, end + 1)) } else { Err((Bad::Range, end + 1)) }
 }
 
+impl RawPacket {
+    /// A sound LoRa packet of SF7 on channel 0; for examples and measurements.
+    pub fn example(payload: Vec<u8>) -> RawPacket {
+        RawPacket {
+            crc_present: true,
+            coding_rate: 1,
+            sf: 7,
+            modem: 1,
+            snr: 30,
+            rssi_channel: 110,
+            rssi_signal: 110,
+            crc16: payload_crc(&payload),
+            payload,
+            ..RawPacket::default()
+        }
+    }
+}
+
 /// Writes a packet as the chip does: the other direction, for the model and for tests.
 pub fn encode(packet: &RawPacket) -> Vec<u8> {
     let raw = packet.freq_offset as u32;

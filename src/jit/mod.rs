@@ -481,8 +481,9 @@ mod tests {
                 let accept = if region.cf_list().is_some() { 33 } else { 17 };
                 let airtime = airtime(modulation, accept, Direction::Down);
                 assert!(airtime > Duration::ZERO && airtime < 3 * S, "{region}: {airtime:?}");
-                // slower ones may be on the air for longer than a limited dwell time
-                let airtime = if data_rate >= region.rx2().1 { airtime } else { airtime.min(400 * MS) };
+                // slower ones than RX2's may be longer than a limited dwell time: those are for shorter frames
+                let limit = region.downlink_dwell().filter(|_| data_rate < region.rx2().1);
+                let airtime = limit.map_or(airtime, |limit| airtime.min(limit));
                 let mut jit = Jit::new(region.clone());
                 let reserved = jit.reserve(GW, t0 + S, airtime, frequency, eirp, t0);
                 assert!(reserved.is_ok(), "{region}: {frequency}: {reserved:?}");

@@ -341,7 +341,11 @@ impl Owner {
             payload: tx.phy,
         };
         let taken = self.queue.enqueue(now, kind, count, airtime, transmission);
-        taken.map_err(|refused| match refused.why {
+        taken.inspect_err(|refused| {
+            let possible_in = refused.earliest.map(|at| Duration::from_micros(at.wrapping_sub(now).into()));
+            tracing::info!(radio = %self.terms.name, why = ?refused.why, ?possible_in, "no place for a frame");
+        })
+        .map_err(|refused| match refused.why {
             // where a later count would do, its own has passed long ago
             Why::TooEarly if refused.earliest.is_some() => AirError::TooLate,
             Why::TooLate => AirError::TooLate,
