@@ -59,6 +59,8 @@ fn session(nwk_s_key: Key) -> Session {
         personalised: false,
         pending: false,
         roaming: true,
+        home: None,
+        rj_count0: None,
         path: None,
         rx_delay: 1,
         rx1_dr_offset: 0,

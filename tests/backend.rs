@@ -552,7 +552,7 @@ fn pr_start() -> Request {
     let phy_payload = hex::decode("40CDAB14EA8001000A3208FB1A849A7D35345103E892").unwrap();
     let mut ul = UlMeta::at("2026-11-20T10:15:42Z".parse().unwrap());
     (ul.data_rate, ul.ul_freq, ul.rf_region) = (Some(5), Some(868_300_000), Some("EU868".into()));
-    PrStartReq { phy_payload, ul, downlink_in_answer: true, mic_check: false }.into()
+    PrStartReq { phy_payload, ul, downlink_in_answer: true, mic_check: false, home: None }.into()
 }
 
 /// Passes bytes on to `to`, and counts connections.

@@ -104,6 +104,8 @@ async fn prepare(store: &Store, n: u8) {
             plan: Default::default(),
             created: 0,
             roaming: true,
+            home: None,
+            rj_count0: None,
             path: None,
             expires: None,
         });
@@ -148,7 +150,7 @@ async fn uplinks(store: &Store, n: u8) {
             let fcnt_up = sessions[0].fcnt_up.map_or(0, |last| last + 1);
             sessions[0].fcnt_up = Some(fcnt_up);
             let ul = UlMeta { fcnt_up: Some(fcnt_up), ..UlMeta::at(jiff::Timestamp::UNIX_EPOCH) };
-            let message = XmitAppUp { frm_payload: vec![n; 20], ul, ack: false, via: None };
+            let message = XmitAppUp { frm_payload: vec![n; 20], ul, ack: false, via: None, home: None };
             let key = ForwardKey { session: n.into(), fcnt_up };
             (fcnt_up, Write { forward: Some((key, message)), ..Write::sessions(Commit::Lazy) })
         });

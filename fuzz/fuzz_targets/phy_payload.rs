@@ -29,7 +29,11 @@ fuzz_target!(|phy: &[u8]| {
             crypto::crypt_fopts(&key, Counter::Up, data.dev_addr(), data.fcnt().into(), &mut fopts);
             assert!(mac::uplink_commands(&fopts).len() <= 15);
         }
-        Ok(Uplink::Rejoin(bytes)) => assert_eq!(bytes, phy),
+        Ok(Uplink::Rejoin(rejoin)) => {
+            assert_eq!(rejoin.as_bytes(), phy);
+            assert!(rejoin.kind().number() <= 2);
+            let _ = (rejoin.dev_eui(), rejoin.rj_count());
+        }
         Err(_) => {}
     }
 });

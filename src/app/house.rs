@@ -70,12 +70,26 @@ impl Rooms for House {
             match request {
                 Request::HomeNs(req) => self.js.home_ns(from, req).await.map(Answer::HomeNs),
                 Request::Join(req) => self.js.join(from, req).await.map(Answer::Join),
+                Request::Rejoin(req) => self.js.rejoin(from, req).await.map(Answer::Join),
+                Request::Profile(req) => self.hns.profile(from, req).await.map(Answer::Profile),
+                Request::HrRegain(req) => self.sns.regain(from, req).await.map(Answer::HrRegain),
                 Request::HrStart(req) => self.hns.handover_start(from, req).await.map(Answer::HrStart),
                 Request::PrStart(req) => self.sns.passive_start(from, req).await.map(Answer::PrStart),
                 Request::XmitDown(req) => self.fns.downlink(from, req).await.map(Answer::Xmit),
                 Request::XmitAppUp(req) => self.hns.uplink(from, req).await.map(Answer::Xmit),
                 Request::XmitAppDown(req) => self.sns.downlink(from, req).await.map(Answer::Xmit),
                 Request::XmitUp(req) => self.sns.passive_data(from, req).await.map(Answer::Xmit),
+                // whose device it is decides: they hand theirs over to us, or we ours to them
+                Request::HrStop(req) => {
+                    let over = match self.sns.handover_stop(from.clone(), req.clone()).await {
+                        Err(refusal) if refusal.code == ResultCode::UnknownDevEui && !from.ours => {
+                            self.hns.stopped(from.clone(), req.clone()).await
+                        }
+                        answer => answer,
+                    };
+                    self.fns.handover_over(&from, &req, over.is_ok()).await;
+                    over.map(Answer::HrStop)
+                }
                 // by whom it is sent says whom it is for: their devices visit us, or ours visit them
                 Request::PrStop(req) => match self.fns.stop(from.clone(), req.clone()).await {
                     Err(refusal) if refusal.code == ResultCode::UnknownDevEui => {

@@ -27,7 +27,7 @@ use crate::backend::server::Server;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fns::{Air, Fns, Heard, Parts, Seal};
-use crate::hns::{Devices, Hns};
+use crate::hns::{Abroad, Devices, Hns};
 use crate::js::Js;
 use crate::radio::{Radio, Radios};
 use crate::sns::Sns;
@@ -178,12 +178,21 @@ async fn send_parked(fns: Arc<Fns>, clock: Clock) {
 /// Roaming contexts that have ended, or that are not allowed any more: at once after a start, and now and then.
 async fn tend(house: Arc<House>, clock: Clock) {
     loop {
-        for tended in [house.sns.stop_ended().await, house.fns.tend_contexts().await] {
+        let tended = [
+            house.sns.stop_ended().await,
+            house.fns.tend_contexts().await,
+            house.sns.end_guests().await,
+            house.hns.stop_ended().await,
+        ];
+        for tended in tended {
             if let Err(error) = tended {
                 tracing::warn!("{error}");
             }
         }
-        clock.sleep(RESEND).await;
+        tokio::select! {
+            () = clock.sleep(RESEND) => {}
+            () = house.hns.handover_ended() => {}
+        }
     }
 }
 
@@ -202,6 +211,8 @@ async fn build(
     let seal = Seal::new(&store.secret("FNSULToken").await?, clock.now());
     let kek = as_kek(store).await?;
     let keks = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
+    let abroad =
+        Abroad { ours: ours.net_ids.clone(), region: region.to_string(), partners: partners.clone() };
     let build = |house: &std::sync::Weak<House>| {
         let peers: Arc<dyn Peers> = Arc::new(Doors::new(ours.clone(), house.clone(), outside));
         let fns = Fns::new(Parts {
@@ -229,7 +240,7 @@ async fn build(
         House {
             fns: Arc::new(fns),
             sns: Arc::new(sns),
-            hns: Arc::new(Hns::new(devices, application, peers, clock.clone())),
+            hns: Arc::new(Hns::new(devices, application, peers, clock.clone()).knowing(abroad)),
             js: Arc::new(Js::new(shared, keks, config.join_server.authorise.clone())),
         }
     };

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::control::{Everybody, PartnerView, PartnersView, Whereabouts};
 use crate::discovery::name::net_id_name;
 use crate::lorawan::NetId;
+use crate::partners;
 
 /// Every network with an entry, in the order of the file; then those that join servers have named (`learnt`,
 /// known while a node runs).
@@ -13,12 +14,12 @@ pub fn all(config: &Config, learnt: Option<&[NetId]>) -> PartnersView {
         config.roaming.partner(*net_id).is_none() && !config.network.net_ids.contains(*net_id)
     });
     let partners = listed.chain(others).map(|net_id| one(config, net_id, learnt)).collect();
-    let passive = config.roaming.default.clone().unwrap_or_default().passive;
+    let partners::Rules { passive, handover } = config.roaming.default.clone().unwrap_or_default();
     let decided_by = match &config.roaming.default {
         Some(_) => "[roaming.default]",
         None => "there is no [roaming.default]",
     };
-    PartnersView { partners, everybody_else: Everybody { passive, decided_by: decided_by.into() } }
+    PartnersView { partners, everybody_else: Everybody { passive, handover, decided_by: decided_by.into() } }
 }
 
 /// What applies to one network, and where it would be found.
@@ -45,6 +46,7 @@ pub fn one(config: &Config, net_id: NetId, learnt: Option<&[NetId]>) -> PartnerV
         ours,
         listed: entry.is_some(),
         passive: if ours { Default::default() } else { agreement.passive },
+        handover: if ours { Default::default() } else { agreement.handover },
         decided_by: if ours { "[network] net_ids".into() } else { agreement.line },
         server,
         identity: entry.and_then(|entry| entry.identity.clone()).unwrap_or(name),

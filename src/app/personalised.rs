@@ -58,6 +58,8 @@ pub(super) fn records(
         session_key_id: None,
         app_s_key: Some(kek.wrap(&new.app_s_key)),
         fcnt_up,
+        sns: None,
+        fcnt_down: None,
         created: 0,
     };
     let device = Device {
@@ -73,6 +75,7 @@ pub(super) fn records(
         queue: Vec::new(),
         last_seen: None,
         last_via: None,
+        profile_since: 0,
     };
     let (rx2_frequency, rx2_data_rate) = region.rx2();
     let is_1_0 = matches!(new.keys, crate::backend::message::NwkKeys::V10 { .. });
@@ -97,6 +100,8 @@ pub(super) fn records(
         rx2_data_rate,
         plan: Plan::untold(region),
         roaming: new.roaming,
+        home: None,
+        rj_count0: None,
         path: None,
         created: 0,
         // one that is switched off is void until it is switched on

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::application::App;
 use crate::backend::door::{Boxed, Caller, Deadline, PeerError, Peers, Rooms, StoreError};
 use crate::backend::keywrap::{Kek, Keks};
-use crate::backend::message::{Answer, MacVersion, Party, Refusal, Request, ResultCode, XmitAppUp};
+use crate::backend::message::{Answer, MacVersion, Party, Refusal, Request, ResultCode, XmitAppUp, wire};
 use crate::clock::{Clock, Instant};
 use crate::fns::{self, Air, AirError, Count, Fns, Heard, Parts, Seal, Sent, Tx};
 use crate::hns::{self, Hns};
@@ -27,6 +27,8 @@ use super::house::{Doors, House, Ours};
 mod class_c;
 #[cfg(test)]
 mod contexts;
+#[cfg(test)]
+mod handover;
 #[cfg(test)]
 mod heads;
 #[cfg(test)]
@@ -53,7 +55,7 @@ struct Memory {
     contexts: Mutex<BTreeMap<fns::contexts::ContextId, fns::contexts::Context>>,
     visits: Mutex<BTreeMap<(u64, NetId), sns::Visit>>,
     parked: Mutex<BTreeMap<u64, fns::parked::Parked>>,
-    carried: Mutex<Vec<(NetId, fns::usage::Way, usize)>>,
+    carried: Mutex<Vec<(NetId, fns::usage::Kind, fns::usage::Way, usize)>>,
     roams: Mutex<Vec<(NetId, DevEui, bool)>>,
 }
 
@@ -86,6 +88,10 @@ impl Sessions for Memory {
         self.over(|session| session.dev_eui == dev_eui, &decide);
         done(())
     }
+    fn guests(&self) -> Boxed<'_, Result<Vec<sns::Session>, StoreError>> {
+        let all = self.sessions.lock().unwrap();
+        done(all.iter().filter(|session| session.home.is_some()).cloned().collect())
+    }
     fn forwarded(&self, key: ForwardKey) -> Boxed<'_, Result<(), StoreError>> {
         self.forward.lock().unwrap().remove(&key);
         done(())
@@ -111,6 +117,34 @@ impl hns::Devices for Memory {
     fn with_device(&self, dev_eui: DevEui, decide: hns::Decide) -> Boxed<'_, Result<(), StoreError>> {
         twice(&self.devices, dev_eui, decide);
         done(())
+    }
+    fn ended_handovers(&self) -> Boxed<'_, Result<Vec<hns::Handover>, StoreError>> {
+        let devices = self.devices.lock().unwrap();
+        let ended = devices.values().flat_map(|device| {
+            let used = device.activations.iter().rposition(|activation| activation.fcnt_up.is_some());
+            let (left, goes_on) = device.activations.split_at(used.unwrap_or(0));
+            let over = move |activation: &&hns::Activation| {
+                activation.sns.is_some() && goes_on.iter().all(|other| other.sns != activation.sns)
+            };
+            left.iter().filter(over).map(|activation| hns::Handover {
+                dev_eui: device.dev_eui,
+                dev_addr: activation.dev_addr,
+                net_id: activation.sns.unwrap(),
+            })
+        });
+        done(ended.collect())
+    }
+    fn end_handover(&self, of: hns::Handover) -> Boxed<'_, Result<bool, StoreError>> {
+        let mut devices = self.devices.lock().unwrap();
+        let mut activations =
+            devices.get_mut(&of.dev_eui).into_iter().flat_map(|device| &mut device.activations);
+        let found = activations
+            .find(|activation| (activation.dev_addr, activation.sns) == (of.dev_addr, Some(of.net_id)));
+        let known = found.is_some();
+        if let Some(activation) = found {
+            activation.sns = None;
+        }
+        done(known)
     }
 }
 
@@ -166,11 +200,12 @@ impl fns::usage::Usage for Memory {
     fn carried(
         &self,
         net_id: NetId,
+        kind: fns::usage::Kind,
         way: fns::usage::Way,
         bytes: usize,
         _unix: u64,
     ) -> Boxed<'_, Result<(), StoreError>> {
-        self.carried.lock().unwrap().push((net_id, way, bytes));
+        self.carried.lock().unwrap().push((net_id, kind, way, bytes));
         done(())
     }
     fn roams(
@@ -279,11 +314,21 @@ impl Peers for WayOut {
             let Some(house) = found else {
                 return Err(PeerError::NotFound { to, why: "no such name".into() });
             };
+            // as JSON, so that what has no object in TS002 stays in its house
+            let header = wire::Header::new(self.me.clone(), to.clone(), 1);
+            let keks = Keks { allow_clear: true, ..Keks::default() };
+            let Ok(wire::Incoming::Request(envelope)) = wire::open(&wire::encode_request(&header, &request))
+            else {
+                panic!("{request:?}")
+            };
             let from = Caller { party: self.me.clone(), receiver: to.clone(), ours: false, by };
-            let mut answer = house.answer(from, request).await;
+            let mut answer = house.answer(from, envelope.body().unwrap()).await;
             if let Some(otherwise) = &*self.street.otherwise.lock().unwrap() {
                 answer = otherwise(answer);
             }
+            let answer = wire::decode_answer(&envelope.answer(&answer, &keks), &header, &request, &keks);
+            let answer =
+                answer.map_err(|why| PeerError::Confused { to: to.clone(), why: why.to_string() })?;
             answer.map_err(|refusal| PeerError::Refused { to, refusal })
         })
     }
@@ -345,6 +390,7 @@ fn hotspot_with(
     let kek = Kek::new("as", [1; 16]).unwrap();
     let keks = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
     let way_out = Arc::new(WayOut { me: Party::Ns(net_id), street: street.clone() });
+    let abroad = hns::Abroad { ours: vec![net_id], region: region.to_string(), partners: partners.clone() };
     let house = Arc::new_cyclic(|house| {
         let peers: Arc<dyn Peers> = Arc::new(Doors::new(ours.clone(), house.clone(), way_out));
         let fns = Fns::new(Parts {
@@ -374,7 +420,7 @@ fn hotspot_with(
                 peers.clone(),
                 clock.clone(),
             )),
-            hns: Arc::new(Hns::new(memory.clone(), app, peers, clock.clone())),
+            hns: Arc::new(Hns::new(memory.clone(), app, peers, clock.clone()).knowing(abroad)),
             js: Arc::new(Js::new(memory.clone(), keks, Authorise::Default)),
         }
     });
@@ -399,6 +445,7 @@ impl Hotspot {
                 personalised: false,
                 class: crate::backend::message::ClassMode::A,
                 last_via: None,
+                profile_since: 0,
             },
         );
         self.memory.root_keys.lock().unwrap().insert(
@@ -413,6 +460,8 @@ impl Hotspot {
                 enabled: true,
                 dev_nonces: BTreeSet::new(),
                 join_nonce: 0,
+                rj_count1: None,
+                derivations: Vec::new(),
             },
         );
     }
@@ -506,6 +555,12 @@ impl Device {
     }
 
     fn joined(&mut self, accept: &[u8]) {
+        // home, also abroad
+        self.joined_at(accept, HOME);
+    }
+
+    /// The same where this network gave the address.
+    fn joined_at(&mut self, accept: &[u8], serving: NetId) {
         let mut clear = accept.to_vec();
         crypto::decrypt_join_accept(&self.app_key, &mut clear[1..]);
         let (body, mic) = clear.split_at(clear.len() - 4);
@@ -513,7 +568,7 @@ impl Device {
         let join_nonce = u32::from_le_bytes([body[1], body[2], body[3], 0]);
         let net_id = NetId::from_msb([body[6], body[5], body[4]]);
         let addr = DevAddr::from_air(body[7..11].try_into().unwrap());
-        assert!(net_id == HOME && HOME.covers(addr), "home, also abroad");
+        assert!(net_id == HOME && serving.covers(addr), "{addr}");
         self.fcnt_up = 0;
         self.cf_list = body[13..].to_vec();
         self.session = Some((addr, crypto::session_keys(&self.app_key, join_nonce, net_id, self.dev_nonce)));
@@ -773,7 +828,7 @@ async fn a_token_answers_one_hearing_of_one_device_for_one_partner() {
             fns_ul_token: Some(token.to_vec()),
             ..Default::default()
         };
-        let req = crate::backend::message::XmitDown { phy_payload: phy.to_vec(), dl };
+        let req = crate::backend::message::XmitDown { phy_payload: phy.to_vec(), dl, home: None };
         away.house.fns.downlink(from, req)
     };
     let stranger = NetId::from_msb([0, 0, 2]);

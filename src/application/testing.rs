@@ -10,6 +10,8 @@ pub fn activation() -> Activation {
         session_key_id: Some(vec![1]),
         app_s_key: None,
         fcnt_up: None,
+        sns: None,
+        fcnt_down: None,
         created: 1_700_000_000,
     }
 }
@@ -28,5 +30,6 @@ pub fn device(dev_eui: DevEui) -> Device {
         queue: Vec::new(),
         last_seen: None,
         last_via: None,
+        profile_since: 0,
     }
 }

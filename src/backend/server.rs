@@ -132,7 +132,8 @@ impl Roles {
         match request {
             Request::XmitDown(_) => self.fns,
             Request::XmitUp(_) | Request::XmitAppDown(_) => self.sns,
-            Request::XmitAppUp(_) => self.hns,
+            Request::XmitAppUp(_) | Request::HrStart(_) => self.hns,
+            Request::HrRegain(_) => self.sns,
             _ => true,
         }
     }
@@ -622,12 +623,15 @@ impl Reception {
         // 10, 11: objects and frame
         let request = envelope.body()?;
         if !roles.handle_form(&request) {
-            return Err(nobody("this form of XmitDataReq"));
+            return Err(nobody(&format!("this form of {}", message_type.request())));
         }
-        // The rest of the steps is the rooms'. Handover has no agreement that could be configured, so
-        // nobody has one, and keys of a session must not depend on a room to remember that.
-        if matches!(request, Request::HrStart(_) | Request::XmitAppUp(_) | Request::XmitAppDown(_)) {
-            let why = "no handover roaming with this network";
+        // The rest of the steps is the rooms'. But keys of a session must not depend on a room to remember that nobody has
+        // agreed to let them go.
+        if let (Request::HrStart(_) | Request::XmitAppUp(_) | Request::XmitAppDown(_), Party::Ns(net_id)) =
+            (&request, &header.sender)
+            && !self.partners.agreement(*net_id).handover.any()
+        {
+            let why = format!("no handover roaming with NetID {net_id}");
             return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
         }
         let place = self.place(&header.sender)?;

@@ -80,7 +80,7 @@ fn value(view: &impl serde::Serialize) -> serde_json::Value {
 }
 
 fn list(all: &PartnersView) -> String {
-    let mut rows = vec![["NETID", "PASSIVE", "SERVER", "DECIDED BY"].map(String::from).to_vec()];
+    let mut rows = vec![["NETID", "PASSIVE", "HANDOVER", "SERVER", "DECIDED BY"].map(String::from).to_vec()];
     for partner in &all.partners {
         let server = match &partner.server {
             Whereabouts::Configuration { url } => url.clone(),
@@ -90,18 +90,21 @@ fn list(all: &PartnersView) -> String {
         rows.push(vec![
             partner.net_id.to_string(),
             summary(&partner.passive),
+            allowed(partner.handover.activation, partner.handover.start).into(),
             server,
             partner.decided_by.clone(),
         ]);
     }
     let others = &all.everybody_else;
-    rows.push(vec!["all others".into(), summary(&others.passive), "-".into(), others.decided_by.clone()]);
+    let handover = allowed(others.handover.activation, others.handover.start).into();
+    let passive = summary(&others.passive);
+    rows.push(vec!["all others".into(), passive, handover, "-".into(), others.decided_by.clone()]);
     table(&rows)
 }
 
 /// What is allowed, and how it is done, in short.
 fn summary(passive: &Passive) -> String {
-    let mut text = allowed(passive).to_string();
+    let mut text = allowed(passive.activation, passive.start).to_string();
     if passive.any() && passive.lifetime > Lifetime::NONE {
         text += &format!(", for {}", passive.lifetime);
     }
@@ -126,8 +129,17 @@ fn mic_check(passive: &Passive) -> &'static str {
     }
 }
 
-fn allowed(passive: &Passive) -> &'static str {
-    match (passive.activation, passive.start) {
+fn handover(partner: &PartnerView) -> String {
+    let what = allowed(partner.handover.activation, partner.handover.start);
+    if partner.handover.any() {
+        format!("{what}: the network that is visited serves the device, with the keys of its session")
+    } else {
+        what.into()
+    }
+}
+
+fn allowed(activation: bool, start: bool) -> &'static str {
+    match (activation, start) {
         (true, true) => "joins, data",
         (true, false) => "joins",
         (false, true) => "data",
@@ -148,9 +160,10 @@ fn text(partner: &PartnerView) -> String {
     let mut lines = vec![
         ("NetID", partner.net_id.to_string()),
         ("listed", yes(partner.listed)),
-        ("passive", allowed(&partner.passive).to_string()),
+        ("passive", allowed(partner.passive.activation, partner.passive.start).to_string()),
         ("lifetime", lifetime(&partner.passive)),
         ("MIC check", mic_check(&partner.passive).to_string()),
+        ("handover", handover(partner)),
         ("decided by", partner.decided_by.clone()),
         ("server", server),
         ("certificate", certificate),
@@ -182,6 +195,7 @@ fn text(partner: &PartnerView) -> String {
 mod tests {
     use super::*;
     use crate::control::Everybody;
+    use crate::partners::Handover;
 
     fn partner() -> PartnerView {
         PartnerView {
@@ -194,6 +208,7 @@ mod tests {
                 lifetime: Lifetime::of_seconds(3600),
                 mic_check: true,
             },
+            handover: Handover { start: false, activation: true },
             decided_by: "[[roaming.partner]] net_id = \"C0002F\"".into(),
             server: Whereabouts::Configuration { url: "https://ns.example:7005".into() },
             identity: "ns.example".into(),
@@ -207,13 +222,16 @@ mod tests {
 
     #[test]
     fn a_list_ends_with_what_applies_to_all_others() {
-        let everybody_else =
-            Everybody { passive: Passive::default(), decided_by: "there is no [roaming.default]".into() };
+        let everybody_else = Everybody {
+            passive: Passive::default(),
+            handover: Handover::default(),
+            decided_by: "there is no [roaming.default]".into(),
+        };
         assert_eq!(
             list(&PartnersView { partners: vec![partner()], everybody_else }),
-            "NETID       PASSIVE                     SERVER                   DECIDED BY\n\
-             C0002F      data, for 1h, MICs checked  https://ns.example:7005  [[roaming.partner]] net_id = \"C0002F\"\n\
-             all others  nothing                     -                        there is no [roaming.default]\n"
+            "NETID       PASSIVE                     HANDOVER  SERVER                   DECIDED BY\n\
+             C0002F      data, for 1h, MICs checked  joins     https://ns.example:7005  [[roaming.partner]] net_id = \"C0002F\"\n\
+             all others  nothing                     nothing   -                        there is no [roaming.default]\n"
         );
     }
 
@@ -224,6 +242,7 @@ mod tests {
             "server       https://ns.example:7005 (of its entry, instead of DNS)\n",
             "lifetime     1h: so long",
             "MIC check    yes",
+            "handover     joins: the network that is visited",
             "key label    ns1-ns2\n",
             "certificate  ns.example, with the key sha256/AAAA\n",
             "speaks for   00050A, 00050B\n",

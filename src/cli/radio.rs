@@ -321,7 +321,7 @@ fn frame_text(phy: &[u8]) -> Option<String> {
                 join.dev_nonce()
             )
         }
-        Uplink::Rejoin(bytes) => format!("Rejoin-request type {}", bytes.get(1)?),
+        Uplink::Rejoin(rejoin) => format!("Rejoin-request type {}", rejoin.kind().number()),
         Uplink::Data(data) => {
             let confirmed = if data.is_confirmed() { "confirmed" } else { "unconfirmed" };
             let port = data.payload().map_or(String::new(), |(port, _)| format!(" FPort {port}"));

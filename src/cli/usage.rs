@@ -107,7 +107,14 @@ mod tests {
     fn networks_are_in_a_table_and_in_csv() {
         let (a, b) = (NetId::from_msb([0xC0, 0x0A, 0xBC]), NetId::from_msb([0, 0, 1]));
         let dev_eui = crate::lorawan::DevEui::from_msb([1; 8]);
-        let traffic = vec![Traffic { net_id: a, ul_packets: 12, dl_packets: 3, ul_bytes: 240, dl_bytes: 12 }];
+        let traffic = vec![Traffic {
+            net_id: a,
+            roaming_type: "Passive".into(),
+            ul_packets: 12,
+            dl_packets: 3,
+            ul_bytes: 240,
+            dl_bytes: 12,
+        }];
         let roams = |net_id, active| Roaming { net_id, dev_eui, active, at: 1_795_168_800 };
         let roaming = vec![roams(a, true), roams(b, true), roams(a, true), roams(a, false)];
         let usage = UsageView::new("2026-11".into(), Month { traffic, roaming });

@@ -86,7 +86,14 @@ impl Config {
                     "agree on a key with the partner: kek = { label = \"...\", key = { file = \"...\" } }",
                 );
             }
-            let on = partner.passive.any();
+            if partner.handover.any() && partner.kek.is_none() {
+                refuse(
+                    at("handover"),
+                    "with handover roaming the keys of the session travel, and never in the clear".into(),
+                    "agree on a key with the partner: kek = { label = \"...\", key = { file = \"...\" } }",
+                );
+            }
+            let on = partner.passive.any() || partner.handover.any();
             if on && partner.server.is_none() && self.discovery.is_none() {
                 refuse(
                     at("net_id"),
@@ -100,6 +107,14 @@ impl Config {
             refuse(
                 "roaming.default.passive.mic_check".into(),
                 "MIC checks need a key-encryption key, and none is agreed with everybody".into(),
+                "set it in the [[roaming.partner]] entries that have a kek",
+            );
+        }
+        if self.roaming.default.as_ref().is_some_and(|rules| rules.handover.any()) {
+            refuse(
+                "roaming.default.handover".into(),
+                "with handover roaming the keys of the session travel, and no key-encryption key is agreed with everybody"
+                    .into(),
                 "set it in the [[roaming.partner]] entries that have a kek",
             );
         }

@@ -268,7 +268,7 @@ proptest! {
         let mut config = Config::default();
         config.network.net_ids = NetIds(net_ids.into_iter().filter_map(NetId::new).collect());
         config.network.experimental = experimental;
-        config.roaming.default = default.then(|| partners::Rules { passive: passive.clone() });
+        config.roaming.default = default.then(|| partners::Rules { passive: passive.clone(), ..Default::default() });
         let entry = format!("net_id = \"{partner:06X}\"\npin = \"x\"");
         let mut entry: partners::Partner = toml::from_str(&entry).unwrap();
         entry.passive = passive;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lorawan::NetId;
-use crate::partners::Passive;
+use crate::partners::{Handover, Passive};
 
 /// Answer to `GET /v1/partners`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct PartnersView {
 pub struct Everybody {
     /// What is allowed.
     pub passive: Passive,
+    /// What is allowed.
+    #[serde(default)]
+    pub handover: Handover,
     /// The configuration line that decided.
     pub decided_by: String,
 }
@@ -34,6 +37,9 @@ pub struct PartnerView {
     pub listed: bool,
     /// What is allowed.
     pub passive: Passive,
+    /// What is allowed.
+    #[serde(default)]
+    pub handover: Handover,
     /// The configuration line that decided.
     pub decided_by: String,
     /// Where its server would be found.

@@ -27,7 +27,14 @@ impl Operator for Fake {
     }
     fn usage(&self, month: String) -> Boxed<'_, Result<UsageView, OperatorError>> {
         let (net_id, dev_eui) = (NetId::from_msb([0xC0, 0x0A, 0xBC]), DevEui::from_msb([1; 8]));
-        let traffic = vec![Traffic { net_id, ul_packets: 12, dl_packets: 3, ul_bytes: 240, dl_bytes: 12 }];
+        let traffic = vec![Traffic {
+            net_id,
+            roaming_type: "Passive".into(),
+            ul_packets: 12,
+            dl_packets: 3,
+            ul_bytes: 240,
+            dl_bytes: 12,
+        }];
         let roams = |active, at| Roaming { net_id, dev_eui, active, at };
         let roaming = vec![roams(true, 1_795_168_800), roams(false, 1_795_172_400)];
         Box::pin(async move { Ok(UsageView::new(month, Month { traffic, roaming })) })
@@ -67,6 +74,7 @@ impl Operator for Fake {
                 queue,
                 last_seen,
                 last_via,
+                profile_since: 0,
             };
             here.insert(dev_eui, device);
         }
@@ -102,7 +110,11 @@ impl Operator for Fake {
         Box::pin(async move { Err(OperatorError::NoDevice(dev_eui)) })
     }
     fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>> {
-        let everybody_else = Everybody { passive: Passive::default(), decided_by: "nothing".into() };
+        let everybody_else = Everybody {
+            passive: Passive::default(),
+            handover: Default::default(),
+            decided_by: "nothing".into(),
+        };
         Box::pin(async { Ok(PartnersView { partners: vec![], everybody_else }) })
     }
     fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>> {
@@ -112,6 +124,7 @@ impl Operator for Fake {
                 ours: false,
                 listed: false,
                 passive: Passive::default(),
+                handover: Default::default(),
                 decided_by: "nothing".into(),
                 server: Whereabouts::Nowhere { why: "a test".into() },
                 identity: "c0002f.example".into(),

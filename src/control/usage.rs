@@ -10,7 +10,7 @@ use crate::store::usage::Month;
 pub struct UsageView {
     /// YYYY-MM, UTC.
     pub month: String,
-    /// One for each network whose devices were served.
+    /// One for each network whose devices were served, and kind of roaming.
     pub traffic: Vec<TrafficRecord>,
     /// One for each beginning and each end.
     pub activations: Vec<ActivationRecord>,
@@ -26,7 +26,7 @@ pub struct TrafficRecord {
     /// Empty: nobody has named a profile.
     #[serde(rename = "ServiceProfileID")]
     pub service_profile_id: String,
-    /// Passive.
+    /// Passive or Handover.
     pub roaming_type: String,
     /// Uplinks with something of a user.
     #[serde(rename = "TotalULPackets")]
@@ -83,7 +83,7 @@ impl UsageView {
         let traffic = records.traffic.into_iter().map(|traffic| TrafficRecord {
             net_id: traffic.net_id,
             service_profile_id: String::new(),
-            roaming_type: "Passive".into(),
+            roaming_type: traffic.roaming_type,
             total_ul_packets: traffic.ul_packets,
             total_dl_packets: traffic.dl_packets,
             total_out_profile_ul_packets: 0,

@@ -1,11 +1,13 @@
-//! A Join-request was heard (TS002 12.2, 12.10): our own network first, then the device's home.
+//! A Join-request or Rejoin-request was heard (TS002 12.2, 12.7, 12.9 to 12.11): our own network first, then the device's home.
 
 use std::time::Duration;
 
-use crate::backend::door::{Deadline, PeerError};
-use crate::backend::message::{HomeNsReq, Party, PrStartAns, ResultCode};
-use crate::lorawan::NetId;
-use crate::lorawan::frame::JoinRequest;
+use crate::backend::door::{Caller, Deadline, PeerError};
+use crate::backend::message::{
+    Home, HomeNsReq, HrStopReq, Party, PrStartAns, ProfileAt, ProfileReq, ResultCode, RoamingActivation,
+};
+use crate::lorawan::frame::{JoinRequest, RejoinKind, RejoinRequest};
+use crate::lorawan::{DevEui, JoinEui, NetId};
 
 use super::homes::Known;
 use super::passive_data::joining;
@@ -25,13 +27,43 @@ pub(super) enum Unanswered {
     NotSent(crate::backend::message::Refusal),
 }
 
+/// A device that wants a session, and what its frame says of its home.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Joining {
+    dev_eui: DevEui,
+    towards: Towards,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Towards {
+    /// The join server knows the home.
+    Js(JoinEui),
+    /// Rejoin-request of type 0: this home may let us serve it.
+    Handover(NetId),
+    /// Of type 2: this home serves it.
+    Rekeying(NetId),
+}
+
+impl From<JoinRequest<'_>> for Joining {
+    fn from(join: JoinRequest<'_>) -> Joining {
+        Joining { dev_eui: join.dev_eui(), towards: Towards::Js(join.join_eui()) }
+    }
+}
+
+impl From<RejoinRequest<'_>> for Joining {
+    fn from(rejoin: RejoinRequest<'_>) -> Joining {
+        let towards = match rejoin.kind() {
+            RejoinKind::Recovery(join_eui) => Towards::Js(join_eui),
+            RejoinKind::Handover(net_id) => Towards::Handover(net_id),
+            RejoinKind::Rekeying(net_id) => Towards::Rekeying(net_id),
+        };
+        Joining { dev_eui: rejoin.dev_eui(), towards }
+    }
+}
+
 impl Fns {
-    /// Answer a Join-request, or say why not.
-    pub(super) async fn activate(
-        &self,
-        heard: Numbered<'_>,
-        join: JoinRequest<'_>,
-    ) -> Result<(), Unanswered> {
+    /// Answer a Join-request or Rejoin-request, or say why not.
+    pub(super) async fn activate(&self, heard: Numbered<'_>, join: Joining) -> Result<(), Unanswered> {
         let by = Deadline(heard.at + JOIN_RX2);
         let home = match self.start(self.me, heard, by).await {
             Err(error) if error.is(ResultCode::UnknownDevEui) => self.abroad(heard, join, by).await?,
@@ -44,25 +76,26 @@ impl Fns {
         let granted = PrStartAns { phy_payload: None, dl: None, ..answer.clone() };
         // the Join-accept first: it has a window to reach
         let carried = self.carry(heard, Party::Ns(net_id), answer).await;
-        if net_id != self.me && carried.is_ok() {
-            self.note_roaming(net_id, join.dev_eui(), true).await;
+        let whose = granted.home.unwrap_or(net_id);
+        if whose != self.me && carried.is_ok() {
+            self.note_roaming(whose, join.dev_eui, true).await;
         }
         // 12.10 step 11
         self.keep(net_id, &granted, (joining(&heard.phy), None)).await;
         carried
     }
 
-    /// Not ours: find its home by its join server, and ask there.
+    /// Not ours: find its home, by its join server or as the frame names it, and ask there.
     async fn abroad(
         &self,
         heard: Numbered<'_>,
-        join: JoinRequest<'_>,
+        join: Joining,
         by: Deadline,
     ) -> Result<(PrStartAns, NetId), Unanswered> {
-        let (dev_eui, join_eui) = (join.dev_eui(), join.join_eui());
+        let dev_eui = join.dev_eui;
         if !self.partners.roams() {
             tracing::info!(target: "roamgate::frame", milestone = "device does not exist", DevEUI = %dev_eui,
-                JoinEUI = %join_eui, "roaming is off: no [roaming.default] and no [[roaming.partner]] admits anybody");
+                "roaming is off: no [roaming.default] and no [[roaming.partner]] admits anybody");
             return Err(Unanswered::Rule(format!("device {dev_eui} does not exist here and roaming is off")));
         }
         if !self.clock.is_trusted() {
@@ -71,11 +104,23 @@ impl Fns {
                 "the clock is not set: visitors wait until GPS or NTP sets it".into(),
             ));
         }
-        tracing::info!(target: "roamgate::frame", milestone = "unknown device, try passive roaming activation",
-            DevEUI = %dev_eui, JoinEUI = %join_eui);
-        let h_net_id = self.home_of(heard, join, by).await?;
+        let (h_net_id, rejoins) = match join.towards {
+            Towards::Js(join_eui) => {
+                tracing::info!(target: "roamgate::frame", milestone = "unknown device, try roaming activation",
+                    DevEUI = %dev_eui, JoinEUI = %join_eui);
+                (self.home_of(heard, dev_eui, join_eui, by).await?, None)
+            }
+            Towards::Handover(net_id) | Towards::Rekeying(net_id) => (net_id, Some(join.towards)),
+        };
         let agreement = self.partners.agreement(h_net_id);
-        if !agreement.passive.activation {
+        let (passive, handover) = match rejoins {
+            None => (agreement.passive.activation, agreement.handover.activation),
+            // 12.6.1: the home serves it, and we may carry its frames
+            Some(Towards::Rekeying(_)) => (agreement.passive.any(), false),
+            // 12.7 step 2
+            Some(_) => (false, agreement.handover.start),
+        };
+        if self.ours.contains(&h_net_id) || !passive && !handover {
             let why = format!("visitors of NetID {h_net_id} may not activate here: {}", agreement.line);
             return Err(Unanswered::Rule(why));
         }
@@ -87,31 +132,99 @@ impl Fns {
             );
             return Err(Unanswered::Rule(why));
         }
-        let answer = self.start(h_net_id, heard, by).await;
-        if let Err(error) = &answer
-            && (error.is(ResultCode::NoRoamingAgreement)
-                || error.is(ResultCode::RoamingActDisallowed)
-                || error.is(ResultCode::Deferred)
-                || error.is(ResultCode::UnknownDevEui))
-        {
-            self.homes().refuse(dev_eui, error.to_string(), self.clock.now());
+        let kind = match handover {
+            true => self.kind_of(heard, h_net_id, dev_eui, rejoins.is_some(), by).await,
+            false => Ok((RoamingActivation::Passive, None)),
+        };
+        let answer = match kind {
+            Ok((RoamingActivation::Handover, Some(profile))) => {
+                let home = Home { net_id: h_net_id, profile };
+                self.start_for(self.me, Some(Box::new(home)), heard, by).await
+            }
+            Ok((RoamingActivation::Passive, _)) if passive => self.start(h_net_id, heard, by).await,
+            Ok((kind, _)) => {
+                let why = format!(
+                    "NetID {h_net_id} offers {kind:?} roaming, which is not agreed: {}",
+                    agreement.line
+                );
+                return Err(Unanswered::Rule(why));
+            }
+            Err(Unanswered::Peer(error)) => Err(error),
+            Err(why) => return Err(why),
+        };
+        if let Err(error) = &answer {
+            self.note_refused(h_net_id, dev_eui, error, rejoins.is_some());
         }
         let answer = answer?;
         self.note_there(h_net_id);
         if let Some(addr) = answer.0.dev_addr {
-            self.hold_offs().note_served(h_net_id, addr, self.clock.now());
+            self.hold_offs().note_served(answer.1, addr, self.clock.now());
         }
         Ok(answer)
+    }
+
+    /// A home said no; where it said for how long, it is not asked so long (TS002 13).
+    fn note_refused(&self, net_id: NetId, dev_eui: DevEui, error: &PeerError, rejoins: bool) {
+        let now = self.clock.now();
+        self.homes().forget_profile(net_id, dev_eui);
+        if let PeerError::Refused { refusal, .. } = error
+            && let Some(lifetime) = refusal.lifetime.filter(|lifetime| *lifetime > 0)
+        {
+            let time = Duration::from_secs(lifetime.into());
+            self.hold_offs().impose(net_id, dev_eui, std::iter::empty(), time, now);
+        }
+        let lasting = [
+            ResultCode::NoRoamingAgreement,
+            ResultCode::RoamingActDisallowed,
+            ResultCode::Deferred,
+            ResultCode::UnknownDevEui,
+        ];
+        if !rejoins && lasting.into_iter().any(|code| error.is(code)) {
+            self.homes().refuse(dev_eui, error.to_string(), now);
+        }
+    }
+
+    /// ProfileReq, or what is remembered of the last one (12.7 step 4, 12.9 step 5).
+    async fn kind_of(
+        &self,
+        heard: Numbered<'_>,
+        home: NetId,
+        dev_eui: DevEui,
+        rejoins: bool,
+        by: Deadline,
+    ) -> Result<(RoamingActivation, Option<ProfileAt>), Unanswered> {
+        let now = self.clock.now();
+        let known = self.homes().profile(home, dev_eui, now);
+        let answer = match known {
+            Some(known) => known,
+            None => {
+                // strangers cost little
+                if rejoins && let Err(wait) = self.admit_unserved(heard.gateway, home, false) {
+                    self.count.throttled.add();
+                    let why = format!("too many Rejoin-requests of devices of NetID {home}: {wait}");
+                    return Err(Unanswered::Rule(why));
+                }
+                let answer = self.peers.ask(Party::Ns(home), ProfileReq { dev_eui }, by).await?;
+                self.homes().learn_profile(home, dev_eui, answer.clone(), self.clock.now());
+                answer
+            }
+        };
+        let kind = match (rejoins, &answer.profile) {
+            // a Rejoin-request of type 0 is for one kind only
+            (true, Some(_)) => RoamingActivation::Handover,
+            _ => answer.activation,
+        };
+        Ok((kind, answer.profile))
     }
 
     /// HomeNSReq, or what is remembered of the last one.
     async fn home_of(
         &self,
         heard: Numbered<'_>,
-        join: JoinRequest<'_>,
+        dev_eui: DevEui,
+        join_eui: JoinEui,
         by: Deadline,
     ) -> Result<NetId, Unanswered> {
-        let (dev_eui, join_eui) = (join.dev_eui(), join.join_eui());
         let now = self.clock.now();
         match self.homes().known(dev_eui, join_eui, now) {
             Some(Known::Home(net_id)) => return Ok(net_id),
@@ -153,5 +266,18 @@ impl Fns {
             tracing::warn!("the home of {dev_eui} is remembered until the next start only: {error}");
         }
         Ok(home)
+    }
+
+    /// A home has ended the handover of a device to us, and says for how long it wants no HRStartReq (12.8.3).
+    pub async fn handover_over(&self, from: &Caller, req: &HrStopReq, ended: bool) {
+        let (Party::Ns(home), false) = (&from.party, from.ours) else { return };
+        self.homes().forget_profile(*home, req.dev_eui);
+        if let Some(lifetime) = req.lifetime {
+            let time = Duration::from_secs(lifetime.into());
+            self.hold_offs().impose(*home, req.dev_eui, std::iter::empty(), time, self.clock.now());
+        }
+        if ended {
+            self.note_roaming(*home, req.dev_eui, false).await;
+        }
     }
 }

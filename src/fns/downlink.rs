@@ -46,7 +46,7 @@ impl Fns {
         };
         if let Party::Ns(net_id) = from.party {
             self.note_there(net_id);
-            self.note_down(net_id, &phy).await;
+            self.note_down(net_id, req.home, &phy).await;
         }
         Ok(sent)
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::backend::message::ProfileAns;
 use crate::clock::Instant;
 use crate::lorawan::{DevEui, JoinEui, NetId};
 
@@ -31,12 +32,16 @@ struct Entry {
 
 /// The cache.
 #[derive(Debug, Default)]
-pub(super) struct Homes(BTreeMap<DevEui, Entry>);
+pub(super) struct Homes {
+    devices: BTreeMap<DevEui, Entry>,
+    /// What homes said of devices that we may serve.
+    profiles: BTreeMap<(NetId, DevEui), (ProfileAns, Instant)>,
+}
 
 impl Homes {
     /// What is known and still good. A home belongs to the join server that named it.
     pub(super) fn known(&self, dev_eui: DevEui, join_eui: JoinEui, now: Instant) -> Option<Known> {
-        let entry = self.0.get(&dev_eui).filter(|entry| now < entry.until)?;
+        let entry = self.devices.get(&dev_eui).filter(|entry| now < entry.until)?;
         entry.join_eui.is_none_or(|of| of == join_eui).then(|| entry.known.clone())
     }
 
@@ -56,19 +61,43 @@ impl Homes {
 
     /// Devices remembered.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.devices.len() + self.profiles.len()
+    }
+
+    /// What a home said how a device may roam here, if that is still good.
+    pub(super) fn profile(&self, home: NetId, dev_eui: DevEui, now: Instant) -> Option<ProfileAns> {
+        let (profile, until) = self.profiles.get(&(home, dev_eui))?;
+        (now < *until).then(|| profile.clone())
+    }
+
+    /// A home said it.
+    pub(super) fn learn_profile(&mut self, home: NetId, dev_eui: DevEui, profile: ProfileAns, now: Instant) {
+        if self.profiles.len() >= DEVICES {
+            self.profiles.retain(|_, (_, until)| now < *until);
+        }
+        if self.profiles.len() >= DEVICES {
+            // whichever it is: it costs one question
+            self.profiles.pop_first();
+        }
+        self.profiles.insert((home, dev_eui), (profile, now + HOME));
+    }
+
+    /// The home may have changed its mind.
+    pub(super) fn forget_profile(&mut self, home: NetId, dev_eui: DevEui) {
+        self.profiles.remove(&(home, dev_eui));
     }
 
     fn insert(&mut self, dev_eui: DevEui, entry: Entry, now: Instant) {
-        if self.0.len() >= DEVICES {
-            self.0.retain(|_, entry| now < entry.until);
+        if self.devices.len() >= DEVICES {
+            self.devices.retain(|_, entry| now < entry.until);
         }
-        while self.0.len() >= DEVICES {
-            let soonest = self.0.iter().min_by_key(|(_, entry)| entry.until).map(|(dev_eui, _)| *dev_eui);
+        while self.devices.len() >= DEVICES {
+            let soonest =
+                self.devices.iter().min_by_key(|(_, entry)| entry.until).map(|(dev_eui, _)| *dev_eui);
             let Some(soonest) = soonest else { break };
-            self.0.remove(&soonest);
+            self.devices.remove(&soonest);
         }
-        self.0.insert(dev_eui, entry);
+        self.devices.insert(dev_eui, entry);
     }
 }
 
@@ -97,6 +126,6 @@ mod tests {
         for n in 0..DEVICES as u64 + 50 {
             homes.refuse(DevEui::from_msb(n.to_be_bytes()), String::new(), now + Duration::from_millis(n));
         }
-        assert_eq!(homes.0.len(), DEVICES);
+        assert_eq!(homes.devices.len(), DEVICES);
     }
 }

@@ -36,6 +36,7 @@ use crate::lorawan::frame::Uplink;
 use crate::lorawan::{GatewayEui, Modulation, NetId, Region};
 use crate::partners;
 
+use activate::Joining;
 use class_c::Ways;
 use contexts::{Book, Contexts};
 use dedup::{Dedup, Seen};
@@ -388,10 +389,9 @@ impl Fns {
         let gateway = heard.gateway;
         let numbered = Numbered { heard: &heard, number };
         let done = match frame {
-            Uplink::Join(join) => self.activate(numbered, join).await,
+            Uplink::Join(join) => self.activate(numbered, Joining::from(join)).await,
             Uplink::Data(data) => self.passive_start(numbered, data).await,
-            // a Rejoin wants a LoRaWAN 1.1 session, and nobody here serves one
-            Uplink::Rejoin(_) => return self.count.unknown.add(),
+            Uplink::Rejoin(rejoin) => self.activate(numbered, Joining::from(rejoin)).await,
         };
         if let Err(why) = done {
             // who follows frames gets every one; the log gets each cause once a minute
@@ -417,8 +417,11 @@ impl Fns {
                 type = if data.is_confirmed() { "ConfirmedDataUp" } else { "UnconfirmedDataUp" },
                 DevAddr = %data.dev_addr(), FCnt = data.fcnt(), size = heard.phy.len(), gateway = %heard.gateway,
                 frequency = heard.frequency, data_rate, rssi = heard.rssi, snr = heard.snr),
-            Uplink::Rejoin(_) => tracing::info!(target: "roamgate::frame", milestone = "frames collected",
-                type = "RejoinRequest", gateway = %heard.gateway),
+            Uplink::Rejoin(rejoin) => {
+                tracing::info!(target: "roamgate::frame", milestone = "frames collected",
+                type = "RejoinRequest", DevEUI = %rejoin.dev_eui(), kind = rejoin.kind().number(),
+                gateway = %heard.gateway, frequency = heard.frequency, data_rate, rssi = heard.rssi, snr = heard.snr)
+            }
         }
     }
 

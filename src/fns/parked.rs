@@ -16,6 +16,7 @@ use crate::backend::message::{GwInfo, Party, PrStartReq, ResultCode, UlMeta, Xmi
 use crate::clock::Instant;
 use crate::lorawan::{DevAddr, NetId};
 
+use super::usage::Kind;
 use super::{Fns, Numbered};
 
 /// Frames that wait for one network at most; the oldest goes first.
@@ -321,7 +322,7 @@ impl Fns {
             if let Some(frame) = frame.filter(|_| taken) {
                 sent += 1;
                 self.count.parked_sent.add();
-                self.note_up(net_id, &frame.phy_payload).await;
+                self.note_up(net_id, Kind::Passive, &frame.phy_payload).await;
             } else {
                 self.count.parked_dropped.add();
             }
@@ -366,6 +367,7 @@ impl Fns {
             ul: frame.ul.clone(),
             downlink_in_answer: self.downlink_in_answer,
             mic_check: self.partners.agreement(net_id).passive.mic_check,
+            home: None,
         };
         match self.peers.ask(Party::Ns(net_id), req, by).await {
             Ok(answer) => {

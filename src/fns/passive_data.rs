@@ -286,10 +286,11 @@ impl Fns {
     }
 }
 
-/// The DevEUI of a Join-request.
+/// The DevEUI of a Join-request or Rejoin-request.
 pub(super) fn joining(phy: &[u8]) -> Option<DevEui> {
     match Uplink::parse(phy) {
         Ok(Uplink::Join(join)) => Some(join.dev_eui()),
+        Ok(Uplink::Rejoin(rejoin)) => Some(rejoin.dev_eui()),
         _ => None,
     }
 }

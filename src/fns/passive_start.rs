@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::backend::door::{Deadline, PeerError};
-use crate::backend::message::{ClassMode, GwInfo, Party, PrStartAns, PrStartReq, ResultCode, UlMeta};
+use crate::backend::message::{ClassMode, GwInfo, Home, Party, PrStartAns, PrStartReq, ResultCode, UlMeta};
 use crate::limits::Wait;
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::{GatewayEui, NetId};
@@ -17,6 +17,7 @@ use super::dedup::Ear;
 use super::parked::is_away;
 use super::passive_data::ByContext;
 use super::token::Hearing;
+use super::usage::Kind;
 use super::{Fns, Numbered, lock, route};
 
 /// RX2 of the longest usual RECEIVE_DELAY1 of 1 s; a session with a longer one only has more time.
@@ -37,13 +38,17 @@ impl Fns {
         if home == self.me && answer.dl.as_ref().is_some_and(|dl| dl.class_mode == Some(ClassMode::C)) {
             self.note_way(heard, frame.dev_addr());
         }
+        let whose = match answer.home {
+            Some(of) => Some((of, Kind::Handover)),
+            None => (home != self.me).then_some((home, Kind::Passive)),
+        };
         let carried = match answer.phy_payload {
             Some(_) => self.carry(heard, Party::Ns(home), answer).await,
             None => Ok(()),
         };
         // behind the answer, which has a window to reach
-        if home != self.me {
-            self.note_up(home, &heard.phy).await;
+        if let Some((net_id, kind)) = whose {
+            self.note_up(net_id, kind, &heard.phy).await;
         }
         carried
     }
@@ -139,7 +144,12 @@ impl Fns {
         Unanswered::Rule(format!("NetID {net_id} cannot be reached: the frame waits for it"))
     }
 
-    fn admit_unserved(&self, gateway: GatewayEui, net_id: NetId, served: bool) -> Result<(), Wait> {
+    pub(super) fn admit_unserved(
+        &self,
+        gateway: GatewayEui,
+        net_id: NetId,
+        served: bool,
+    ) -> Result<(), Wait> {
         if served {
             return Ok(());
         }
@@ -153,6 +163,17 @@ impl Fns {
         heard: Numbered<'_>,
         by: Deadline,
     ) -> Result<(PrStartAns, NetId), PeerError> {
+        self.start_for(to, None, heard, by).await
+    }
+
+    /// The same; our own sNS is told whose device it is and that it may serve it.
+    pub(super) async fn start_for(
+        &self,
+        to: NetId,
+        home: Option<Box<Home>>,
+        heard: Numbered<'_>,
+        by: Deadline,
+    ) -> Result<(PrStartAns, NetId), PeerError> {
         let party = Party::Ns(to);
         let token = self.seal.make(&party, &self.hearing_of(heard), self.clock.random());
         let req = PrStartReq {
@@ -161,6 +182,7 @@ impl Fns {
             // our own sNS hears from us whether the radio took a downlink; a partner need not reach us
             downlink_in_answer: self.downlink_in_answer && to != self.me,
             mic_check: to != self.me && self.partners.agreement(to).passive.mic_check,
+            home,
         };
         self.peers.ask(party, req, by).await.map(|answer| (answer, to))
     }
@@ -186,8 +208,9 @@ impl Fns {
         let (mut dev_eui, mut dev_addr) = (None, None);
         match Uplink::parse(&heard.phy) {
             Ok(Uplink::Join(join)) => dev_eui = Some(join.dev_eui()),
+            Ok(Uplink::Rejoin(rejoin)) => dev_eui = Some(rejoin.dev_eui()),
             Ok(Uplink::Data(frame)) => dev_addr = Some(frame.dev_addr()),
-            _ => {}
+            Err(_) => {}
         }
         let region = self.region.to_string();
         // all that have reported by now; nobody waits for more
@@ -236,7 +259,7 @@ impl Fns {
         };
         self.transmit(&self.hearing_of(heard), phy.clone(), &dl).await.map_err(Unanswered::NotSent)?;
         if let Party::Ns(net_id) = from {
-            self.note_down(net_id, &phy).await;
+            self.note_down(net_id, answer.home, &phy).await;
         }
         Ok(())
     }

@@ -23,10 +23,26 @@ pub enum Way {
     Down,
 }
 
+/// RoamingType (TS002 table 10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// We forward for the network that serves the device.
+    Passive,
+    /// We serve the device for its home.
+    Handover,
+}
+
 /// What is kept of visitors.
 pub trait Usage: Send + Sync {
     /// A frame was carried for a network; `unix` says in which month.
-    fn carried(&self, net_id: NetId, way: Way, bytes: usize, unix: u64) -> Boxed<'_, Result<(), StoreError>>;
+    fn carried(
+        &self,
+        net_id: NetId,
+        kind: Kind,
+        way: Way,
+        bytes: usize,
+        unix: u64,
+    ) -> Boxed<'_, Result<(), StoreError>>;
     /// A device of a network has begun to roam here (`active`), or has ended.
     fn roams(
         &self,
@@ -63,22 +79,26 @@ fn user_bytes(phy: &[u8]) -> Option<usize> {
 
 impl Fns {
     /// Its home has taken an uplink.
-    pub(super) async fn note_up(&self, net_id: NetId, phy: &[u8]) {
+    pub(super) async fn note_up(&self, net_id: NetId, kind: Kind, phy: &[u8]) {
         let (Some(bytes), Ok(Uplink::Data(frame))) = (user_bytes(phy), Uplink::parse(phy)) else { return };
         if lock(&self.counted).is_new(net_id, frame.dev_addr(), frame.fcnt()) {
-            self.note(net_id, Way::Up, bytes).await;
+            self.note(net_id, kind, Way::Up, bytes).await;
         }
     }
 
-    /// A head has taken a downlink of a network.
-    pub(super) async fn note_down(&self, net_id: NetId, phy: &[u8]) {
-        if let Some(bytes) = user_bytes(phy).filter(|_| net_id != self.me) {
-            self.note(net_id, Way::Down, bytes).await;
+    /// A head has taken a downlink of a network, or of ours for a device that is at home there.
+    pub(super) async fn note_down(&self, net_id: NetId, home: Option<NetId>, phy: &[u8]) {
+        let of = match home {
+            Some(home) => Some((home, Kind::Handover)),
+            None => (net_id != self.me).then_some((net_id, Kind::Passive)),
+        };
+        if let (Some((net_id, kind)), Some(bytes)) = (of, user_bytes(phy)) {
+            self.note(net_id, kind, Way::Down, bytes).await;
         }
     }
 
-    async fn note(&self, net_id: NetId, way: Way, bytes: usize) {
-        if let Err(error) = self.usage.carried(net_id, way, bytes, self.clock.unix()).await {
+    async fn note(&self, net_id: NetId, kind: Kind, way: Way, bytes: usize) {
+        if let Err(error) = self.usage.carried(net_id, kind, way, bytes, self.clock.unix()).await {
             tracing::warn!(NetID = %net_id, "a frame is missing in the usage records: {error}");
         }
     }
@@ -93,7 +113,7 @@ impl Fns {
 
 /// Keeps nothing.
 impl Usage for () {
-    fn carried(&self, _: NetId, _: Way, _: usize, _: u64) -> Boxed<'_, Result<(), StoreError>> {
+    fn carried(&self, _: NetId, _: Kind, _: Way, _: usize, _: u64) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(std::future::ready(Ok(())))
     }
     fn roams(&self, _: NetId, _: DevEui, _: bool, _: u64) -> Boxed<'_, Result<(), StoreError>> {

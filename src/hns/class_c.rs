@@ -226,7 +226,9 @@ impl Hns {
     ) -> Tried {
         let dev_eui = device.dev_eui;
         let by = Deadline(self.clock.now() + PATIENCE);
-        let mut fcnt_down = 0;
+        // another network that serves it is asked for the one after the last that it took
+        let sns = activation.sns.map_or_else(|| sns.clone(), Party::Ns);
+        let mut fcnt_down = activation.fcnt_down.map_or(0, |last| last.saturating_add(1));
         // the first answer names the counter; an acknowledgement of the network may take that one
         for _ in 0..3 {
             let frm_payload = match self.application.encrypt(activation, fcnt_down, &item.payload) {
@@ -248,7 +250,7 @@ impl Hns {
             match self.peers.ask(sns.clone(), down, by).await {
                 Ok(taken) => {
                     let until_end = taken.until_end.unwrap_or_default();
-                    if let Err(error) = self.sent(dev_eui, item, fcnt_down, taken).await {
+                    if let Err(error) = self.sent(dev_eui, activation, item, fcnt_down, taken).await {
                         tracing::warn!(DevEUI = %dev_eui, item = item.id, "sent, but may be sent again: {error}");
                         return Tried::Later(STORE_PAUSE);
                     }
@@ -350,6 +352,7 @@ mod tests {
             queue,
             last_seen: None,
             last_via: None,
+            profile_since: 0,
         }
     }
 

@@ -3,14 +3,18 @@
 mod class_c;
 mod delivered;
 mod handover_start;
+mod handover_stop;
+mod profile;
 mod uplink;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::door::{self, Boxed, Commit, Peers, StoreError};
 use crate::backend::message::{ClassMode, KeyEnvelope, MacVersion, UlMeta, XmitAns};
-use crate::clock::Clock;
+use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevAddr, DevEui, JoinEui, NetId};
+use crate::partners;
 
 use delivered::Delivered;
 
@@ -42,6 +46,8 @@ pub struct Device {
     pub last_seen: Option<u64>,
     /// NetID through which the last uplink came, where that was not ours.
     pub last_via: Option<NetId>,
+    /// Seconds since 1970 when what a serving network must know of it changed last (DeviceProfileTimestamp).
+    pub profile_since: u64,
 }
 
 impl Device {
@@ -62,6 +68,10 @@ pub struct Activation {
     pub app_s_key: Option<KeyEnvelope>,
     /// Highest FCntUp that was delivered.
     pub fcnt_up: Option<u32>,
+    /// The network that serves this session, where that is not ours (handover roaming).
+    pub sns: Option<NetId>,
+    /// The last FCntDown that such a network took: a payload is never encrypted for the same one twice.
+    pub fcnt_down: Option<u32>,
     /// Seconds since 1970.
     pub created: u64,
 }
@@ -91,8 +101,24 @@ pub type Decide = Box<dyn Fn(&mut Option<Device>) -> Commit + Send + Sync>;
 /// The same, with what the application must be told if the decision stands.
 pub type Telling = Box<dyn Fn(&mut Option<Device>) -> (Commit, Vec<Notice>) + Send + Sync>;
 
+/// A session of ours that another network serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handover {
+    /// The device.
+    pub dev_eui: DevEui,
+    /// Address of the session.
+    pub dev_addr: DevAddr,
+    /// Who serves it.
+    pub net_id: NetId,
+}
+
 /// Devices at rest.
 pub trait Devices: Send + Sync {
+    /// Handovers whose session is no more, or is followed by another that has been used, or whose device may not roam any
+    /// longer.
+    fn ended_handovers(&self) -> Boxed<'_, Result<Vec<Handover>, StoreError>>;
+    /// Whoever served it knows: forget it. `false`: it was unknown.
+    fn end_handover(&self, handover: Handover) -> Boxed<'_, Result<bool, StoreError>>;
     /// Read, decide, write, return.
     fn with_device(&self, dev_eui: DevEui, decide: Decide) -> Boxed<'_, Result<(), StoreError>>;
     /// The same; the notices are on their way to the application by the same commit, so that no crash comes
@@ -177,6 +203,21 @@ pub struct Hns {
     /// Devices of class C that something waits for.
     reaching: class_c::Reaching,
     delivered: Mutex<Delivered>,
+    abroad: Abroad,
+    stopping: handover_stop::Stopping,
+    /// Devices that we want back from the network that serves them, and until when their Rejoin-request is awaited.
+    regaining: Mutex<BTreeMap<DevEui, Instant>>,
+}
+
+/// What the hNS has to know of other networks.
+#[derive(Debug, Clone, Default)]
+pub struct Abroad {
+    /// Our NetIDs; the first is the one we speak as.
+    pub ours: Vec<NetId>,
+    /// RFRegion of our devices.
+    pub region: String,
+    /// Who may roam how.
+    pub partners: Arc<partners::Config>,
 }
 
 impl Hns {
@@ -188,7 +229,22 @@ impl Hns {
         clock: Clock,
     ) -> Hns {
         let reaching = class_c::Reaching::default();
-        Hns { devices, application, peers, clock, reaching, delivered: Mutex::default() }
+        Hns {
+            devices,
+            application,
+            peers,
+            clock,
+            reaching,
+            delivered: Mutex::default(),
+            abroad: Abroad::default(),
+            stopping: Default::default(),
+            regaining: Mutex::default(),
+        }
+    }
+
+    /// With partners that may serve devices of ours; without, none may.
+    pub fn knowing(self, abroad: Abroad) -> Hns {
+        Hns { abroad, ..self }
     }
 
     /// An operator let the uplink counter of a personalised device begin anew.

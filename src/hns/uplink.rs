@@ -5,6 +5,7 @@ use crate::backend::door::{self, Caller, Commit, PeerError};
 use crate::backend::message::{ClassMode, DlMeta, Refusal, ResultCode, XmitAns, XmitAppDown, XmitAppUp};
 use crate::lorawan::{DevAddr, DevEui, NetId};
 
+use super::profile::visited;
 use super::{Activation, Device, Hns, Notice, QueueItem, Uplink};
 
 /// A confirmed downlink that nobody acknowledges is given up after this many transmissions.
@@ -13,12 +14,13 @@ pub(super) const ATTEMPTS: u32 = 8;
 impl Hns {
     /// XmitDataReq(up, FRMPayload). The same uplink may come twice (a forward row sent again): it
     /// is delivered once.
-    pub async fn uplink(&self, from: Caller, req: XmitAppUp) -> Result<XmitAns, Refusal> {
-        let (dev_eui, dev_addr, fcnt_up) = addressed(&req)?;
+    pub async fn uplink(&self, from: Caller, mut req: XmitAppUp) -> Result<XmitAns, Refusal> {
+        let (dev_eui, fcnt_up) = addressed(&req)?;
         let device = self.device(dev_eui).await?;
         let unknown = || Refusal::new(ResultCode::UnknownDevEui, format!("no session of {dev_eui} here"));
         let device = device.ok_or_else(unknown)?;
-        let activation = device.activation(dev_addr).cloned().ok_or_else(unknown)?;
+        let activation = self.activation_of(&from, &mut req, &device)?.ok_or_else(unknown)?;
+        let dev_addr = activation.dev_addr;
         let first = !self.delivered().knows(dev_eui, dev_addr, activation.fcnt_up, fcnt_up);
         if activation.fcnt_up.is_none() && activation.session_key_id.is_some() {
             let joined = Notice::Joined { activation: activation.clone(), ul: req.ul.clone() };
@@ -46,7 +48,41 @@ impl Hns {
             self.reaching.heard(dev_eui);
             self.reach(dev_eui);
         }
+        if activation.fcnt_up.is_none() {
+            self.end_earlier(&device, &activation, from.by).await;
+        }
         Ok(XmitAns::default())
+    }
+
+    /// The session of an uplink, if whoever brings it serves it (12.8.1 step 3).
+    fn activation_of(
+        &self,
+        from: &Caller,
+        req: &mut XmitAppUp,
+        device: &Device,
+    ) -> Result<Option<Activation>, Refusal> {
+        if from.ours {
+            let dev_addr = req.ul.dev_addr.ok_or_else(|| missing("DevAddr"))?;
+            return Ok(device.activation(dev_addr).cloned());
+        }
+        let net_id = visited(from)?;
+        let agreement = self.abroad.partners.agreement(net_id);
+        if !agreement.handover.any() {
+            let why = format!("no handover roaming with NetID {net_id}: {}", agreement.line);
+            return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
+        }
+        let of = |activation: &&Activation| {
+            activation.sns == Some(net_id) && req.ul.dev_addr.is_none_or(|addr| addr == activation.dev_addr)
+        };
+        let found =
+            device.activations.iter().rev().find(of).filter(|_| device.enabled && device.roaming).cloned();
+        req.via = Some(net_id);
+        if let Some(activation) = &found {
+            req.ul.dev_addr = Some(activation.dev_addr);
+            let next = activation.fcnt_down.map_or(0, |last| last.saturating_add(1));
+            req.ul.fcnt_down = req.ul.fcnt_down.max(Some(next));
+        }
+        Ok(found)
     }
 
     /// Write down that the uplink came, settle what has come to its end, and give the next one.
@@ -108,7 +144,7 @@ impl Hns {
             let down = XmitAppDown { frm_payload, dl, dev_addr: Some(activation.dev_addr) };
             match self.peers.ask(from.party.clone(), down, from.by).await {
                 Ok(taken) => {
-                    if let Err(error) = self.sent(dev_eui, &item, fcnt_down, taken).await {
+                    if let Err(error) = self.sent(dev_eui, activation, &item, fcnt_down, taken).await {
                         tracing::warn!(DevEUI = %dev_eui, item = item.id, "sent, but may be sent again: {error}");
                     }
                     return;
@@ -131,15 +167,22 @@ impl Hns {
     pub(super) async fn sent(
         &self,
         dev_eui: DevEui,
+        activation: &Activation,
         item: &QueueItem,
         fcnt_down: u32,
         taken: XmitAns,
     ) -> Result<(), Refusal> {
         let (id, confirmed) = (item.id.clone(), item.confirmed);
+        // our own sNS keeps the counter itself
+        let elsewhere = activation.sns.map(|_| activation.dev_addr);
         let until_end = taken.until_end.unwrap_or_default();
         let decide = move |device: &mut Option<Device>| {
             let Some(device) = device else { return (Commit::Nothing, Vec::new()) };
             note_sent(device, &id, fcnt_down);
+            let of = |activation: &&mut Activation| Some(activation.dev_addr) == elsewhere;
+            if let Some(activation) = device.activations.iter_mut().find(of) {
+                activation.fcnt_down = activation.fcnt_down.max(Some(fcnt_down));
+            }
             (Commit::Durable, vec![Notice::Sent { item: id.clone(), fcnt_down, taken: taken.clone() }])
         };
         self.devices.telling(dev_eui, Box::new(decide)).await?;
@@ -157,15 +200,14 @@ impl Hns {
     }
 }
 
-/// Who the uplink is of; all three are mandatory between sNS and hNS (TS002 8.1).
-fn addressed(req: &XmitAppUp) -> Result<(DevEui, DevAddr, u32), Refusal> {
-    let missing = |what| Refusal::new(ResultCode::MalformedRequest, format!("{what} is missing"));
+fn missing(what: &str) -> Refusal {
+    Refusal::new(ResultCode::MalformedRequest, format!("{what} is missing"))
+}
+
+/// Who the uplink is of; both are mandatory between sNS and hNS (TS002 8.1).
+fn addressed(req: &XmitAppUp) -> Result<(DevEui, u32), Refusal> {
     let ul = &req.ul;
-    Ok((
-        ul.dev_eui.ok_or_else(|| missing("DevEUI"))?,
-        ul.dev_addr.ok_or_else(|| missing("DevAddr"))?,
-        ul.fcnt_up.ok_or_else(|| missing("FCntUp"))?,
-    ))
+    Ok((ul.dev_eui.ok_or_else(|| missing("DevEUI"))?, ul.fcnt_up.ok_or_else(|| missing("FCntUp"))?))
 }
 
 /// How an item ended that was not simply sent.
@@ -268,8 +310,15 @@ mod tests {
     const ADDR: DevAddr = DevAddr::new(0x0200_0001);
 
     fn device(queue: Vec<QueueItem>) -> Device {
-        let activation =
-            Activation { dev_addr: ADDR, session_key_id: None, app_s_key: None, fcnt_up: None, created: 0 };
+        let activation = Activation {
+            dev_addr: ADDR,
+            session_key_id: None,
+            app_s_key: None,
+            fcnt_up: None,
+            sns: None,
+            fcnt_down: None,
+            created: 0,
+        };
         Device {
             dev_eui: DevEui::from_msb([1; 8]),
             join_eui: JoinEui::from_msb([0; 8]),
@@ -283,6 +332,7 @@ mod tests {
             queue,
             last_seen: None,
             last_via: None,
+            profile_since: 0,
         }
     }
 

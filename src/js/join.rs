@@ -4,11 +4,13 @@ use crate::backend::door::Commit;
 use crate::backend::keywrap::Keks;
 use crate::backend::message::{JoinAns, JoinReq, MacVersion, NwkKeys, OPT_NEG, Refusal, ResultCode, opt_neg};
 use crate::lorawan::crypto::{self, SessionKeys, SessionKeys11};
-use crate::lorawan::frame::{Answered, JoinAccept, JoinRequest};
+use crate::lorawan::frame::{Answered, JoinAccept, JoinRequest, RejoinKind, Uplink};
 use crate::lorawan::{Key, NetId};
 
-use super::Device;
+use super::{Derivation, Device};
 
+/// Sessions whose keys can be derived again: the last ones, one of which the device uses.
+const DERIVATIONS: usize = 4;
 /// The last JoinNonce there is: 24 bits on the air.
 const JOIN_NONCE_MAX: u32 = 0xFF_FFFF;
 
@@ -84,42 +86,70 @@ fn try_accept(
         let why = format!("DevNonce {dev_nonce} already used; {}", lost_state(req));
         return refuse(ResultCode::JoinReqFailed, why);
     }
-    // 6.6
-    if device.join_nonce >= JOIN_NONCE_MAX {
-        return refuse(ResultCode::JoinReqFailed, "every JoinNonce of this device is used".into());
-    }
-    // 6.7: keys and envelope first; from the nonces on nothing fails
-    let join_nonce = device.join_nonce + 1;
-    let (keys, app_s_key) = if is_v11 {
-        let keys = crypto::session_keys_11(&root, &device.app_key, join_nonce, device.join_eui, dev_nonce);
-        let SessionKeys11 { f_nwk_s_int_key, s_nwk_s_int_key, nwk_s_enc_key, app_s_key } = keys;
-        (NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key }, app_s_key)
-    } else {
-        let SessionKeys { nwk_s_key, app_s_key } = crypto::session_keys(&root, join_nonce, sender, dev_nonce);
-        (NwkKeys::V10 { nwk_s_key }, app_s_key)
-    };
-    let app_s_key = as_keks.seal(&app_s_key).map_err(|error| {
-        Refusal::new(ResultCode::JoinReqFailed, format!("AppSKey cannot be delivered: {error}"))
-    })?;
+    // 6.6, 6.7: keys and envelope first; from the nonces on nothing fails
+    let answer = answer(
+        device,
+        req,
+        sender,
+        &root,
+        Asked { kind: Answered::JOIN, nonce: dev_nonce, is_v11 },
+        as_keks,
+    )?;
     if counts {
         device.dev_nonces.clear();
     }
     device.dev_nonces.insert(dev_nonce);
-    device.join_nonce = join_nonce;
+    Ok(answer)
+}
+
+/// The request that a Join-accept answers.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// JoinReqType.
+    kind: u8,
+    /// DevNonce or RJcount.
+    nonce: u16,
+    is_v11: bool,
+}
+
+/// TS002 12.2 steps 6.6 and 6.7, 12.7 step 8: the next JoinNonce, the keys, the Join-accept. Where it fails nothing has
+/// changed.
+fn answer(
+    device: &mut Device,
+    req: &JoinReq,
+    sender: NetId,
+    root: &Key,
+    asked: Asked,
+    as_keks: &Keks,
+) -> Result<JoinAns, Refusal> {
+    if device.join_nonce >= JOIN_NONCE_MAX {
+        let why = "every JoinNonce of this device is used";
+        return Err(Refusal::new(ResultCode::JoinReqFailed, why));
+    }
+    let derivation = Derivation { join_nonce: device.join_nonce + 1, nonce: asked.nonce, v1_1: asked.is_v11 };
+    let (keys, app_s_key) = derive(device, root, sender, derivation);
+    let app_s_key = as_keks.seal(&app_s_key).map_err(|error| {
+        Refusal::new(ResultCode::JoinReqFailed, format!("AppSKey cannot be delivered: {error}"))
+    })?;
+    device.join_nonce = derivation.join_nonce;
+    let surplus = (device.derivations.len() + 1).saturating_sub(DERIVATIONS);
+    device.derivations.drain(..surplus);
+    device.derivations.push(derivation);
     let accept = JoinAccept {
-        join_nonce,
+        join_nonce: derivation.join_nonce,
         net_id: sender,
         dev_addr: req.dev_addr,
         dl_settings: req.dl_settings,
         rx_delay: req.rx_delay,
         cf_list: req.cf_list,
     };
-    let phy_payload = if is_v11 {
-        let (_, js_int_key) = crypto::join_server_keys(&root, device.dev_eui);
-        let answered = Answered { kind: Answered::JOIN, join_eui: device.join_eui, nonce: dev_nonce };
-        accept.build_11(&root, &js_int_key, answered)
+    let phy_payload = if asked.is_v11 {
+        let (js_enc_key, js_int_key) = crypto::join_server_keys(root, device.dev_eui);
+        let answered = Answered { kind: asked.kind, join_eui: device.join_eui, nonce: asked.nonce };
+        let encrypt = if asked.kind == Answered::JOIN { root } else { &js_enc_key };
+        accept.build_11(encrypt, &js_int_key, answered)
     } else {
-        accept.build(&root)
+        accept.build(root)
     };
     Ok(JoinAns {
         phy_payload,
@@ -127,8 +157,92 @@ fn try_accept(
         keys,
         app_s_key: Some(app_s_key),
         // unique for the device, as JoinNonce never repeats
-        session_key_id: Some(join_nonce.to_be_bytes().to_vec()),
+        session_key_id: Some(derivation.join_nonce.to_be_bytes().to_vec()),
     })
+}
+
+/// Network keys and AppSKey of a session.
+fn derive(device: &Device, root: &Key, home: NetId, of: Derivation) -> (NwkKeys, Key) {
+    let Derivation { join_nonce, nonce, v1_1 } = of;
+    if v1_1 {
+        let keys = crypto::session_keys_11(root, &device.app_key, join_nonce, device.join_eui, nonce);
+        let SessionKeys11 { f_nwk_s_int_key, s_nwk_s_int_key, nwk_s_enc_key, app_s_key } = keys;
+        (NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key }, app_s_key)
+    } else {
+        let SessionKeys { nwk_s_key, app_s_key } = crypto::session_keys(root, join_nonce, home, nonce);
+        (NwkKeys::V10 { nwk_s_key }, app_s_key)
+    }
+}
+
+/// Decide a RejoinReq of `sender` (TS002 12.7 step 8, 12.11). RJcount0 belongs to the session, so the network that serves
+/// it tracks it; RJcount1 is tracked here.
+pub fn accept_rejoin(
+    device: &mut Option<Device>,
+    req: &JoinReq,
+    sender: NetId,
+    as_keks: &Keks,
+) -> (Result<JoinAns, Refusal>, Commit) {
+    match try_rejoin(device, req, sender, as_keks) {
+        Ok(answer) => (Ok(answer), Commit::Durable),
+        Err(refusal) => (Err(refusal), Commit::Nothing),
+    }
+}
+
+fn try_rejoin(
+    device: &mut Option<Device>,
+    req: &JoinReq,
+    sender: NetId,
+    as_keks: &Keks,
+) -> Result<JoinAns, Refusal> {
+    let refuse = |code, why: String| Err(Refusal::new(code, why));
+    let Uplink::Rejoin(frame) = Uplink::parse(&req.phy_payload)? else {
+        return refuse(ResultCode::MalformedRequest, "PHYPayload is no Rejoin-request".into());
+    };
+    let (kind, rj_count) = (frame.kind(), frame.rj_count());
+    let theirs = match kind {
+        RejoinKind::Recovery(join_eui) => Some(join_eui),
+        _ => None,
+    };
+    let known = |device: &&mut Device| theirs.is_none_or(|join_eui| join_eui == device.join_eui);
+    let Some(device) = device.as_mut().filter(known) else {
+        return refuse(ResultCode::UnknownDevEui, format!("no device {} here", req.dev_eui));
+    };
+    if !device.enabled {
+        return refuse(ResultCode::ActivationDisallowed, format!("device {} is disabled", req.dev_eui));
+    }
+    if sender != device.home {
+        let why = format!("NetID {sender} is not the home network of this device");
+        return refuse(ResultCode::ActivationDisallowed, why);
+    }
+    let Some(root) = device.nwk_key.clone().filter(|_| device.mac_version >= MacVersion::V1_1) else {
+        let why = format!("device {} is of LoRaWAN {}: it cannot rejoin", req.dev_eui, device.mac_version);
+        return refuse(ResultCode::JoinReqFailed, why);
+    };
+    let signed = match kind {
+        RejoinKind::Recovery(_) => frame.mic_matches(&crypto::join_server_keys(&root, device.dev_eui).1),
+        // under the last session or the one before, of which the device may not have heard the end
+        _ => device.derivations.iter().rev().filter(|of| of.v1_1).any(|of| {
+            matches!(derive(device, &root, sender, *of).0,
+                NwkKeys::V11 { s_nwk_s_int_key, .. } if frame.mic_matches(&s_nwk_s_int_key))
+        }),
+    };
+    if !signed {
+        return refuse(ResultCode::MicFailed, "Rejoin-request MIC does not match".into());
+    }
+    if theirs.is_some() && device.rj_count1.is_some_and(|last| rj_count <= last) {
+        let why = format!(
+            "RJcount1 {rj_count} is not above {}; {}",
+            device.rj_count1.unwrap_or(0),
+            lost_state(req)
+        );
+        return refuse(ResultCode::FrameReplayed, why);
+    }
+    let asked = Asked { kind: kind.number(), nonce: rj_count, is_v11: true };
+    let answer = answer(device, req, sender, &root, asked, as_keks)?;
+    if theirs.is_some() {
+        device.rj_count1 = Some(rj_count);
+    }
+    Ok(answer)
 }
 
 /// A device whose counter begins anew cannot be told from somebody who replays its requests: only who knows
@@ -163,6 +277,8 @@ mod tests {
             enabled: true,
             dev_nonces: BTreeSet::new(),
             join_nonce: 0,
+            rj_count1: None,
+            derivations: Vec::new(),
         })
     }
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use crate::backend::door::{self, Boxed, Caller, Commit, StoreError};
 use crate::backend::keywrap::Keks;
 use crate::backend::message::{
-    HomeNsAns, HomeNsReq, JoinAns, JoinReq, MacVersion, Party, Refusal, ResultCode,
+    HomeNsAns, HomeNsReq, JoinAns, JoinReq, MacVersion, Party, Refusal, RejoinReq, ResultCode,
 };
 use crate::lorawan::{DevEui, JoinEui, Key, NetId};
 
-pub use join::accept_join;
+pub use join::{accept_join, accept_rejoin};
 
 /// A device whose root keys we hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +36,21 @@ pub struct Device {
     pub dev_nonces: BTreeSet<u16>,
     /// Last JoinNonce given out; the first is 1, 24 bits.
     pub join_nonce: u32,
+    /// Last RJcount1 that was accepted, of this JoinEUI.
+    pub rj_count1: Option<u16>,
+    /// What the keys of its last sessions were derived from, newest last.
+    pub derivations: Vec<Derivation>,
+}
+
+/// What session keys come from, beside the root keys (TS002 11.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Derivation {
+    /// JoinNonce of the Join-accept; its bytes are the SessionKeyID.
+    pub join_nonce: u32,
+    /// DevNonce, or RJcount of a Rejoin-request.
+    pub nonce: u16,
+    /// As LoRaWAN 1.1 derives them.
+    pub v1_1: bool,
 }
 
 /// A decision over one device, `None` where there is none; changes it in place. May run twice.
@@ -64,6 +79,8 @@ pub enum Authorise {
     Only(Vec<NetId>),
 }
 
+type Rule = fn(&mut Option<Device>, &JoinReq, NetId, &Keks) -> (Result<JoinAns, Refusal>, Commit);
+
 impl Js {
     /// `as_keks` wrap AppSKeys for the application server of this house.
     pub fn new(root_keys: Arc<dyn RootKeys>, as_keks: Keks, authorise: Authorise) -> Js {
@@ -73,12 +90,21 @@ impl Js {
     /// JoinReq (TS002 12.2 step 6): decided and committed in one transaction. Nonces and keys are on disk before the
     /// Join-accept leaves the house: with this commit, or with that of our own hNS or sNS which follows it.
     pub async fn join(&self, from: Caller, req: JoinReq) -> Result<JoinAns, Refusal> {
+        self.accept(from, req, accept_join).await
+    }
+
+    /// RejoinReq (TS002 12.7 step 8, 12.11), likewise.
+    pub async fn rejoin(&self, from: Caller, req: RejoinReq) -> Result<JoinAns, Refusal> {
+        self.accept(from, req.0, accept_rejoin).await
+    }
+
+    async fn accept(&self, from: Caller, req: JoinReq, rule: Rule) -> Result<JoinAns, Refusal> {
         let Party::Ns(sender) = from.party.clone() else {
-            return Err(Refusal::new(ResultCode::MalformedRequest, "a JoinReq comes from a network server"));
+            return Err(Refusal::new(ResultCode::MalformedRequest, "it comes from a network server"));
         };
         let (dev_eui, keks) = (req.dev_eui, self.as_keks.clone());
         let (decide, slot) = door::decided(move |device| {
-            let (answer, commit) = accept_join(device, &req, sender, &keks);
+            let (answer, commit) = rule(device, &req, sender, &keks);
             (answer, commit.asked_by(&from))
         });
         self.root_keys.with_device(dev_eui, Box::new(decide)).await?;

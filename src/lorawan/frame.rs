@@ -23,8 +23,8 @@ pub enum FrameError {
 pub enum Uplink<'a> {
     /// A Join-request.
     Join(JoinRequest<'a>),
-    /// A Rejoin-request of type 0, 1 or 2 (its layout is right, nothing else is known).
-    Rejoin(&'a [u8]),
+    /// A Rejoin-request of type 0, 1 or 2.
+    Rejoin(RejoinRequest<'a>),
     /// A data frame.
     Data(DataFrame<'a>),
 }
@@ -41,10 +41,7 @@ impl<'a> Uplink<'a> {
                 .try_into()
                 .map(|bytes| Uplink::Join(JoinRequest(bytes)))
                 .map_err(|_| FrameError::Size(phy.len())),
-            0b110 => match (phy.get(1), phy.len()) {
-                (Some(0 | 2), 19) | (Some(1), 24) => Ok(Uplink::Rejoin(phy)),
-                _ => Err(FrameError::Size(phy.len())),
-            },
+            0b110 => RejoinRequest::parse(phy).map(Uplink::Rejoin),
             0b010 | 0b100 => DataFrame::parse(phy).map(Uplink::Data),
             _ => Err(FrameError::Type(mhdr)),
         }
@@ -98,6 +95,70 @@ impl<'a> std::ops::Deref for VerifiedJoin<'a> {
     type Target = JoinRequest<'a>;
     fn deref(&self) -> &JoinRequest<'a> {
         &self.0
+    }
+}
+
+/// A Rejoin-request whose layout is right; the MIC has not been looked at (TS001 1.1, 6.2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RejoinRequest<'a>(&'a [u8]);
+
+/// What a Rejoin-request is for, and what it names beside the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejoinKind {
+    /// Type 0: everything anew, with another serving network too. NetID of the home.
+    Handover(NetId),
+    /// Type 1: as a Join-request. JoinEUI.
+    Recovery(JoinEui),
+    /// Type 2: other keys and another address, the same radio parameters. NetID of the home.
+    Rekeying(NetId),
+}
+
+impl RejoinKind {
+    /// Rejoin Type, as on the air and in the MIC of the answer.
+    pub fn number(self) -> u8 {
+        match self {
+            RejoinKind::Handover(_) => 0,
+            RejoinKind::Recovery(_) => 1,
+            RejoinKind::Rekeying(_) => 2,
+        }
+    }
+}
+
+impl<'a> RejoinRequest<'a> {
+    fn parse(phy: &'a [u8]) -> Result<RejoinRequest<'a>, FrameError> {
+        match (phy.get(1), phy.len()) {
+            (Some(0 | 2), 19) | (Some(1), 24) => Ok(RejoinRequest(phy)),
+            _ => Err(FrameError::Size(phy.len())),
+        }
+    }
+    /// The whole frame.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+    fn field<const N: usize>(self, at: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.0[at..at + N]);
+        bytes
+    }
+    /// Which of the three it is.
+    pub fn kind(self) -> RejoinKind {
+        match self.0[1] {
+            1 => RejoinKind::Recovery(JoinEui::from_air(self.field(2))),
+            0 => RejoinKind::Handover(NetId::from_air(self.field(2))),
+            _ => RejoinKind::Rekeying(NetId::from_air(self.field(2))),
+        }
+    }
+    /// DevEUI.
+    pub fn dev_eui(self) -> DevEui {
+        DevEui::from_air(self.field(self.0.len() - 14))
+    }
+    /// RJcount0, or RJcount1 of type 1.
+    pub fn rj_count(self) -> u16 {
+        u16::from_le_bytes(self.field(self.0.len() - 6))
+    }
+    /// Whether this key made the MIC: SNwkSIntKey of the session, or JSIntKey for type 1.
+    pub fn mic_matches(self, key: &Key) -> bool {
+        crypto::join_mic_matches(key, self.0)
     }
 }
 
@@ -375,7 +436,11 @@ mod tests {
                     let sent = Circumstances { data_rate: 5, channel: 255, conf_fcnt: data.fcnt() };
                     let _ = data.up_mic_matches_11(&key, &key, data.fcnt().into(), sent);
                 }
-                Ok(Uplink::Rejoin(bytes)) => prop_assert_eq!(bytes, &phy[..]),
+                Ok(Uplink::Rejoin(rejoin)) => {
+                    prop_assert_eq!(rejoin.as_bytes(), &phy[..]);
+                    prop_assert!(rejoin.kind().number() <= 2);
+                    let _ = (rejoin.dev_eui(), rejoin.rj_count());
+                }
                 Err(FrameError::Size(size)) => prop_assert_eq!(size, phy.len()),
                 Err(FrameError::Type(kind)) => prop_assert_eq!(kind, mhdr),
             }

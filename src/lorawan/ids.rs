@@ -122,6 +122,10 @@ impl NetId {
     pub const fn from_msb(b: [u8; 3]) -> NetId {
         NetId((b[0] as u32) << 16 | (b[1] as u32) << 8 | b[2] as u32)
     }
+    /// From bytes as the air carries them.
+    pub const fn from_air(b: [u8; 3]) -> NetId {
+        NetId::from_msb([b[2], b[1], b[0]])
+    }
     /// Bytes as the air carries them.
     pub const fn to_air(self) -> [u8; 3] {
         [self.0 as u8, (self.0 >> 8) as u8, (self.0 >> 16) as u8]

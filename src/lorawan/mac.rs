@@ -104,6 +104,15 @@ pub fn device_mode_conf(class: u8) -> [u8; 2] {
     [0x20, class]
 }
 
+/// ForceRejoinReq (TS001 1.1, 5.13): a Rejoin-request of type 0 or 2 at this data rate, and again after 32 s, 64 s .. until it
+/// is answered.
+pub fn force_rejoin_req(kind: u8, data_rate: u8) -> [u8; 3] {
+    // Period in bits 13 to 11, Max_Retries in 10 to 8
+    const RETRIES: u16 = 0b111 << 8;
+    let bits = RETRIES | u16::from(kind & 0b111) << 4 | u16::from(data_rate & 0b1111);
+    [0x0F, bits as u8, (bits >> 8) as u8]
+}
+
 /// GPS time of a UTC instant: whole seconds since 1980-01-06 and 1/256 s.
 pub fn gps_time(utc: jiff::Timestamp) -> (u32, u8) {
     /// UTC second from which GPS is ahead by so many seconds (IERS Bulletin C). Earlier rows are

@@ -29,6 +29,25 @@ pub struct Config {
 pub struct Rules {
     /// Passive roaming.
     pub passive: Passive,
+    /// Handover roaming.
+    pub handover: Handover,
+}
+
+/// Handover roaming rules (TS002 section 14): the visited network serves the device itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Handover {
+    /// Running sessions, which LoRaWAN 1.1 hands over by a Rejoin-request.
+    pub start: bool,
+    /// Joins.
+    pub activation: bool,
+}
+
+impl Handover {
+    /// Whether anything is allowed.
+    pub fn any(&self) -> bool {
+        self.start || self.activation
+    }
 }
 
 /// Passive roaming rules (TS002 section 14).
@@ -129,6 +148,9 @@ pub struct Partner {
     /// Passive roaming.
     #[serde(default)]
     pub passive: Passive,
+    /// Handover roaming. Needs `kek`: the session's keys travel.
+    #[serde(default)]
+    pub handover: Handover,
     /// Where its backend interface is: overrides DNS.
     pub server: Option<String>,
     /// The certificate's name, where it is not the NetID's.
@@ -147,6 +169,8 @@ pub struct Partner {
 pub struct Agreement {
     /// What is allowed.
     pub passive: Passive,
+    /// What is allowed.
+    pub handover: Handover,
     /// The configuration line that decided, for logs and refusals.
     pub line: String,
 }
@@ -156,12 +180,17 @@ impl Config {
     pub fn agreement(&self, net_id: NetId) -> Agreement {
         if let Some(partner) = self.partner(net_id) {
             let line = format!("[[roaming.partner]] net_id = \"{net_id}\"");
-            return Agreement { passive: partner.passive.clone(), line };
+            return Agreement { passive: partner.passive.clone(), handover: partner.handover, line };
         }
         match &self.default {
-            Some(rules) => Agreement { passive: rules.passive.clone(), line: "[roaming.default]".into() },
+            Some(rules) => Agreement {
+                passive: rules.passive.clone(),
+                handover: rules.handover,
+                line: "[roaming.default]".into(),
+            },
             None => Agreement {
                 passive: Passive::default(),
+                handover: Handover::default(),
                 line: "no [roaming.default], and the network is no [[roaming.partner]]".into(),
             },
         }
@@ -174,8 +203,9 @@ impl Config {
 
     /// Whether anything roams at all.
     pub fn roams(&self) -> bool {
-        let rules = self.default.iter().map(|rules| &rules.passive);
-        rules.chain(self.partner.iter().map(|partner| &partner.passive)).any(Passive::any)
+        let default = self.default.iter().map(|rules| (&rules.passive, &rules.handover));
+        let listed = self.partner.iter().map(|partner| (&partner.passive, &partner.handover));
+        default.chain(listed).any(|(passive, handover)| passive.any() || handover.any())
     }
 }
 

@@ -1,51 +1,90 @@
-//! A Join-request, as sNS: an address, the hNS's consent, a pending session (TS002 12.2, 12.10).
+//! A Join-request or Rejoin-request, as sNS: an address, the hNS's consent, a pending session (TS002 12.2, 12.7, 12.9 to
+//! 12.11). Whose home is another network and what it agreed to, our fNS knows and says.
 
+use jiff::Timestamp;
 use rand::RngExt;
 
 use crate::backend::door::{Caller, Commit, PeerError};
 use crate::backend::message::{
-    ClassMode, DlMeta, HrStartAns, HrStartReq, MicKey, Party, PrStartAns, PrStartReq, Refusal, ResultCode,
-    UlMeta, opt_neg,
+    ClassMode, DeviceProfile, DlMeta, HrStartAns, HrStartReq, MacVersion, MicKey, NwkKeys, Party, PrStartAns,
+    PrStartReq, ProfileAt, Refusal, ResultCode, ServiceProfile, UlMeta, opt_neg,
 };
 use crate::clock::Clock;
-use crate::lorawan::frame::JoinRequest;
-use crate::lorawan::region::{JOIN_ACCEPT_DELAY1, SubBands};
-use crate::lorawan::{NetId, Region};
+use crate::lorawan::region::{SubBands, is_channel_masks};
+use crate::lorawan::{DevEui, NetId, Region};
 
 use super::plan::Plan;
-use super::{Session, Sns, Write, downlink};
+use super::{Session, Sns, Write};
+
+/// So often an HRStartReq goes again with a Device Profile that the home calls stale (TS002 12.7 step 7.2).
+const STALE: usize = 2;
+
+/// Who is to get a new session.
+pub(super) struct Newcomer {
+    pub(super) dev_eui: DevEui,
+    /// The home, where it is another network.
+    pub(super) home: Option<NetId>,
+    /// What that says of the device.
+    pub(super) profile: Option<ProfileAt>,
+    /// It keeps its channels (a Rejoin-request of type 2).
+    pub(super) keeps_channels: bool,
+    /// The session whose keys its Rejoin-request is signed with, and RJcount0.
+    pub(super) rejoins: Option<(u64, u16)>,
+}
+
+impl Newcomer {
+    /// A device that joins. `req` says whose it is.
+    pub(super) fn joining(dev_eui: DevEui, req: &PrStartReq) -> Newcomer {
+        let home = req.home.as_deref();
+        Newcomer {
+            dev_eui,
+            home: home.map(|home| home.net_id),
+            profile: home.map(|home| home.profile.clone()),
+            keeps_channels: false,
+            rejoins: None,
+        }
+    }
+}
 
 impl Sns {
-    /// PRStartReq with a Join-request. `visited`: through whom, where that is not our own fNS.
+    /// PRStartReq with a Join-request or Rejoin-request. `visited`: through whom, where that is not our own fNS.
     pub(super) async fn activate(
         &self,
         from: &Caller,
         visited: Option<NetId>,
         req: &PrStartReq,
-        join: JoinRequest<'_>,
+        who: Newcomer,
     ) -> Result<PrStartAns, Refusal> {
         // the same frame by two paths at once makes one JoinReq (TS002 A32)
-        let _busy = self.busy.enter(join.as_bytes().to_vec()).ok_or_else(|| Refusal {
+        let _busy = self.busy.enter(req.phy_payload.clone()).ok_or_else(|| Refusal {
             lifetime: Some(0),
             ..Refusal::new(ResultCode::Deferred, "this Join-request is being answered on another path")
         })?;
         let region = self.joined_in(&req.ul, visited)?;
         let (rx2_frequency, rx2_data_rate) = region.rx2();
-        let start = HrStartReq {
+        let mut start = HrStartReq {
             mac_version: self.mac_version,
             phy_payload: req.phy_payload.clone(),
-            dev_eui: join.dev_eui(),
+            dev_eui: who.dev_eui,
             dev_addr: self.net_id.dev_addr(self.clock.rng().random()),
             dl_settings: opt_neg(self.mac_version) | rx2_data_rate & 0x0F,
             rx_delay: self.rx_delay,
-            cf_list: region.cf_list(),
+            cf_list: region.cf_list().filter(|_| !who.keeps_channels),
             ul: req.ul.clone(),
             visited,
+            profile_time: None,
         };
         let (dev_eui, dev_addr, rx_delay) = (start.dev_eui, start.dev_addr, start.rx_delay);
-        let home = Party::Ns(self.net_id);
-        let answer: HrStartAns =
-            self.peers.ask(home, start, from.by).await.map_err(PeerError::into_refusal)?;
+        let answer = match who.home {
+            None => {
+                let home = Party::Ns(self.net_id);
+                self.peers.ask(home, start, from.by).await.map_err(PeerError::into_refusal)?
+            }
+            Some(home) => {
+                start.ul.fns_ul_token = None;
+                self.ask_abroad(home, who.profile, start, from).await?
+            }
+        };
         let created = self.clock.unix();
         let session = Session {
             id: newest_id(&self.clock),
@@ -66,13 +105,20 @@ impl Sns {
             rx2_data_rate,
             plan: Plan::of_join(&region, answer.mac_version),
             roaming: answer.roaming,
+            home: who.home,
+            rj_count0: None,
             path: None,
             created,
             expires: (answer.lifetime > 0).then(|| created + u64::from(answer.lifetime)),
         };
-        let dl = DlMeta { dev_eui: Some(dev_eui), ..join_windows(req, &region) };
-        let pending = session.clone();
+        let dl = DlMeta { dev_eui: Some(dev_eui), ..DlMeta::of_join(&req.ul, &region) };
+        let (pending, rejoins) = (session.clone(), who.rejoins);
         let decide = move |sessions: &mut Vec<Session>| {
+            if let Some((of, count)) = rejoins
+                && let Some(session) = sessions.iter_mut().find(|session| session.id == of)
+            {
+                session.rj_count0 = session.rj_count0.max(Some(count));
+            }
             make_room(sessions);
             sessions.push(session.clone());
             Write::sessions(Commit::Durable)
@@ -89,8 +135,54 @@ impl Sns {
             fcnt_up: (lifetime > 0).then_some(0),
             mic_key,
             dl: Some(dl),
+            service: (lifetime > 0).then(|| service_of(&pending)),
+            home: who.home,
             taken: false,
         })
+    }
+
+    /// 12.7 steps 6 and 7, 12.9 steps 7 and 8: a home that lets us serve its device. What inside the house goes without
+    /// saying is in the Device Profile.
+    async fn ask_abroad(
+        &self,
+        home: NetId,
+        profile: Option<ProfileAt>,
+        start: HrStartReq,
+        from: &Caller,
+    ) -> Result<HrStartAns, Refusal> {
+        let no_profile = || Refusal::new(ResultCode::Other, format!("NetID {home} gave no Device Profile"));
+        let mut at = profile.ok_or_else(no_profile)?;
+        for _ in 0..=STALE {
+            let mut req = start.clone();
+            req.mac_version = self.mac_version.min(at.profile.mac_version);
+            req.dl_settings = start.dl_settings & 0x7F | opt_neg(req.mac_version);
+            // devices of 1.0.2 and older do not read channel masks
+            let reads = |list: &[u8; 16]| req.mac_version >= MacVersion::V1_0_3 || !is_channel_masks(list);
+            req.cf_list = start.cf_list.filter(reads);
+            req.profile_time = Some(at.since);
+            let (mac_version, class) = (req.mac_version, at.profile.class);
+            match self.peers.ask(Party::Ns(home), req, from.by).await {
+                Ok(answer) => {
+                    let is_v11 = matches!(answer.keys, NwkKeys::V11 { .. });
+                    if is_v11 != (mac_version >= MacVersion::V1_1) {
+                        let why = format!("NetID {home} gave keys of another version than {mac_version}");
+                        return Err(Refusal::new(ResultCode::Other, why));
+                    }
+                    // a 1.1 device says itself what class it is in (TS001 1.1, DeviceModeInd)
+                    let class = if is_v11 { ClassMode::A } else { class };
+                    return Ok(HrStartAns { class, mac_version, ..answer });
+                }
+                Err(error) => {
+                    let refusal = error.into_refusal();
+                    match (refusal.code, refusal.profile.clone()) {
+                        (ResultCode::StaleDeviceProfile, Some(newer)) => at = *newer,
+                        _ => return Err(refusal),
+                    }
+                }
+            }
+        }
+        let why = format!("NetID {home} calls its own Device Profile stale");
+        Err(Refusal::new(ResultCode::StaleDeviceProfile, why))
     }
 
     /// The region of a join, with the sub-bands that the device shall use.
@@ -103,6 +195,28 @@ impl Sns {
             None => region,
         })
     }
+}
+
+/// What its home lets a device do elsewhere.
+pub(super) fn service_of(session: &Session) -> ServiceProfile {
+    ServiceProfile::free(session.roaming, false)
+}
+
+/// A Device Profile of the time when a session was made, as far as the session knows it: if it has changed since, the home
+/// says so.
+pub(super) fn profile_then(session: &Session) -> Option<ProfileAt> {
+    let since = Timestamp::from_second(i64::try_from(session.created).ok()?).ok()?;
+    let mac_version = if session.is_v11() { MacVersion::V1_1 } else { MacVersion::V1_0_4 };
+    let profile = DeviceProfile {
+        id: String::new(),
+        mac_version,
+        reg_params_revision: String::new(),
+        class: session.class,
+        supports_join: true,
+        max_eirp: 16,
+        rf_region: String::new(),
+    };
+    Some(ProfileAt { profile, since })
 }
 
 /// Sessions of a device that may wait for their first uplink: several joins of it may be answered at once (one its own,
@@ -128,24 +242,6 @@ fn newest_id(clock: &Clock) -> u64 {
     let ms = u64::try_from(clock.wall().as_millisecond()).unwrap_or(0);
     let chance: u32 = clock.rng().random();
     (ms << 20 | u64::from(chance >> 12)) & (u64::MAX >> 1)
-}
-
-/// The two windows of a Join-accept: RX1 at 5 s, RX2 at 6 s.
-fn join_windows(req: &PrStartReq, region: &Region) -> DlMeta {
-    let rx1 = match (req.ul.ul_freq, req.ul.data_rate) {
-        (Some(frequency), Some(data_rate)) => region.rx1(frequency, data_rate, 0),
-        _ => None,
-    };
-    let (rx2_frequency, rx2_data_rate) = region.rx2();
-    DlMeta {
-        dl_freq1: rx1.map(|(frequency, _)| frequency),
-        data_rate1: rx1.map(|(_, data_rate)| data_rate),
-        dl_freq2: Some(rx2_frequency),
-        data_rate2: Some(rx2_data_rate),
-        rx_delay1: Some(JOIN_ACCEPT_DELAY1),
-        class_mode: Some(ClassMode::A),
-        ..downlink::with_tokens(&req.ul)
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::backend::message::{
     ClassMode, DlMeta, NwkKeys, Party, Refusal, ResultCode, UlMeta, XmitAns, XmitAppDown, XmitDown,
 };
 use crate::lorawan::frame::Downlink;
-use crate::lorawan::{DevAddr, DevEui, Region, crypto};
+use crate::lorawan::{DevAddr, DevEui, NetId, Region, crypto};
 
 use super::uplink::Accepted;
 use super::{Session, Sns, Write};
@@ -19,6 +19,8 @@ pub(super) struct Window {
     session: u64,
     dev_eui: DevEui,
     dev_addr: DevAddr,
+    /// Whose device it is, where it is not ours.
+    home: Option<NetId>,
     /// The fNS that heard it.
     to: Party,
     /// The two receive windows, with the uplink's tokens.
@@ -62,6 +64,7 @@ impl Window {
             session: session.id,
             dev_eui: session.dev_eui,
             dev_addr: session.dev_addr,
+            home: session.home,
             to: from.party.clone(),
             dl,
             room,
@@ -94,20 +97,11 @@ fn class_a(ul: &UlMeta, region: &Region, session: &Session) -> Option<(DlMeta, u
         data_rate2: rx2.map(|(_, data_rate)| data_rate),
         rx_delay1: Some(session.rx_delay.max(1)),
         class_mode: Some(ClassMode::A),
-        ..with_tokens(ul)
+        ..DlMeta::answering(ul)
     };
     let rooms = [dl.data_rate1, dl.data_rate2].into_iter().flatten();
     let room = rooms.filter_map(|data_rate| region.max_payload(data_rate)).max()?;
     Some((dl, room))
-}
-
-/// Downlink metadata that carries the tokens of an uplink back.
-pub(super) fn with_tokens(ul: &UlMeta) -> DlMeta {
-    DlMeta {
-        fns_ul_token: ul.fns_ul_token.clone(),
-        ul_tokens: ul.gw_info.iter().filter_map(|gateway| gateway.ul_token.clone()).collect(),
-        ..DlMeta::default()
-    }
 }
 
 /// What a frame should carry beside what its window demands.
@@ -198,10 +192,16 @@ fn reachable(
     sessions: &[Session],
     dev_eui: DevEui,
     dev_addr: Option<DevAddr>,
+    home: Option<NetId>,
     now: u64,
 ) -> Result<&Session, Refusal> {
+    if home.is_some() && sessions.iter().all(|session| session.home != home) {
+        let why = format!("no session of {dev_eui} that you have handed over");
+        return Err(Refusal::new(ResultCode::UnknownDevEui, why));
+    }
     let in_force = |session: &&Session| {
         !session.pending
+            && session.home == home
             && session.expires.is_none_or(|expires| expires > now)
             && dev_addr.is_none_or(|dev_addr| dev_addr == session.dev_addr)
     };
@@ -221,10 +221,12 @@ impl Sns {
     /// XmitDataReq(down, FRMPayload), from our hNS: takes the open window of the device. A refused
     /// counter leaves the window open.
     pub async fn downlink(&self, from: Caller, req: XmitAppDown) -> Result<XmitAns, Refusal> {
-        if !from.ours {
-            let why = "handover roaming is not offered here";
-            return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
-        }
+        // whose devices it may be about
+        let home = match &from.party {
+            _ if from.ours => None,
+            Party::Ns(net_id) => Some(*net_id),
+            _ => return Err(Refusal::new(ResultCode::MalformedRequest, "it comes from a network server")),
+        };
         let missing = |what| Refusal::new(ResultCode::MalformedRequest, format!("{what} is missing"));
         let dev_eui = req.dl.dev_eui.ok_or_else(|| missing("DevEUI"))?;
         let fcnt_down = req.dl.fcnt_down.ok_or_else(|| missing("FCntDown"))?;
@@ -232,9 +234,9 @@ impl Sns {
             0 => return Err(Refusal::new(ResultCode::InvalidFPort, "FPort 0 belongs to the network")),
             port => port,
         };
-        let window = match self.take_window(dev_eui, req.dev_addr) {
+        let window = match self.take_window(dev_eui, req.dev_addr, home) {
             Some(window) => window,
-            None => self.at_any_time(dev_eui, req.dev_addr, from.by).await?,
+            None => self.at_any_time(dev_eui, req.dev_addr, home, from.by).await?,
         };
         let closes = window.dl.class_mode != Some(ClassMode::C);
         if req.frm_payload.len() + window.fopts.len() > window.room {
@@ -264,10 +266,10 @@ impl Sns {
     }
 
     /// The window that an uplink of this session opened.
-    fn take_window(&self, dev_eui: DevEui, dev_addr: Option<DevAddr>) -> Option<Window> {
+    fn take_window(&self, dev_eui: DevEui, dev_addr: Option<DevAddr>, home: Option<NetId>) -> Option<Window> {
         let mut windows = self.windows();
         let open = windows.get(&dev_eui)?;
-        if dev_addr.is_some_and(|dev_addr| dev_addr != open.dev_addr) {
+        if open.home != home || dev_addr.is_some_and(|dev_addr| dev_addr != open.dev_addr) {
             return None;
         }
         windows.remove(&dev_eui)
@@ -278,12 +280,13 @@ impl Sns {
         &self,
         dev_eui: DevEui,
         dev_addr: Option<DevAddr>,
+        home: Option<NetId>,
         by: Deadline,
     ) -> Result<Window, Refusal> {
         let now = self.clock.unix();
         let (decide, slot) = door::decided(move |sessions: &mut Vec<Session>| {
             let nothing = Write::sessions(Commit::Nothing);
-            (reachable(sessions, dev_eui, dev_addr, now).cloned(), nothing)
+            (reachable(sessions, dev_eui, dev_addr, home, now).cloned(), nothing)
         });
         self.sessions.with_device(dev_eui, Box::new(decide)).await?;
         let session = door::outcome(&slot)??;
@@ -300,6 +303,7 @@ impl Sns {
             session: session.id,
             dev_eui,
             dev_addr: session.dev_addr,
+            home: session.home,
             to: Party::Ns(self.net_id),
             dl,
             room,
@@ -321,7 +325,7 @@ impl Sns {
         if window.rides {
             return Ok(Gone::Rides(phy_payload, window.dl));
         }
-        let down = XmitDown { phy_payload, dl: window.dl };
+        let down = XmitDown { phy_payload, dl: window.dl, home: window.home };
         let sent = self.peers.ask(window.to, down, window.by).await.map_err(PeerError::into_refusal)?;
         Ok(Gone::Sent(sent))
     }
@@ -343,6 +347,7 @@ mod tests {
             session: 1,
             dev_eui: session(None).dev_eui,
             dev_addr: session(None).dev_addr,
+            home: None,
             to: Party::Ns(session(None).net_id),
             dl: DlMeta::default(),
             room: 51,
@@ -444,7 +449,9 @@ mod tests {
         let newer = Session { id: 2, dev_addr: DevAddr::new(0x0200_0002), pending: true, ..class_c.clone() };
         let both = [class_c.clone(), newer.clone()];
         let id = |sessions: &[Session], addr| {
-            reachable(sessions, dev_eui, addr, 1000).map(|session| session.id).map_err(|refusal| refusal.code)
+            reachable(sessions, dev_eui, addr, None, 1000)
+                .map(|session| session.id)
+                .map_err(|refusal| refusal.code)
         };
         assert_eq!(id(&both, Some(addr)), Ok(1));
         assert_eq!(id(&both, None), Ok(1));

@@ -2,10 +2,12 @@
 
 mod activate;
 mod downlink;
+mod handover;
 mod passive_data;
 mod passive_start;
 mod passive_stop;
 pub mod plan;
+mod rejoin;
 pub mod uplink;
 mod visits;
 
@@ -65,6 +67,10 @@ pub struct Session {
     pub plan: Plan,
     /// The device may talk through other networks.
     pub roaming: bool,
+    /// The device's home, where that is another network which has handed it over to us.
+    pub home: Option<NetId>,
+    /// Last RJcount0 of a Rejoin-request under this session (TS002 11.6).
+    pub rj_count0: Option<u16>,
     /// The way down to a class C device: FNSULToken of its last uplink, where that was heard at home.
     pub path: Option<Vec<u8>>,
     /// Seconds since 1970 when it was made.
@@ -141,6 +147,8 @@ pub trait Sessions: Visits {
     fn with_dev_addr(&self, addr: DevAddr, decide: Decide) -> Boxed<'_, Result<(), StoreError>>;
     /// Over all sessions of this device.
     fn with_device(&self, dev_eui: DevEui, decide: Decide) -> Boxed<'_, Result<(), StoreError>>;
+    /// All whose home is another network.
+    fn guests(&self) -> Boxed<'_, Result<Vec<Session>, StoreError>>;
     /// The hNS has answered for this uplink: its row may go.
     fn forwarded(&self, key: ForwardKey) -> Boxed<'_, Result<(), StoreError>>;
     /// Rows that wait, oldest first: for the start and for retries.
@@ -149,6 +157,8 @@ pub trait Sessions: Visits {
 
 /// How long the hNS is asked about an uplink before its forward row waits for the next try.
 const HNS_PATIENCE: Duration = Duration::from_secs(10);
+/// An uplink of another network's device waits so long for its home.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(24);
 /// A frame that made a context is sent again within this time, if at all.
 const JUST_NOW: SignedDuration = SignedDuration::from_secs(10);
 /// Copies of one frame by other paths arrive within this time.
@@ -179,6 +189,8 @@ pub struct Sns {
     busy: Busy<Vec<u8>>,
     /// Uplinks that are on their way to the hNS.
     forwarding: Busy<ForwardKey>,
+    /// Devices that are told to rejoin. Lost with the process: then their Rejoin-requests are unsolicited.
+    forced: Mutex<BTreeMap<DevEui, rejoin::Forced>>,
 }
 
 impl Sns {
@@ -208,6 +220,7 @@ impl Sns {
             book: Mutex::default(),
             busy: Busy::default(),
             forwarding: Busy::default(),
+            forced: Mutex::default(),
         }
     }
 
@@ -217,14 +230,29 @@ impl Sns {
     }
 
     /// Send what waits for the hNS again: after a start, and now and then.
-    pub async fn resend_waiting(&self) -> Result<usize, StoreError> {
-        let waiting = self.sessions.waiting().await?;
+    pub async fn resend_waiting(self: &Arc<Self>) -> Result<usize, StoreError> {
+        let mut waiting = self.sessions.waiting().await?;
         let count = waiting.len();
+        // ours first, and no longer than is needed to learn that another network is away
+        waiting.sort_by_key(|(_, up)| up.home);
+        let mut away = BTreeSet::new();
+        let too_old = self.clock.wall() - LONGEST_WAIT;
         for (key, mut up) in waiting {
+            let home = up.home;
+            if home.is_some() && up.ul.recv_time < too_old {
+                tracing::warn!(DevEUI = ?up.ul.dev_eui, "an uplink was not taken by its home for a day, and is given up");
+                self.sessions.forwarded(key).await?;
+                continue;
+            }
+            if home.is_some() && away.contains(&home) {
+                continue;
+            }
             // Its receive windows have passed: a downlink would take those of a later uplink, perhaps of
             // another session, for which it was not encrypted.
             up.ul.fcnt_down = None;
-            self.forward(key, up, self.clock.now() + HNS_PATIENCE).await;
+            if !self.forward(key, up, self.clock.now() + HNS_PATIENCE).await {
+                away.insert(home);
+            }
         }
         Ok(count)
     }
@@ -235,6 +263,10 @@ impl Sns {
 
     fn riding(&self) -> MutexGuard<'_, BTreeMap<DevEui, (Vec<u8>, DlMeta)>> {
         self.riding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forced(&self) -> MutexGuard<'_, BTreeMap<DevEui, rejoin::Forced>> {
+        self.forced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn book(&self) -> MutexGuard<'_, visits::Book> {

@@ -15,6 +15,7 @@ use crate::lorawan::mac::{self, UplinkCommand};
 use crate::lorawan::region::SubBands;
 use crate::lorawan::{NetId, Region};
 
+use super::activate::{Newcomer, service_of};
 use super::downlink::{Content, Gone, LEAD, Window};
 use super::plan::{HeardAt, Plan};
 use super::uplink::{Accepted, accept};
@@ -35,11 +36,12 @@ impl Sns {
             self.agreed(net_id, &frame)?;
         }
         match frame {
-            Uplink::Join(join) => self.activate(&from, visited, &req, join).await,
-            Uplink::Data(data) => self.data(from, visited, &req, data, false).await,
-            Uplink::Rejoin(_) => {
-                Err(Refusal::new(ResultCode::UnknownDevEui, "no LoRaWAN 1.1 session is served here"))
+            Uplink::Join(join) => {
+                let who = Newcomer::joining(join.dev_eui(), &req);
+                self.activate(&from, visited, &req, who).await
             }
+            Uplink::Data(data) => self.data(from, visited, &req, data, false).await,
+            Uplink::Rejoin(rejoin) => self.rejoin(&from, visited, &req, rejoin).await,
         }
     }
 
@@ -126,7 +128,7 @@ impl Sns {
         let (phy_payload, dl) = self.riding().remove(&dev_eui).unzip();
         // our own fNS is told that more may come: its answer has no frame, but it has a class
         let dl = dl.or_else(|| accepted.session.path.is_some().then(class_c));
-        Ok(PrStartAns { phy_payload, dl, ..answer })
+        Ok(PrStartAns { phy_payload, dl, home: accepted.session.home, ..answer })
     }
 
     /// TS002 12.5 step 6. Where the agreement is stateless, no keys leave the house.
@@ -141,6 +143,7 @@ impl Sns {
             dev_eui: Some(session.dev_eui),
             mic_key: self.checks_mics(visited).then(|| MicKey::from(&session.keys)),
             fcnt_up: Some(accepted.fcnt_up),
+            service: Some(service_of(session)),
             taken: true,
             ..PrStartAns::default()
         }
@@ -204,21 +207,33 @@ impl Sns {
         let _ = tokio::time::timeout_at(due, asking).await;
     }
 
-    /// Bring one uplink to the hNS, unless that is being done right now.
-    pub(super) async fn forward(&self, key: ForwardKey, up: XmitAppUp, until: Instant) {
-        let Some(_busy) = self.forwarding.enter(key) else { return };
-        match self.peers.ask(Party::Ns(self.net_id), up, Deadline(until)).await {
+    /// Bring one uplink to the hNS, unless that is being done right now. `false`: the hNS did not answer.
+    pub(super) async fn forward(self: &Arc<Self>, key: ForwardKey, up: XmitAppUp, until: Instant) -> bool {
+        let Some(_busy) = self.forwarding.enter(key) else { return true };
+        let home = up.home.unwrap_or(self.net_id);
+        let dev_eui = up.ul.dev_eui;
+        match self.peers.ask(Party::Ns(home), up, Deadline(until)).await {
             // the hNS's store failed: it may do better at the next try
             Err(error) if error.is(ResultCode::Other) => {
                 tracing::warn!("an uplink waits for its home: {error}");
+                false
             }
             // any other refusal is an answer too: asking again would bring the same
-            Ok(_) | Err(PeerError::Refused { .. }) => {
+            answer @ (Ok(_) | Err(PeerError::Refused { .. })) => {
                 if let Err(error) = self.sessions.forwarded(key).await {
                     tracing::warn!("an uplink may be delivered twice: {error}");
                 }
+                if let (Err(error), Some(dev_eui)) = (&answer, dev_eui)
+                    && error.is(ResultCode::UnknownDevEui)
+                {
+                    self.disowned(dev_eui, key.session).await;
+                }
+                true
             }
-            Err(error) => tracing::warn!("an uplink waits for its home: {error}"),
+            Err(error) => {
+                tracing::warn!("an uplink waits for its home: {error}");
+                false
+            }
         }
     }
 
@@ -248,6 +263,15 @@ impl Sns {
             };
             if answers.len() + answer.len() <= 15 {
                 answers.extend(answer);
+            }
+        }
+        let forced = self.forced().get(&session.dev_eui).copied();
+        if let Some(forced) =
+            forced.filter(|forced| v11 && !accepted.activated && self.clock.now() < forced.until)
+        {
+            let command = mac::force_rejoin_req(forced.kind, ul.data_rate.unwrap_or(0));
+            if answers.len() + command.len() <= 15 {
+                answers.extend(command);
             }
         }
         answers

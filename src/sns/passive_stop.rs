@@ -70,8 +70,15 @@ impl Sns {
 
     /// A new session has begun: whoever forwards an earlier one hears of its end, while the uplink goes on.
     pub(super) fn stop_earlier(self: &Arc<Self>, begun: &Session) {
-        let earlier = self.book().pick(|visit| visit.dev_eui == begun.dev_eui && visit.session != begun.id);
-        if earlier.is_empty() {
+        if self.book().pick(|visit| visit.dev_eui == begun.dev_eui && visit.session != begun.id).is_empty() {
+            return;
+        }
+        self.stop_all_of(begun.dev_eui);
+    }
+
+    /// Sessions of a device have ended: whoever forwards them hears of it in a moment.
+    pub(super) fn stop_all_of(self: &Arc<Self>, dev_eui: DevEui) {
+        if self.book().pick(|visit| visit.dev_eui == dev_eui).is_empty() {
             return;
         }
         let sns = self.clone();

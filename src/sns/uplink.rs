@@ -218,7 +218,13 @@ fn describe(
         adr_ack_req: frame.fctrl().adr_ack_req(),
         commands,
         // a repetition acknowledges again what it acknowledged before, and not what was sent since
-        up: XmitAppUp { frm_payload, ul, ack: frame.fctrl().ack() && !repeated, via: None },
+        up: XmitAppUp {
+            frm_payload,
+            ul,
+            ack: frame.fctrl().ack() && !repeated,
+            via: None,
+            home: session.home,
+        },
         session,
     }
 }
@@ -250,6 +256,8 @@ pub(super) mod tests {
             rx2_data_rate: 0,
             plan: Default::default(),
             roaming: true,
+            home: None,
+            rj_count0: None,
             path: None,
             created: 0,
             expires: None,

@@ -10,7 +10,7 @@ use super::writer::{Db, Done, Fault};
 use super::{Store, root_keys, sessions};
 use crate::backend::door::{Boxed, Commit, StoreError};
 use crate::backend::message::{ClassMode, KeyEnvelope, MacVersion};
-use crate::hns::{Activation, Decide, Device, Devices, Notice, QueueItem, Telling};
+use crate::hns::{Activation, Decide, Device, Devices, Handover, Notice, QueueItem, Telling};
 use crate::js;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 use crate::sns::Session;
@@ -133,6 +133,18 @@ impl Devices for Store {
         // Most are uplinks; a join is found out when it has been decided.
         Box::pin(self.queue.run(false, move |db| over(db, dev_eui, &decide)))
     }
+
+    fn ended_handovers(&self) -> Boxed<'_, Result<Vec<Handover>, StoreError>> {
+        Box::pin(self.queue.run(false, |db| Ok((ended_handovers(db)?, Done::new(Commit::Nothing)))))
+    }
+
+    fn end_handover(&self, of: Handover) -> Boxed<'_, Result<bool, StoreError>> {
+        Box::pin(self.queue.run(true, move |db| {
+            let delete = "DELETE FROM handovers WHERE dev_eui = ?1 AND dev_addr = ?2 AND net_id = ?3";
+            let found = db.run(delete, (Text(of.dev_eui), Text(of.dev_addr), Text(of.net_id)))?;
+            Ok((found > 0, Done::new(if found > 0 { Commit::Durable } else { Commit::Nothing })))
+        }))
+    }
 }
 
 impl Store {
@@ -177,6 +189,7 @@ impl Store {
                     Addition::Personalised { device, session } => {
                         let mut device = (**device).clone();
                         let created = db.seal.clock().unix();
+                        device.profile_since = created;
                         device.activations.iter_mut().for_each(|activation| activation.created = created);
                         store(db, device.dev_eui, None, Some(&device))?;
                         sessions::personalise(db, session, created)?;
@@ -294,6 +307,9 @@ fn alter(db: &Db<'_>, dev_eui: DevEui, change: &Change) -> Result<(bool, Done), 
     device.roaming = change.roaming.unwrap_or(device.roaming);
     device.enabled = change.enabled.unwrap_or(device.enabled);
     device.class = change.class.unwrap_or(device.class);
+    if device.class != found.device.class {
+        device.profile_since = db.seal.clock().unix();
+    }
     store(db, dev_eui, Some(&found), Some(&device))?;
     if let Some(keys) = root_keys::load(db, dev_eui)? {
         let changed = js::Device { enabled: device.enabled, ..keys.clone() };
@@ -333,6 +349,7 @@ fn insert(db: &Db<'_>, new: &NewDevice, enabled: bool, class: ClassMode) -> Resu
         queue: Vec::new(),
         last_seen: None,
         last_via: None,
+        profile_since: db.seal.clock().unix(),
     };
     let keys = js::Device {
         dev_eui: new.dev_eui,
@@ -344,6 +361,8 @@ fn insert(db: &Db<'_>, new: &NewDevice, enabled: bool, class: ClassMode) -> Resu
         enabled,
         dev_nonces: Default::default(),
         join_nonce: 0,
+        rj_count1: None,
+        derivations: Vec::new(),
     };
     store(db, new.dev_eui, None, Some(&device))?;
     root_keys::store(db, new.dev_eui, None, Some(&keys))
@@ -420,6 +439,7 @@ fn device(dev_eui: DevEui, row: &Row<'_>) -> Result<Device, Fault> {
         queue: Vec::new(),
         last_seen: row.get::<_, Option<Seconds>>("last_seen")?.map(|seconds| seconds.0),
         last_via: row.get::<_, Option<Text<_>>>("last_via")?.map(|text| text.0),
+        profile_since: row.get::<_, Seconds>("profile_since")?.0,
     })
 }
 
@@ -428,7 +448,10 @@ fn class(row: &Row<'_>) -> rusqlite::Result<ClassMode> {
 }
 
 fn activations(db: &Db<'_>, dev_eui: DevEui) -> Result<Vec<(i64, Activation)>, Fault> {
-    let mut select = db.sql.prepare_cached("SELECT * FROM activations WHERE dev_eui = ?1 ORDER BY id")?;
+    let mut select = db.sql.prepare_cached(
+        "SELECT activations.*, handovers.net_id AS sns FROM activations LEFT JOIN handovers USING (dev_eui, dev_addr)
+         WHERE dev_eui = ?1 ORDER BY id",
+    )?;
     let mut rows = select.query([Text(dev_eui)])?;
     let mut activations = Vec::new();
     while let Some(row) = rows.next()? {
@@ -446,6 +469,8 @@ fn activations(db: &Db<'_>, dev_eui: DevEui) -> Result<Vec<(i64, Activation)>, F
             session_key_id: row.get("session_key_id")?,
             app_s_key,
             fcnt_up: row.get("fcnt_up")?,
+            sns: row.get::<_, Option<Text<_>>>("sns")?.map(|text| text.0),
+            fcnt_down: row.get("fcnt_down")?,
             created: row.get::<_, Seconds>("created")?.0,
         };
         activations.push((id, activation));
@@ -493,12 +518,13 @@ fn store(db: &Db<'_>, dev_eui: DevEui, before: Option<&Found>, after: Option<&De
 fn store_device(db: &Db<'_>, new: &Device) -> Result<(), Fault> {
     db.run(
         "INSERT INTO devices
-            (dev_eui, join_eui, name, mac_version, enabled, roaming, last_seen, last_via, personalised, class_c)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+            (dev_eui, join_eui, name, mac_version, enabled, roaming, last_seen, last_via, personalised, class_c,
+                profile_since)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
          ON CONFLICT (dev_eui) DO UPDATE SET join_eui = excluded.join_eui, name = excluded.name,
             mac_version = excluded.mac_version, enabled = excluded.enabled, roaming = excluded.roaming,
             last_seen = excluded.last_seen, last_via = excluded.last_via, personalised = excluded.personalised,
-            class_c = excluded.class_c",
+            class_c = excluded.class_c, profile_since = excluded.profile_since",
         (
             Text(new.dev_eui),
             Text(new.join_eui),
@@ -510,6 +536,7 @@ fn store_device(db: &Db<'_>, new: &Device) -> Result<(), Fault> {
             new.last_via.map(Text),
             new.personalised,
             new.class == ClassMode::C,
+            Seconds(new.profile_since),
         ),
     )?;
     Ok(())
@@ -521,15 +548,17 @@ fn store_activations(
     rows: &[(i64, Activation)],
     items: &[Activation],
 ) -> Result<(), Fault> {
-    // All but the counter makes an activation what it is.
-    let same =
-        |row: &Activation, item: &Activation| Activation { fcnt_up: item.fcnt_up, ..row.clone() } == *item;
+    // All but the counters makes an activation what it is.
+    let same = |row: &Activation, item: &Activation| {
+        Activation { fcnt_up: item.fcnt_up, fcnt_down: item.fcnt_down, ..row.clone() } == *item
+    };
     let changes = changes(rows, items, same);
     for id in changes.gone {
         db.run("DELETE FROM activations WHERE id = ?1", [id])?;
     }
     for (id, item) in changes.changed {
-        db.run("UPDATE activations SET fcnt_up = ?2 WHERE id = ?1", (id, item.fcnt_up))?;
+        let set = "UPDATE activations SET fcnt_up = ?2, fcnt_down = ?3 WHERE id = ?1";
+        db.run(set, (id, item.fcnt_up, item.fcnt_down))?;
     }
     for item in changes.new {
         // Known before the row is written, because the key is sealed for it.
@@ -540,8 +569,8 @@ fn store_activations(
         let key = item.app_s_key.as_ref();
         db.run(
             "INSERT INTO activations
-                (id, dev_eui, dev_addr, session_key_id, app_s_key, app_s_key_label, fcnt_up, created)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                (id, dev_eui, dev_addr, session_key_id, app_s_key, app_s_key_label, fcnt_up, created, fcnt_down)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             (
                 id,
                 Text(dev_eui),
@@ -551,10 +580,42 @@ fn store_activations(
                 key.and_then(|key| key.label.as_ref()),
                 item.fcnt_up,
                 Seconds(item.created),
+                item.fcnt_down,
             ),
         )?;
+        if let Some(net_id) = item.sns {
+            let insert = "INSERT OR REPLACE INTO handovers (dev_eui, dev_addr, net_id) VALUES (?1, ?2, ?3)";
+            db.run(insert, (Text(dev_eui), Text(item.dev_addr), Text(net_id)))?;
+            // that network knows by itself which of its sessions have been left
+            let left = "DELETE FROM handovers WHERE dev_eui = ?1 AND net_id = ?2
+                AND dev_addr NOT IN (SELECT dev_addr FROM activations WHERE dev_eui = ?1)";
+            db.run(left, (Text(dev_eui), Text(net_id)))?;
+        }
     }
     Ok(())
+}
+
+/// One that goes on at the same network has not ended: that network knows which of its sessions is in use.
+fn ended_handovers(db: &Db<'_>) -> Result<Vec<Handover>, Fault> {
+    let mut select = db.sql.prepare_cached(
+        "SELECT handovers.* FROM handovers
+         LEFT JOIN devices USING (dev_eui)
+         LEFT JOIN activations USING (dev_eui, dev_addr)
+         WHERE devices.dev_eui IS NULL OR NOT devices.enabled OR NOT devices.roaming
+            OR NOT EXISTS (
+                SELECT 1 FROM activations AS newer JOIN handovers AS there USING (dev_eui, dev_addr)
+                WHERE newer.dev_eui = handovers.dev_eui AND there.net_id = handovers.net_id
+                    AND newer.id >= coalesce((SELECT max(id) FROM activations AS used
+                        WHERE used.dev_eui = handovers.dev_eui AND used.fcnt_up IS NOT NULL), 0))",
+    )?;
+    let rows = select.query_map([], |row| {
+        Ok(Handover {
+            dev_eui: row.get::<_, Text<_>>("dev_eui")?.0,
+            dev_addr: row.get::<_, Text<_>>("dev_addr")?.0,
+            net_id: row.get::<_, Text<_>>("net_id")?.0,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn store_queue(

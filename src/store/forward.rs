@@ -90,6 +90,8 @@ struct Up {
     ack: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     via: Option<NetId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    home: Option<NetId>,
     #[serde(flatten)]
     ul: Ul,
 }
@@ -99,6 +101,7 @@ pub(super) fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
         frm: Hex(message.frm_payload.clone()),
         ack: message.ack,
         via: message.via,
+        home: message.home,
         ul: Ul::from(&message.ul),
     });
     serde_json::to_string(&kept).map_err(|error| Fault::Wrong(error.to_string()))
@@ -107,5 +110,6 @@ pub(super) fn to_text(message: &XmitAppUp) -> Result<String, Fault> {
 pub(super) fn from_text(text: &str) -> Result<XmitAppUp, Fault> {
     let kept = serde_json::from_str(text).map_err(|error| Fault::Wrong(error.to_string()))?;
     let Kept::V1(up) = kept;
-    Ok(XmitAppUp { frm_payload: up.frm.0, ack: up.ack, via: up.via, ul: UlMeta::try_from(up.ul)? })
+    let Up { frm, ack, via, home, ul } = up;
+    Ok(XmitAppUp { frm_payload: frm.0, ack, via, home, ul: UlMeta::try_from(ul)? })
 }

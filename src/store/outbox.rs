@@ -7,7 +7,7 @@ use super::writer::{Db, Done, Fault, Mark};
 use super::{Store, devices};
 use crate::application::outbox::{Event, Letter, Outbox, Postman, Sink, Waiting};
 use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::hns::{Decide, Devices, Telling};
+use crate::hns::{Decide, Devices, Handover, Telling};
 use crate::lorawan::DevEui;
 
 impl Outbox for Store {
@@ -45,6 +45,14 @@ impl Store {
 impl Devices for Told {
     fn with_device(&self, dev_eui: DevEui, decide: Decide) -> Boxed<'_, Result<(), StoreError>> {
         self.store.with_device(dev_eui, decide)
+    }
+
+    fn ended_handovers(&self) -> Boxed<'_, Result<Vec<Handover>, StoreError>> {
+        self.store.ended_handovers()
+    }
+
+    fn end_handover(&self, handover: Handover) -> Boxed<'_, Result<bool, StoreError>> {
+        self.store.end_handover(handover)
     }
 
     fn telling(&self, dev_eui: DevEui, decide: Telling) -> Boxed<'_, Result<(), StoreError>> {

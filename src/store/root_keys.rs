@@ -9,7 +9,7 @@ use super::rows::Text;
 use super::secrets::Place;
 use super::writer::{Db, Done, Fault};
 use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::js::{Decide, Device, RootKeys};
+use crate::js::{Decide, Derivation, Device, RootKeys};
 use crate::lorawan::{DevEui, Key};
 
 impl RootKeys for Store {
@@ -20,12 +20,13 @@ impl RootKeys for Store {
 }
 
 impl Store {
-    /// Forget the DevNonces of a device whose counter began anew (a battery change on a faulty device, TS002
+    /// Forget the DevNonces and RJcount1 of a device whose counters began anew (a battery change on a faulty device, TS002
     /// 11.6 in our reading): the operator's deliberate act. The JoinNonce goes on. `false`: no such device.
     pub async fn clear_dev_nonces(&self, dev_eui: DevEui) -> Result<bool, StoreError> {
         let clear = move |db: &Db<'_>| {
             let known = load(db, dev_eui)?.is_some();
             db.run("DELETE FROM dev_nonces WHERE dev_eui = ?1", [Text(dev_eui)])?;
+            db.run("UPDATE root_keys SET rj_count1 = NULL WHERE dev_eui = ?1", [Text(dev_eui)])?;
             Ok((known, Done::new(Commit::Durable)))
         };
         self.queue.run(true, clear).await
@@ -66,7 +67,18 @@ fn device(db: &Db<'_>, dev_eui: DevEui, row: &Row<'_>) -> Result<Device, Fault> 
         enabled: row.get("enabled")?,
         dev_nonces: nonces.collect::<Result<BTreeSet<u16>, _>>()?,
         join_nonce: row.get("join_nonce")?,
+        rj_count1: row.get("rj_count1")?,
+        derivations: derivations(db, dev_eui)?,
     })
+}
+
+fn derivations(db: &Db<'_>, dev_eui: DevEui) -> Result<Vec<Derivation>, Fault> {
+    let select = "SELECT join_nonce, nonce, v1_1 FROM derivations WHERE dev_eui = ?1 ORDER BY join_nonce";
+    let mut select = db.sql.prepare_cached(select)?;
+    let rows = select.query_map([Text(dev_eui)], |row| {
+        Ok(Derivation { join_nonce: row.get(0)?, nonce: row.get(1)?, v1_1: row.get(2)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Write what differs.
@@ -93,6 +105,15 @@ pub(super) fn store(
     for taken in new.dev_nonces.difference(had) {
         let insert = "INSERT INTO dev_nonces (dev_eui, dev_nonce) VALUES (?1, ?2)";
         db.run(insert, (Text(dev_eui), taken))?;
+    }
+    let had = before.map_or(&[][..], |old| &old.derivations);
+    for gone in had.iter().filter(|old| !new.derivations.contains(old)) {
+        let delete = "DELETE FROM derivations WHERE dev_eui = ?1 AND join_nonce = ?2";
+        db.run(delete, (Text(dev_eui), gone.join_nonce))?;
+    }
+    for made in new.derivations.iter().filter(|new| !had.contains(new)) {
+        let insert = "INSERT INTO derivations (dev_eui, join_nonce, nonce, v1_1) VALUES (?1, ?2, ?3, ?4)";
+        db.run(insert, (Text(dev_eui), made.join_nonce, made.nonce, made.v1_1))?;
     }
     Ok(())
 }
@@ -124,18 +145,24 @@ fn insert(db: &Db<'_>, new: &Device) -> Result<(), Fault> {
 }
 
 fn update(db: &Db<'_>, old: &Device, new: &Device) -> Result<(), Fault> {
-    let nonces = Device { join_nonce: new.join_nonce, dev_nonces: new.dev_nonces.clone(), ..old.clone() };
+    let nonces = Device {
+        join_nonce: new.join_nonce,
+        dev_nonces: new.dev_nonces.clone(),
+        rj_count1: new.rj_count1,
+        derivations: new.derivations.clone(),
+        ..old.clone()
+    };
     if nonces == *new {
         // Nearly every join.
-        if old.join_nonce != new.join_nonce {
-            let set = "UPDATE root_keys SET join_nonce = ?2 WHERE dev_eui = ?1";
-            db.run(set, (Text(new.dev_eui), new.join_nonce))?;
+        if (old.join_nonce, old.rj_count1) != (new.join_nonce, new.rj_count1) {
+            let set = "UPDATE root_keys SET join_nonce = ?2, rj_count1 = ?3 WHERE dev_eui = ?1";
+            db.run(set, (Text(new.dev_eui), new.join_nonce, new.rj_count1))?;
         }
         return Ok(());
     }
     db.run(
-        "UPDATE root_keys SET join_eui = ?2, mac_version = ?3, home = ?4, enabled = ?5, join_nonce = ?6
-         WHERE dev_eui = ?1",
+        "UPDATE root_keys SET join_eui = ?2, mac_version = ?3, home = ?4, enabled = ?5, join_nonce = ?6,
+            rj_count1 = ?7 WHERE dev_eui = ?1",
         (
             Text(new.dev_eui),
             Text(new.join_eui),
@@ -143,6 +170,7 @@ fn update(db: &Db<'_>, old: &Device, new: &Device) -> Result<(), Fault> {
             Text(new.home),
             new.enabled,
             new.join_nonce,
+            new.rj_count1,
         ),
     )?;
     if old.app_key != new.app_key {

@@ -29,6 +29,13 @@ impl Sessions for Store {
         Box::pin(self.queue.run(true, work))
     }
 
+    fn guests(&self) -> Boxed<'_, Result<Vec<Session>, StoreError>> {
+        Box::pin(self.queue.run(false, |db| {
+            let guests = all(db, "SELECT * FROM sessions WHERE home IS NOT NULL ORDER BY id")?;
+            Ok((guests, Done::new(Commit::Nothing)))
+        }))
+    }
+
     fn forwarded(&self, key: ForwardKey) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(self.queue.run(false, move |db| forward::remove(db, key)))
     }
@@ -121,6 +128,8 @@ fn session(db: &Db<'_>, row: &Row<'_>) -> Result<Session, Fault> {
         rx2_data_rate: row.get("rx2_data_rate")?,
         plan: plan(row)?,
         roaming: row.get("roaming")?,
+        home: row.get::<_, Option<Text<_>>>("home")?.map(|home| home.0),
+        rj_count0: row.get("rj_count0")?,
         path: row.get("path")?,
         created: row.get::<_, Seconds>("created")?.0,
         expires: row.get::<_, Option<Seconds>>("expires")?.map(|seconds| seconds.0),
@@ -184,9 +193,10 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
     db.run(
         "INSERT INTO sessions (id, dev_eui, dev_addr, net_id, nwk_s_key, s_nwk_s_int_key, nwk_s_enc_key, fcnt_up,
             fcnt_down, a_fcnt_down, confirmed_down, class_c, personalised, pending, rx_delay, rx1_dr_offset,
-            rx2_frequency, rx2_data_rate, created, expires, roaming, region, sub_bands, plan_told, path)
+            rx2_frequency, rx2_data_rate, created, expires, roaming, region, sub_bands, plan_told, path, home,
+            rj_count0)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-            ?22, ?23, ?24, ?25)",
+            ?22, ?23, ?24, ?25, ?26, ?27)",
         params![
             Bits(new.id),
             Text(new.dev_eui),
@@ -213,6 +223,8 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
             new.plan.sub_bands.to_bits(),
             told(&new.plan),
             new.path,
+            new.home.map(Text),
+            new.rj_count0,
         ],
     )?;
     Ok(())
@@ -298,7 +310,11 @@ pub(super) fn personalise(db: &Db<'_>, new: &Session, created: u64) -> Result<()
 
 /// Every personalised session, by DevEUI.
 pub(super) fn personalised(db: &Db<'_>) -> Result<Vec<Session>, Fault> {
-    let mut select = db.sql.prepare_cached("SELECT * FROM sessions WHERE personalised ORDER BY dev_eui")?;
+    all(db, "SELECT * FROM sessions WHERE personalised ORDER BY dev_eui")
+}
+
+fn all(db: &Db<'_>, select: &str) -> Result<Vec<Session>, Fault> {
+    let mut select = db.sql.prepare_cached(select)?;
     let mut rows = select.query([])?;
     let mut sessions = Vec::new();
     while let Some(row) = rows.next()? {

@@ -28,6 +28,9 @@ impl sns::Sessions for Twice {
     fn with_device(&self, dev_eui: DevEui, decide: sns::Decide) -> Boxed<'_, Result<(), StoreError>> {
         sns::Sessions::with_device(&self.0, dev_eui, twice(decide))
     }
+    fn guests(&self) -> Boxed<'_, Result<Vec<sns::Session>, StoreError>> {
+        self.0.guests()
+    }
     fn forwarded(&self, key: ForwardKey) -> Boxed<'_, Result<(), StoreError>> {
         self.0.forwarded(key)
     }
@@ -39,6 +42,12 @@ impl sns::Sessions for Twice {
 impl hns::Devices for Twice {
     fn with_device(&self, dev_eui: DevEui, decide: hns::Decide) -> Boxed<'_, Result<(), StoreError>> {
         hns::Devices::with_device(&self.0, dev_eui, twice(decide))
+    }
+    fn ended_handovers(&self) -> Boxed<'_, Result<Vec<hns::Handover>, StoreError>> {
+        self.0.ended_handovers()
+    }
+    fn end_handover(&self, handover: hns::Handover) -> Boxed<'_, Result<bool, StoreError>> {
+        self.0.end_handover(handover)
     }
 }
 

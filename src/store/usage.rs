@@ -6,7 +6,7 @@ use super::Store;
 use super::rows::{Seconds, Text};
 use super::writer::{Db, Done, Fault};
 use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::fns::usage::{Usage, Way};
+use crate::fns::usage::{Kind, Usage, Way};
 use crate::lorawan::{DevEui, NetId};
 
 /// Activations on record; beyond, the oldest go. A join of a visitor makes one, so nobody fills a disk with them.
@@ -17,6 +17,8 @@ const ACTIVATIONS: u64 = 100_000;
 pub struct Traffic {
     /// The home of the visitors.
     pub net_id: NetId,
+    /// RoamingType: Passive or Handover.
+    pub roaming_type: String,
     /// Frames to it with something of a user.
     pub ul_packets: u64,
     /// Frames from it.
@@ -57,8 +59,15 @@ pub fn month(unix: u64) -> String {
 
 impl Usage for Store {
     // A record is promised to nobody before it is told: it goes to the disk with what else goes there.
-    fn carried(&self, net_id: NetId, way: Way, bytes: usize, unix: u64) -> Boxed<'_, Result<(), StoreError>> {
-        Box::pin(self.queue.run(false, move |db| carried(db, net_id, way, bytes as u64, unix)))
+    fn carried(
+        &self,
+        net_id: NetId,
+        kind: Kind,
+        way: Way,
+        bytes: usize,
+        unix: u64,
+    ) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(self.queue.run(false, move |db| carried(db, net_id, kind, way, bytes as u64, unix)))
     }
 
     fn roams(
@@ -79,18 +88,30 @@ impl Store {
     }
 }
 
-fn carried(db: &Db<'_>, net_id: NetId, way: Way, bytes: u64, unix: u64) -> Result<((), Done), Fault> {
+fn carried(
+    db: &Db<'_>,
+    net_id: NetId,
+    kind: Kind,
+    way: Way,
+    bytes: u64,
+    unix: u64,
+) -> Result<((), Done), Fault> {
+    let kind = match kind {
+        Kind::Passive => "Passive",
+        Kind::Handover => "Handover",
+    };
     let [ul_packets, dl_packets, ul_bytes, dl_bytes] = match way {
         Way::Up => [1, 0, bytes, 0],
         Way::Down => [0, 1, 0, bytes],
     };
     db.run(
-        "INSERT INTO usage_traffic VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET
+        "INSERT INTO usage_traffic VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET
             ul_packets = ul_packets + excluded.ul_packets, dl_packets = dl_packets + excluded.dl_packets,
             ul_bytes = ul_bytes + excluded.ul_bytes, dl_bytes = dl_bytes + excluded.dl_bytes",
         (
             month(unix),
             Text(net_id),
+            kind,
             Seconds(ul_packets),
             Seconds(dl_packets),
             Seconds(ul_bytes),
@@ -112,12 +133,14 @@ fn roams(db: &Db<'_>, net_id: NetId, dev_eui: DevEui, active: bool, unix: u64) -
 
 fn read(db: &Db<'_>, month: &str) -> Result<Month, Fault> {
     let mut select = db.sql.prepare_cached(
-        "SELECT net_id, ul_packets, dl_packets, ul_bytes, dl_bytes FROM usage_traffic WHERE month = ?1 ORDER BY net_id",
+        "SELECT net_id, ul_packets, dl_packets, ul_bytes, dl_bytes, roaming_type FROM usage_traffic WHERE month = ?1
+         ORDER BY net_id, roaming_type DESC",
     )?;
     let traffic = select.query_map([month], |row| {
         let count = |at: usize| row.get::<_, Seconds>(at).map(|count| count.0);
         Ok(Traffic {
             net_id: row.get::<_, Text<_>>(0)?.0,
+            roaming_type: row.get(5)?,
             ul_packets: count(1)?,
             dl_packets: count(2)?,
             ul_bytes: count(3)?,

@@ -181,7 +181,7 @@ fn join_and_rejoin_mics() {
             Ok(Uplink::Join(join)) => {
                 assert_eq!(join.verify(&key(&vector, "key")).is_some(), right, "{vector}")
             }
-            Ok(Uplink::Rejoin(bytes)) => assert_eq!(bytes, phy),
+            Ok(Uplink::Rejoin(rejoin)) => assert_eq!(rejoin.as_bytes(), phy),
             other => panic!("{other:?}: {vector}"),
         }
     }

@@ -3,9 +3,11 @@
 //! Headers, hex, aliases and envelopes belong to the two ends (`wire`). Every pair of TS002 table 12
 //! that we know is one line of `messages!`.
 
+mod profile;
 pub mod wire;
 
 pub use super::keywrap::KeyEnvelope;
+pub use profile::{DeviceProfile, RateLimit, RatePolicy, RoamingActivation, ServiceProfile};
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +15,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::lorawan::frame::FrameError;
-use crate::lorawan::{DevAddr, DevEui, GatewayEui, JoinEui, Key, Modulation, NetId};
+use crate::lorawan::region::JOIN_ACCEPT_DELAY1;
+use crate::lorawan::{DevAddr, DevEui, GatewayEui, JoinEui, Key, Modulation, NetId, Region};
 
 /// Who speaks or is spoken to (SenderID, ReceiverID).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,9 +73,11 @@ pub struct Refusal {
     pub code: ResultCode,
     /// Lifetime of a hold-off, in seconds (Deferred and policy refusals).
     pub lifetime: Option<u32>,
-    /// The counter that would have been right, from an sNS that refuses an FCntDown. Inside the
-    /// house only: TS002 has no object for it in an answer.
+    /// The counter that would have been right, from an sNS that refuses an FCntDown. TS002 has no object for it in an
+    /// answer: between Roamgates it is a VSExtension.
     pub fcnt_down: Option<u32>,
+    /// What has changed since, with StaleDeviceProfile.
+    pub profile: Option<Box<ProfileAt>>,
     /// When the same may be asked again, where a rule or the radio says so. Inside the house only.
     pub retry_in: Option<Duration>,
     /// For people.
@@ -82,7 +87,14 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with its reason.
     pub fn new(code: ResultCode, description: impl Into<String>) -> Refusal {
-        Refusal { code, lifetime: None, fcnt_down: None, retry_in: None, description: description.into() }
+        Refusal {
+            code,
+            lifetime: None,
+            fcnt_down: None,
+            profile: None,
+            retry_in: None,
+            description: description.into(),
+        }
     }
 }
 
@@ -226,6 +238,35 @@ pub struct DlMeta {
     pub hi_priority: bool,
 }
 
+impl DlMeta {
+    /// With the tokens of an uplink, and nothing else.
+    pub fn answering(ul: &UlMeta) -> DlMeta {
+        DlMeta {
+            fns_ul_token: ul.fns_ul_token.clone(),
+            ul_tokens: ul.gw_info.iter().filter_map(|gateway| gateway.ul_token.clone()).collect(),
+            ..DlMeta::default()
+        }
+    }
+
+    /// The two windows of a Join-accept: RX1 at 5 s, RX2 at 6 s.
+    pub fn of_join(ul: &UlMeta, region: &Region) -> DlMeta {
+        let rx1 = match (ul.ul_freq, ul.data_rate) {
+            (Some(frequency), Some(data_rate)) => region.rx1(frequency, data_rate, 0),
+            _ => None,
+        };
+        let (rx2_frequency, rx2_data_rate) = region.rx2();
+        DlMeta {
+            dl_freq1: rx1.map(|(frequency, _)| frequency),
+            data_rate1: rx1.map(|(_, data_rate)| data_rate),
+            dl_freq2: Some(rx2_frequency),
+            data_rate2: Some(rx2_data_rate),
+            rx_delay1: Some(JOIN_ACCEPT_DELAY1),
+            class_mode: Some(ClassMode::A),
+            ..DlMeta::answering(ul)
+        }
+    }
+}
+
 /// Network session keys, by the derivation that made them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NwkKeys {
@@ -336,6 +377,27 @@ pub struct PrStartReq {
     /// It is agreed that the asker checks MICs: a key in the answer is wanted. Without, keys that a partner
     /// sends unasked are not even opened. Inside the house only.
     pub mic_check: bool,
+    /// The device's home, where it is another network that lets us serve the device (handover roaming). Inside the house
+    /// only: our fNS asks our sNS.
+    pub home: Option<Box<Home>>,
+}
+
+/// A network that lets another serve a device of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Which one.
+    pub net_id: NetId,
+    /// What it says of the device.
+    pub profile: ProfileAt,
+}
+
+/// A Device Profile, and since when it is so (DeviceProfileTimestamp).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileAt {
+    /// The profile.
+    pub profile: DeviceProfile,
+    /// Of its last change, to the second.
+    pub since: Timestamp,
 }
 
 /// sNS to fNS.
@@ -355,6 +417,10 @@ pub struct PrStartAns {
     pub fcnt_up: Option<u32>,
     /// With `phy_payload`.
     pub dl: Option<DlMeta>,
+    /// For a stateful fNS.
+    pub service: Option<ServiceProfile>,
+    /// Whose device it is, where our sNS serves it for another network. Inside the house only.
+    pub home: Option<NetId>,
     /// The frame of the question was taken as any uplink is, so nobody need send it again by XmitDataReq
     /// (between Roamgates; a VSExtension).
     pub taken: bool,
@@ -411,6 +477,8 @@ pub struct XmitDown {
     pub phy_payload: Vec<u8>,
     /// Where and when.
     pub dl: DlMeta,
+    /// Whose device it is, where our sNS serves it for another network. Inside the house only.
+    pub home: Option<NetId>,
 }
 
 /// XmitDataReq with FRMPayload and ULMetaData: sNS to hNS.
@@ -425,6 +493,8 @@ pub struct XmitAppUp {
     pub ack: bool,
     /// Through whom it was heard, where that is not us. Inside the house only.
     pub via: Option<NetId>,
+    /// Where it goes, where the home is another network. Inside the house only.
+    pub home: Option<NetId>,
 }
 
 /// XmitDataReq with FRMPayload and DLMetaData: hNS to sNS.
@@ -500,12 +570,58 @@ pub struct JoinAns {
     pub session_key_id: Option<Vec<u8>>,
 }
 
-/// sNS to hNS: a device wants to join (TS002 12.9 step 7; at home too).
+/// hNS to JS: the same for a Rejoin-request (TS002 12.7 step 7, 12.11). The answer is that of a JoinReq.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RejoinReq(pub JoinReq);
+
+/// vNS to hNS: how may this device roam with us (TS002 12.12)?
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProfileReq {
+    /// The device.
+    pub dev_eui: DevEui,
+}
+
+/// hNS to vNS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProfileAns {
+    /// What would be granted.
+    pub activation: RoamingActivation,
+    /// With `Handover`.
+    pub profile: Option<ProfileAt>,
+}
+
+/// Either way between hNS and sNS: the handover of a device ends (TS002 12.8.3).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HrStopReq {
+    /// The device.
+    pub dev_eui: DevEui,
+    /// From the hNS, seconds: no HRStartReq for the device so long; 0 cancels such a hold-off, `None`: none.
+    pub lifetime: Option<u32>,
+    /// Addresses of the sessions that end. Inside the house only: TS002 means all of them.
+    pub of: Vec<DevAddr>,
+}
+
+/// The handover is over.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HrStopAns;
+
+/// HRStartReq without PHYPayload, hNS to sNS: the home wants its device back (TS002 12.8.4).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HrRegainReq {
+    /// The device.
+    pub dev_eui: DevEui,
+}
+
+/// The device will be told to rejoin.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HrRegainAns;
+
+/// sNS to hNS: a device wants to join or to rejoin (TS002 12.7 step 6, 12.9 step 7; at home too).
 #[derive(Debug, Clone, PartialEq)]
 pub struct HrStartReq {
     /// The sNS's highest version.
     pub mac_version: MacVersion,
-    /// The Join-request.
+    /// The Join-request or Rejoin-request.
     pub phy_payload: Vec<u8>,
     /// Of the frame.
     pub dev_eui: DevEui,
@@ -519,8 +635,10 @@ pub struct HrStartReq {
     pub cf_list: Option<[u8; 16]>,
     /// How it was heard.
     pub ul: UlMeta,
-    /// Through whom it was heard, where that is not us: the hNS's policy may refuse a visit.
+    /// Through whom it was heard, where that is not us: the hNS's policy may refuse a visit. Inside the house only.
     pub visited: Option<NetId>,
+    /// DeviceProfileTimestamp: what the sNS knows of the device. `None` inside the house, where nobody is behind.
+    pub profile_time: Option<Timestamp>,
 }
 
 /// hNS to sNS.
@@ -532,9 +650,12 @@ pub struct HrStartAns {
     pub lifetime: u32,
     /// For the sNS.
     pub keys: NwkKeys,
-    /// The device may talk through other networks. Inside the house only: a foreign sNS has the
-    /// Device Profile.
+    /// The device may talk through other networks. A foreign sNS reads it in `service`.
     pub roaming: bool,
+    /// For a foreign sNS.
+    pub service: Option<ServiceProfile>,
+    /// For a foreign sNS, which controls the radio and need not look at it.
+    pub dl: Option<DlMeta>,
     /// Class C from its first uplink on (1.0.x). Inside the house only, for the same reason.
     pub class: ClassMode,
     /// LoRaWAN version of the session. Inside the house only, likewise.
@@ -587,7 +708,11 @@ messages! {
     XmitAppUp(XmitAppUp), "XmitDataReq" => Xmit(XmitAns);
     XmitAppDown(XmitAppDown), "XmitDataReq" => Xmit(XmitAns);
     Join(JoinReq), "JoinReq" => Join(JoinAns);
+    Rejoin(RejoinReq), "RejoinReq" => Join(JoinAns);
     HrStart(HrStartReq), "HRStartReq" => HrStart(HrStartAns);
+    HrRegain(HrRegainReq), "HRStartReq" => HrRegain(HrRegainAns);
+    HrStop(HrStopReq), "HRStopReq" => HrStop(HrStopAns);
+    Profile(ProfileReq), "ProfileReq" => Profile(ProfileAns);
 }
 
 /// Any answer.
@@ -600,4 +725,7 @@ pub enum Answer {
     Xmit(XmitAns),
     Join(JoinAns),
     HrStart(HrStartAns),
+    HrRegain(HrRegainAns),
+    HrStop(HrStopAns),
+    Profile(ProfileAns),
 }

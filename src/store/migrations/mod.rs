@@ -23,6 +23,7 @@ const STEPS: &[&str] = &[
     include_str!("0009_contexts.sql"),
     include_str!("0010_parked.sql"),
     include_str!("0011_usage.sql"),
+    include_str!("0012_handover.sql"),
 ];
 
 /// The schema that this program works with.

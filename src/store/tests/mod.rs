@@ -72,6 +72,8 @@ fn session(id: u64) -> Session {
         plan: Default::default(),
         created: 1_700_000_000 + (id & 0xFF),
         roaming: true,
+        home: Some("C0002F".parse().unwrap()),
+        rj_count0: Some(7),
         expires: Some(1_700_003_600),
     }
 }
@@ -93,7 +95,7 @@ fn up(fcnt_up: u32) -> XmitAppUp {
     let mut ul = UlMeta::at("2026-11-20T10:00:00.123456Z".parse().unwrap());
     ul.dev_eui = Some(EUI);
     ul.fcnt_up = Some(fcnt_up);
-    XmitAppUp { frm_payload: vec![1, 2, 3], ul, ack: false, via: None }
+    XmitAppUp { frm_payload: vec![1, 2, 3], ul, ack: false, via: None, home: None }
 }
 
 fn forward_key(fcnt_up: u32) -> ForwardKey {

@@ -131,6 +131,8 @@ async fn a_home_device_comes_back_with_its_activations_and_its_queue() {
         session_key_id: Some(vec![n as u8]),
         app_s_key: (n > 1).then(|| envelope(n as u8)),
         fcnt_up: None,
+        sns: None,
+        fcnt_down: None,
         created: n.into(),
     };
     let item = |n: u8| QueueItem {
@@ -257,6 +259,8 @@ fn given(dev_eui: DevEui, key: u8, fcnt_down: u32) -> Addition {
         session_key_id: None,
         app_s_key: Some(envelope),
         fcnt_up: Some(9),
+        sns: None,
+        fcnt_down: None,
         created: 0,
     };
     let keys = NwkKeys::V10 { nwk_s_key: Key::new([key; 16]) };
@@ -274,6 +278,7 @@ fn given(dev_eui: DevEui, key: u8, fcnt_down: u32) -> Addition {
             queue: vec![],
             last_seen: None,
             last_via: None,
+            profile_since: 0,
         }),
         session: Box::new(Session {
             dev_eui,
@@ -471,7 +476,7 @@ proptest! {
         };
         let kept = parked::from_text(&parked::to_text(&frame).unwrap()).unwrap();
         prop_assert_eq!(kept, (frame.phy_payload, frame.by_context, frame.ul));
-        let message = XmitAppUp { frm_payload, ul, ack: counters.3, via: None };
+        let message = XmitAppUp { frm_payload, ul, ack: counters.3, via: None, home: None };
         prop_assert_eq!(forward::from_text(&forward::to_text(&message).unwrap()).unwrap(), message);
     }
 
@@ -549,7 +554,7 @@ async fn too_many_waiting_messages_drop_the_oldest_and_count_them() {
 
 #[tokio::test]
 async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
-    use crate::fns::usage::{Usage, Way};
+    use crate::fns::usage::{Kind, Usage, Way};
     use crate::store::usage::{Roaming, Traffic, month};
     let (folder, store) = fresh();
     let (a, b): (NetId, NetId) = ("C00ABC".parse().unwrap(), "C0002F".parse().unwrap());
@@ -563,8 +568,9 @@ async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
         (b, Way::Up, 1, november),
         (a, Way::Up, 9, november + 1),
     ] {
-        store.carried(net_id, way, bytes, at).await.unwrap();
+        store.carried(net_id, Kind::Passive, way, bytes, at).await.unwrap();
     }
+    store.carried(a, Kind::Handover, Way::Up, 3, november).await.unwrap();
     store.roams(b, EUI, true, november).await.unwrap();
     store.roams(b, EUI, false, november + 1).await.unwrap();
     store.close().await.unwrap();
@@ -572,12 +578,14 @@ async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
     let read = store.usage("2026-11".into()).await.unwrap();
     let traffic = |net_id, ul_packets, ul_bytes, dl_packets, dl_bytes| Traffic {
         net_id,
+        roaming_type: "Passive".into(),
         ul_packets,
         dl_packets,
         ul_bytes,
         dl_bytes,
     };
-    assert_eq!(read.traffic, [traffic(b, 1, 1, 0, 0), traffic(a, 2, 25, 1, 7)]);
+    let served = Traffic { roaming_type: "Handover".into(), ..traffic(a, 1, 3, 0, 0) };
+    assert_eq!(read.traffic, [traffic(b, 1, 1, 0, 0), traffic(a, 2, 25, 1, 7), served]);
     assert_eq!(read.roaming, [Roaming { net_id: b, dev_eui: EUI, active: true, at: november }]);
     let read = store.usage("2026-12".into()).await.unwrap();
     assert_eq!((read.traffic, read.roaming.len()), (vec![traffic(a, 1, 9, 0, 0)], 1));

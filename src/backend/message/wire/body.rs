@@ -4,10 +4,11 @@
 //! writing gives the specification's form.
 
 use super::json::{Fields, Members, malformed};
+use super::profile::{profile, put_profile, put_service_profile, service_profile};
 use super::*;
 use crate::backend::keywrap::KekError;
 use crate::lorawan::Key;
-use crate::lorawan::frame::{FrameError, Uplink};
+use crate::lorawan::frame::{FrameError, RejoinKind, Uplink};
 
 type Decoded<T> = Result<T, Refusal>;
 
@@ -23,22 +24,27 @@ pub(super) fn request(message_type: MessageType, fields: &Fields) -> Decoded<Req
         MessageType::PrStart => pr_start_req(fields)?.into(),
         MessageType::XmitData => xmit_data_req(fields)?,
         MessageType::Join => join_req(fields)?.into(),
+        MessageType::Rejoin => RejoinReq(rejoin_req(fields)?).into(),
+        // without PHYPayload: the home network wants its device back
+        MessageType::HrStart if !fields.has("PHYPayload") => {
+            let dev_eui = fields.array("DevEUI")?.map(DevEui::from_msb);
+            HrRegainReq {
+                dev_eui: dev_eui.ok_or_else(|| malformed("PHYPayload is missing, and DevEUI too"))?,
+            }
+            .into()
+        }
         MessageType::HrStart => hr_start_req(fields)?.into(),
+        MessageType::HrStop => {
+            HrStopReq { dev_eui: dev_eui(fields)?, lifetime: fields.u32("Lifetime")?, of: Vec::new() }.into()
+        }
+        MessageType::Profile => ProfileReq { dev_eui: dev_eui(fields)? }.into(),
         MessageType::PrStop => PrStopReq {
             dev_eui: dev_eui(fields)?,
             dev_addr: fields.array("DevAddr")?.map(u32::from_be_bytes).map(DevAddr::new),
             lifetime: fields.u32("Lifetime")?,
         }
         .into(),
-        // What the letter says to somebody who asks about a handover that nobody has is an answer, not an error.
-        MessageType::HrStop => {
-            dev_eui(fields)?;
-            return Err(Refusal::new(ResultCode::UnknownDevEui, "no handover here"));
-        }
-        MessageType::Rejoin => {
-            return Err(Refusal::new(ResultCode::JoinReqFailed, "RejoinReq is not supported here"));
-        }
-        MessageType::Profile | MessageType::AppSKey | MessageType::XmitLoc => {
+        MessageType::AppSKey | MessageType::XmitLoc => {
             let name = message_type.request();
             return Err(Refusal::new(ResultCode::Other, format!("{name} is not supported here")));
         }
@@ -50,11 +56,11 @@ fn pr_start_req(fields: &Fields) -> Decoded<PrStartReq> {
     let ul = ul_meta_of_frame(fields)?;
     match frame(&phy_payload)? {
         Uplink::Join(join) => same_dev_eui(ul.dev_eui, join.dev_eui())?,
-        Uplink::Rejoin(bytes) => same_dev_eui(ul.dev_eui, rejoin_dev_eui(bytes)?)?,
+        Uplink::Rejoin(rejoin) => same_dev_eui(ul.dev_eui, rejoin.dev_eui())?,
         Uplink::Data(data) => same_dev_addr(ul.dev_addr, data.dev_addr())?,
     }
     let downlink_in_answer = downlink_in_answer(fields);
-    Ok(PrStartReq { phy_payload, ul, downlink_in_answer, mic_check: false })
+    Ok(PrStartReq { phy_payload, ul, downlink_in_answer, mic_check: false, home: None })
 }
 
 /// Four messages with one name: PHYPayload or FRMPayload, ULMetaData or DLMetaData.
@@ -81,13 +87,17 @@ fn xmit_data_req(fields: &Fields) -> Decoded<Request> {
         (true, None, Some(meta)) => {
             let (phy_payload, dl) = (phy_payload(fields)?, dl_meta_of_frame(&meta)?);
             check_data_down(&phy_payload)?;
-            Ok(XmitDown { phy_payload, dl }.into())
+            Ok(XmitDown { phy_payload, dl, home: None }.into())
         }
         (false, Some(meta), None) => {
             let ul = ul_meta(&meta)?;
             meta.need("DevEUI", ul.dev_eui)?;
             meta.need("FCntUp", ul.fcnt_up)?;
-            Ok(XmitAppUp { frm_payload: frm_payload(fields)?, ul, ack: false, via: None }.into())
+            // the last one there; the next one here
+            let fcnt_down = Some(ul.fcnt_down.map_or(0, |last| last.saturating_add(1)));
+            let (frm_payload, ul) = (frm_payload(fields)?, UlMeta { fcnt_down, ..ul });
+            let ack = roamgate_flag(fields, ACKNOWLEDGED);
+            Ok(XmitAppUp { frm_payload, ul, ack, via: None, home: None }.into())
         }
         (false, None, Some(meta)) => {
             // beyond one byte too: there is a code for it, which is more use than "malformed"
@@ -103,7 +113,7 @@ fn xmit_data_req(fields: &Fields) -> Decoded<Request> {
     }
 }
 
-/// What JoinReq and the join form of HRStartReq share.
+/// What JoinReq, RejoinReq and the form of HRStartReq with a frame share.
 struct JoinParts {
     mac_version: MacVersion,
     phy_payload: Vec<u8>,
@@ -114,7 +124,8 @@ struct JoinParts {
     cf_list: Option<[u8; 16]>,
 }
 
-fn join_parts(fields: &Fields, said: Option<DevEui>) -> Decoded<JoinParts> {
+/// `joins`, `rejoins`: which frames may come.
+fn join_parts(fields: &Fields, said: Option<DevEui>, joins: bool, rejoins: bool) -> Decoded<JoinParts> {
     let mac_version: MacVersion = fields
         .need("MACVersion", fields.text("MACVersion")?)?
         .parse()
@@ -127,9 +138,18 @@ fn join_parts(fields: &Fields, said: Option<DevEui>) -> Decoded<JoinParts> {
         return Err(malformed(format!("OptNeg of DLSettings does not fit MACVersion {mac_version}")));
     }
     let dev_eui = match frame(&phy_payload)? {
-        Uplink::Join(join) => join.dev_eui(),
-        _ => return Err(malformed("PHYPayload is no Join-request")),
+        Uplink::Join(join) if joins => join.dev_eui(),
+        Uplink::Rejoin(rejoin) if rejoins => rejoin.dev_eui(),
+        _ if joins => return Err(malformed("PHYPayload is no Join-request")),
+        _ => return Err(malformed("PHYPayload is no Rejoin-request")),
     };
+    let rekeying = matches!(
+        frame(&phy_payload)?,
+        Uplink::Rejoin(rejoin) if matches!(rejoin.kind(), RejoinKind::Rekeying(_))
+    );
+    if matches!(frame(&phy_payload)?, Uplink::Rejoin(_)) && !v1_1 {
+        return Err(malformed(format!("a Rejoin-request, but MACVersion is {mac_version}")));
+    }
     same_dev_eui(said, dev_eui)?;
     Ok(JoinParts {
         mac_version,
@@ -137,30 +157,30 @@ fn join_parts(fields: &Fields, said: Option<DevEui>) -> Decoded<JoinParts> {
         dev_addr: fields.need("DevAddr", dev_addr)?,
         dl_settings,
         rx_delay: fields.need("RxDelay", fields.u8("RxDelay", 0..=15)?)?,
-        cf_list: fields.array("CFList")?,
+        // the device must not change its channels with a type 2
+        cf_list: fields.array("CFList")?.filter(|_| !rekeying),
         phy_payload,
     })
 }
 
 fn join_req(fields: &Fields) -> Decoded<JoinReq> {
-    let said = dev_eui(fields)?;
-    let JoinParts { mac_version, phy_payload, dev_eui, dev_addr, dl_settings, rx_delay, cf_list } =
-        join_parts(fields, Some(said))?;
-    Ok(JoinReq { mac_version, phy_payload, dev_eui, dev_addr, dl_settings, rx_delay, cf_list })
+    Ok(for_the_js(join_parts(fields, Some(dev_eui(fields)?), true, false)?))
+}
+
+fn rejoin_req(fields: &Fields) -> Decoded<JoinReq> {
+    Ok(for_the_js(join_parts(fields, Some(dev_eui(fields)?), false, true)?))
+}
+
+fn for_the_js(parts: JoinParts) -> JoinReq {
+    let JoinParts { mac_version, phy_payload, dev_eui, dev_addr, dl_settings, rx_delay, cf_list } = parts;
+    JoinReq { mac_version, phy_payload, dev_eui, dev_addr, dl_settings, rx_delay, cf_list }
 }
 
 fn hr_start_req(fields: &Fields) -> Decoded<HrStartReq> {
     let said = fields.array("DevEUI")?.map(DevEui::from_msb);
-    let Some(phy_payload) = fields.bytes("PHYPayload")? else {
-        // without PHYPayload: the home network wants to regain control
-        fields.need("DevEUI", said)?;
-        return Err(Refusal::new(ResultCode::UnknownDevEui, "no handover here"));
-    };
-    if let Uplink::Rejoin(_) = frame(&phy_payload)? {
-        return Err(Refusal::new(ResultCode::NoRoamingAgreement, "no handover of running sessions here"));
-    }
     let ul = ul_meta_of_frame(fields)?;
-    let parts = join_parts(fields, said.or(ul.dev_eui))?;
+    let parts = join_parts(fields, said.or(ul.dev_eui), true, true)?;
+    let profile_time = fields.need("DeviceProfileTimestamp", fields.time("DeviceProfileTimestamp")?)?;
     same_dev_eui(ul.dev_eui, parts.dev_eui)?;
     let JoinParts { mac_version, phy_payload, dev_eui, dev_addr, dl_settings, rx_delay, cf_list } = parts;
     Ok(HrStartReq {
@@ -173,11 +193,11 @@ fn hr_start_req(fields: &Fields) -> Decoded<HrStartReq> {
         cf_list,
         ul,
         visited: None,
+        profile_time: Some(profile_time),
     })
 }
 
-/// The objects of a request. `XmitAppUp::ack`, `HrStartReq::visited` and `PrStartReq::mic_check` have no object in
-/// TS002: they stay in the house.
+/// The objects of a request. Fields that are "inside the house only" have no object in TS002 and stay there.
 pub(super) fn put_request(to: &mut Members, request: &Request) {
     match request {
         Request::HomeNs(req) => to.shown("DevEUI", Some(req.dev_eui)),
@@ -202,32 +222,51 @@ pub(super) fn put_request(to: &mut Members, request: &Request) {
         }
         Request::XmitAppUp(req) => {
             to.hex("FRMPayload", &req.frm_payload);
-            to.put("ULMetaData", ul_object(&req.ul));
+            let fcnt_down = req.ul.fcnt_down.and_then(|next| next.checked_sub(1));
+            let ul = UlMeta { fcnt_down, fns_ul_token: None, ..req.ul.clone() };
+            to.put("ULMetaData", ul_object(&ul));
+            put_roamgate_flag(to, ACKNOWLEDGED, req.ack);
         }
         Request::XmitAppDown(req) => {
             to.hex("FRMPayload", &req.frm_payload);
             to.put("DLMetaData", dl_object(&req.dl, false));
         }
-        Request::Join(req) => {
-            to.put("MACVersion", req.mac_version.to_string());
-            to.hex("PHYPayload", &req.phy_payload);
-            to.shown("DevEUI", Some(req.dev_eui));
-            to.shown("DevAddr", Some(req.dev_addr));
-            to.hex("DLSettings", &[req.dl_settings]);
-            to.put("RxDelay", req.rx_delay);
-            to.some_hex("CFList", req.cf_list.as_ref().map(|list| &list[..]));
-        }
+        Request::Join(req) | Request::Rejoin(RejoinReq(req)) => put_join(to, req),
         Request::HrStart(req) => {
-            to.put("MACVersion", req.mac_version.to_string());
-            to.hex("PHYPayload", &req.phy_payload);
-            to.shown("DevEUI", Some(req.dev_eui));
-            to.shown("DevAddr", Some(req.dev_addr));
-            to.hex("DLSettings", &[req.dl_settings]);
-            to.put("RxDelay", req.rx_delay);
-            to.some_hex("CFList", req.cf_list.as_ref().map(|list| &list[..]));
+            put_join(
+                to,
+                &JoinReq {
+                    mac_version: req.mac_version,
+                    phy_payload: req.phy_payload.clone(),
+                    dev_eui: req.dev_eui,
+                    dev_addr: req.dev_addr,
+                    dl_settings: req.dl_settings,
+                    rx_delay: req.rx_delay,
+                    cf_list: req.cf_list,
+                },
+            );
             to.put("ULMetaData", ul_object(&req.ul));
+            if let Some(time) = req.profile_time {
+                to.time("DeviceProfileTimestamp", time);
+            }
         }
+        Request::HrRegain(req) => to.shown("DevEUI", Some(req.dev_eui)),
+        Request::HrStop(req) => {
+            to.shown("DevEUI", Some(req.dev_eui));
+            to.some("Lifetime", req.lifetime);
+        }
+        Request::Profile(req) => to.shown("DevEUI", Some(req.dev_eui)),
     }
+}
+
+fn put_join(to: &mut Members, req: &JoinReq) {
+    to.put("MACVersion", req.mac_version.to_string());
+    to.hex("PHYPayload", &req.phy_payload);
+    to.shown("DevEUI", Some(req.dev_eui));
+    to.shown("DevAddr", Some(req.dev_addr));
+    to.hex("DLSettings", &[req.dl_settings]);
+    to.put("RxDelay", req.rx_delay);
+    to.some_hex("CFList", req.cf_list.as_ref().map(|list| &list[..]));
 }
 
 // ---- answers
@@ -248,6 +287,8 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
             mic_key: if req.mic_check { mic_key(fields, keks)? } else { None },
             fcnt_up: fields.u32("FCntUp")?,
             dl: fields.object("DLMetaData")?.map(|meta| dl_meta(&meta)).transpose()?,
+            service: service_profile(fields)?,
+            home: None,
             taken: roamgate_flag(fields, UPLINK_TAKEN),
         }),
         Request::PrStop(_) => Answer::PrStop(PrStopAns),
@@ -264,7 +305,7 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
                 until_end: None,
             })
         }
-        Request::Join(_) => {
+        Request::Join(_) | Request::Rejoin(_) => {
             let app_s_key = envelope(fields, "AppSKey")?;
             let session_key_id = session_key_id(fields)?;
             if app_s_key.is_none() && session_key_id.is_none() {
@@ -278,16 +319,35 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
                 session_key_id,
             })
         }
-        Request::HrStart(_) => Answer::HrStart(HrStartAns {
-            phy_payload: phy_payload(fields)?,
-            lifetime: fields.u32("Lifetime")?.unwrap_or(0),
-            keys: nwk_keys(fields, keks)?,
-            // the word for it is the Device Profile's
-            roaming: true,
-            class: ClassMode::A,
-            // likewise; the oldest devices are told the most
-            mac_version: MacVersion::V1_0_2,
-        }),
+        Request::HrStart(req) => {
+            let service = service_profile(fields)?;
+            Answer::HrStart(HrStartAns {
+                phy_payload: phy_payload(fields)?,
+                lifetime: fields.u32("Lifetime")?.unwrap_or(0),
+                keys: nwk_keys(fields, keks)?,
+                roaming: service.as_ref().is_none_or(|service| service.passive),
+                service,
+                dl: fields.object("DLMetaData")?.map(|meta| dl_meta(&meta)).transpose()?,
+                // the word for it is the Device Profile's, which the asker has
+                class: ClassMode::A,
+                mac_version: req.mac_version,
+            })
+        }
+        Request::HrRegain(_) => Answer::HrRegain(HrRegainAns),
+        Request::HrStop(_) => Answer::HrStop(HrStopAns),
+        Request::Profile(_) => {
+            let kind = fields.need("RoamingActivationType", fields.text("RoamingActivationType")?)?;
+            let activation = match kind {
+                "Passive" => RoamingActivation::Passive,
+                "Handover" => RoamingActivation::Handover,
+                _ => return Err(fields.wrong("RoamingActivationType", "is neither Passive nor Handover")),
+            };
+            let profile = profile(fields)?;
+            if activation == RoamingActivation::Handover {
+                fields.need("DeviceProfile", profile.as_ref())?;
+            }
+            Answer::Profile(ProfileAns { activation, profile })
+        }
     })
 }
 
@@ -302,6 +362,9 @@ pub(super) fn put_answer(to: &mut Members, answer: &Answer, keks: &Keks) -> Resu
             to.put("Lifetime", ans.lifetime.unwrap_or(0));
             put_mic_key(to, ans, keks)?;
             to.some("DLMetaData", ans.dl.as_ref().map(|dl| dl_object(dl, true)));
+            if let Some(service) = &ans.service {
+                put_service_profile(to, service);
+            }
             put_roamgate_flag(to, UPLINK_TAKEN, ans.taken);
         }
         Answer::PrStop(PrStopAns) => {}
@@ -330,6 +393,21 @@ pub(super) fn put_answer(to: &mut Members, answer: &Answer, keks: &Keks) -> Resu
             to.hex("PHYPayload", &ans.phy_payload);
             to.put("Lifetime", ans.lifetime);
             put_nwk_keys(to, &ans.keys, keks)?;
+            if let Some(service) = &ans.service {
+                put_service_profile(to, service);
+            }
+            to.some("DLMetaData", ans.dl.as_ref().map(|dl| dl_object(dl, true)));
+        }
+        Answer::HrRegain(HrRegainAns) | Answer::HrStop(HrStopAns) => {}
+        Answer::Profile(ans) => {
+            let kind = match ans.activation {
+                RoamingActivation::Passive => "Passive",
+                RoamingActivation::Handover => "Handover",
+            };
+            to.put("RoamingActivationType", kind);
+            if let Some(at) = &ans.profile {
+                put_profile(to, at);
+            }
         }
     }
     Ok(())
@@ -615,13 +693,6 @@ fn check_data_down(phy: &[u8]) -> Decoded<()> {
     }
 }
 
-fn rejoin_dev_eui(frame: &[u8]) -> Decoded<DevEui> {
-    // type 1 carries the JoinEUI before it, types 0 and 2 the NetID
-    let at = if frame.get(1) == Some(&1) { 10 } else { 5 };
-    let bytes = frame.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-    bytes.map(DevEui::from_air).ok_or_else(|| frame_refusal(FrameError::Size(frame.len())))
-}
-
 fn same_dev_eui(said: Option<DevEui>, sent: DevEui) -> Decoded<()> {
     match said {
         Some(said) if said != sent => Err(malformed(format!("DevEUI {said}, but the frame says {sent}"))),
@@ -649,6 +720,10 @@ const VENDOR_ID: &str = "000000";
 const DOWNLINK_IN_ANSWER: &str = "DownlinkInAnswer";
 /// The answerer has taken the uplink of the question.
 const UPLINK_TAKEN: &str = "UplinkTaken";
+/// The device has acknowledged the last confirmed downlink of the application.
+const ACKNOWLEDGED: &str = "Acknowledged";
+/// The counter that a refused downlink should have been encrypted for.
+const NEXT_FCNT_DOWN: &str = "NextFCntDown";
 
 fn downlink_in_answer(fields: &Fields) -> bool {
     roamgate_flag(fields, DOWNLINK_IN_ANSWER)
@@ -659,18 +734,36 @@ fn put_downlink_in_answer(to: &mut Members, wanted: bool) {
 }
 
 /// What one Roamgate tells another. A vendor extension is never an error.
+fn roamgate<'a, T>(
+    fields: &Fields<'a>,
+    read: impl FnOnce(&Fields<'a>) -> Result<Option<T>, Refusal>,
+) -> Option<T> {
+    let extension = fields.object("VSExtension").ok()??;
+    let object = extension.object("Object").ok()??;
+    read(&object.object("Roamgate").ok()??).ok()?
+}
+
 fn roamgate_flag(fields: &Fields, name: &str) -> bool {
-    let flag = |fields: &Fields| {
-        let extension = fields.object("VSExtension").ok()??;
-        let object = extension.object("Object").ok()??;
-        object.object("Roamgate").ok()??.flag(name).ok()?
-    };
-    flag(fields).unwrap_or(false)
+    roamgate(fields, |fields| fields.flag(name)).unwrap_or(false)
+}
+
+fn put_roamgate(to: &mut Members, name: &str, value: impl Into<serde_json::Value>) {
+    let object = serde_json::json!({ "Roamgate": { name: value.into() } });
+    to.put("VSExtension", serde_json::json!({ "VendorID": VENDOR_ID, "Object": object }));
 }
 
 fn put_roamgate_flag(to: &mut Members, name: &str, set: bool) {
     if set {
-        let object = serde_json::json!({ "Roamgate": { name: true } });
-        to.put("VSExtension", serde_json::json!({ "VendorID": VENDOR_ID, "Object": object }));
+        put_roamgate(to, name, true);
+    }
+}
+
+pub(super) fn next_fcnt_down(fields: &Fields) -> Option<u32> {
+    roamgate(fields, |fields| fields.u32(NEXT_FCNT_DOWN))
+}
+
+pub(super) fn put_next_fcnt_down(to: &mut Members, next: Option<u32>) {
+    if let Some(next) = next {
+        put_roamgate(to, NEXT_FCNT_DOWN, next);
     }
 }

@@ -6,6 +6,7 @@
 
 mod body;
 mod json;
+mod profile;
 
 use std::fmt;
 
@@ -136,7 +137,10 @@ impl MessageType {
             Request::XmitUp(_) | Request::XmitDown(_) => MessageType::XmitData,
             Request::XmitAppUp(_) | Request::XmitAppDown(_) => MessageType::XmitData,
             Request::Join(_) => MessageType::Join,
-            Request::HrStart(_) => MessageType::HrStart,
+            Request::Rejoin(_) => MessageType::Rejoin,
+            Request::HrStart(_) | Request::HrRegain(_) => MessageType::HrStart,
+            Request::HrStop(_) => MessageType::HrStop,
+            Request::Profile(_) => MessageType::Profile,
         }
     }
 }
@@ -316,6 +320,10 @@ impl Envelope {
             }
             _ => {}
         }
+        if let (MessageType::HrStart, Some(at)) = (self.message_type, &refusal.profile) {
+            profile::put_profile(&mut message, at);
+        }
+        body::put_next_fcnt_down(&mut message, refusal.fcnt_down);
         message.bytes()
     }
 }
@@ -327,8 +335,10 @@ fn fits(message_type: MessageType, answer: &Answer) -> bool {
             | (MessageType::PrStart, Answer::PrStart(_))
             | (MessageType::PrStop, Answer::PrStop(_))
             | (MessageType::XmitData, Answer::Xmit(_))
-            | (MessageType::Join, Answer::Join(_))
-            | (MessageType::HrStart, Answer::HrStart(_))
+            | (MessageType::Join | MessageType::Rejoin, Answer::Join(_))
+            | (MessageType::HrStart, Answer::HrStart(_) | Answer::HrRegain(_))
+            | (MessageType::HrStop, Answer::HrStop(_))
+            | (MessageType::Profile, Answer::Profile(_))
     )
 }
 
@@ -447,7 +457,11 @@ pub fn decode_answer(
     }
     // A refusal stands even if its Lifetime cannot be read.
     let lifetime = fields.u32("Lifetime").ok().flatten();
-    Ok(Err(Refusal { lifetime, ..Refusal::new(code, description) }))
+    let fcnt_down = body::next_fcnt_down(&fields);
+    // what is stale without the new profile is just a refusal
+    let profile = profile::profile(&fields).ok().flatten().filter(|_| code == ResultCode::StaleDeviceProfile);
+    let profile = profile.map(Box::new);
+    Ok(Err(Refusal { lifetime, fcnt_down, profile, ..Refusal::new(code, description) }))
 }
 
 fn result(fields: &Fields) -> Result<(ResultCode, String), Confused> {
