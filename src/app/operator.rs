@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::Instrument;
 
 use crate::backend::door::{self, Boxed};
 use crate::backend::keywrap::Kek;
-use crate::backend::message::{ClassMode, MacVersion};
+use crate::backend::message::{ClassMode, MacVersion, Refusal};
 use crate::clock::{Clock, Instant};
 use crate::config::{Config, Role};
 use crate::control::{
@@ -24,6 +25,9 @@ use crate::store::{self, Addition, Store, Taken};
 
 use super::house::{House, Ours};
 use super::{as_kek, partners, personalised};
+
+/// So long another network is asked to let a device go.
+const REGAIN: Duration = Duration::from_secs(5);
 
 /// The operator's hands.
 pub struct Operator {
@@ -300,6 +304,32 @@ impl control::Operator for Operator {
                     remedy: "let it join again".into(),
                 }),
             }
+        })
+    }
+
+    fn rejoin(&self, dev_eui: DevEui, kind: u8) -> Boxed<'_, Result<Option<NetId>, OperatorError>> {
+        Box::pin(async move {
+            if self.store.device(dev_eui).await?.is_none() {
+                return Err(OperatorError::NoDevice(dev_eui));
+            }
+            let Some(running) = &self.running else {
+                let reason = "no daemon runs, and only one can speak to a device".into();
+                return Err(OperatorError::Invalid { reason, remedy: "start it: `roamgate run`".into() });
+            };
+            let refused = |refusal: Refusal| OperatorError::Invalid {
+                reason: refusal.description,
+                remedy: "a device of LoRaWAN 1.0.x joins again when it is restarted".into(),
+            };
+            let by = door::Deadline(running.clock.now() + REGAIN);
+            let asked = async {
+                match running.hns.regain(dev_eui, by).await? {
+                    Some(net_id) => Ok(Some(net_id)),
+                    None => running.sns.force_rejoin(dev_eui, kind, None).await.map(|()| None),
+                }
+            };
+            let served_by = asked.instrument(running.span.clone()).await.map_err(refused)?;
+            tracing::info!(DevEUI = %dev_eui, kind, ?served_by, "an operator wants this device to rejoin");
+            Ok(served_by)
         })
     }
 

@@ -13,7 +13,9 @@ use zeroize::Zeroizing;
 use super::abp::AbpArgs;
 use super::{ConfigArg, Fail, bulk, client, show, table};
 use crate::clock::Clock;
-use crate::control::{AddDevice, AddDownlink, ChangeDevice, Class, Client, DeviceView, DownlinkView, Method};
+use crate::control::{
+    AddDevice, AddDownlink, ChangeDevice, Class, Client, DeviceView, DownlinkView, Method, Rejoin, Served,
+};
 use crate::lorawan::{DevEui, JoinEui};
 
 /// `roamgate device`
@@ -41,6 +43,9 @@ pub(super) enum One {
     /// Let a personalised device's uplink counter begin anew, after the device forgot its own. Whoever recorded its
     /// frames can replay one until the device speaks.
     ResetCounter(OneArgs),
+    /// Have a LoRaWAN 1.1 device begin a new session, and come back where another network serves it. It hears so with the
+    /// answer to its next uplink.
+    Rejoin(RejoinArgs),
     /// Forget a device, its keys and its session.
     Remove(OneArgs),
     /// Put a downlink into a device's queue. It goes out after the device's next uplink.
@@ -104,6 +109,16 @@ pub(super) struct OneArgs {
     json: bool,
     #[command(flatten)]
     config: ConfigArg,
+}
+
+/// `roamgate device rejoin`
+#[derive(Debug, Args)]
+pub(super) struct RejoinArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    /// Other keys and another address, and its channels as they are (a Rejoin-request of type 2)
+    #[arg(long)]
+    keys_only: bool,
 }
 
 /// `roamgate device set`
@@ -187,6 +202,7 @@ pub(super) async fn run(command: DeviceCommand, clock: Clock) -> Result<ExitCode
         One::Add(args) => &args.config,
         One::List(args) => &args.config,
         One::Show(args) | One::Remove(args) | One::ResetCounter(args) => &args.config,
+        One::Rejoin(args) => &args.one.config,
         One::Set(args) => &args.config,
         One::Send(args) => &args.config,
     };
@@ -237,6 +253,21 @@ async fn act(command: One, client: &Client, clock: &Clock) -> Result<String, Fai
                     "The uplink counter of {} begins anew with its next uplink. Its downlink counters go on.\n",
                     args.dev_eui
                 )
+            })
+        }
+        One::Rejoin(RejoinArgs { one, keys_only }) => {
+            let path = format!("{}/rejoin", path(one.dev_eui));
+            let rejoin = Rejoin { kind: if keys_only { 2 } else { 0 } };
+            let value = client.call(Method::POST, &path, Some(&rejoin)).await?;
+            if one.json {
+                return Ok(json(&value));
+            }
+            Ok(match view::<Served>(value)?.served_by {
+                Some(net_id) => format!(
+                    "NetID {net_id} will tell {} to rejoin with its next uplink; then it is served here again.\n",
+                    one.dev_eui
+                ),
+                None => format!("{} is told to rejoin with the answer to its next uplink.\n", one.dev_eui),
             })
         }
         One::Set(args) => set(args, client).await,
@@ -408,6 +439,9 @@ fn one(device: &DeviceView, queue: &[DownlinkView], now: Timestamp) -> String {
         ("FCntUp", device.fcnt_up.map_or("-".into(), |fcnt| fcnt.to_string())),
         ("waiting", queue.len().to_string()),
     ];
+    if let Some(net_id) = device.served_by {
+        lines.insert(7, ("served by", format!("NetID {net_id} (handover roaming)")));
+    }
     if !device.enabled {
         lines.insert(1, ("enabled", "no: it may not join or talk".into()));
     }
@@ -472,6 +506,7 @@ mod tests {
             fcnt_up: Some(12),
             last_seen: Some("2026-11-20T11:59:00Z".into()),
             last_via: Some("000013".parse().unwrap()),
+            served_by: Some("000013".parse().unwrap()),
             waiting: 1,
         }
     }
@@ -484,6 +519,7 @@ mod tests {
             dev_addr: None,
             last_seen: None,
             last_via: None,
+            served_by: None,
             waiting: 0,
             roaming: false,
             ..device()
@@ -504,6 +540,7 @@ mod tests {
         let item = DownlinkView { id, f_port: 10, payload, confirmed: true, sent_as, attempts: 2 };
         let text = one(&device(), &[item], now);
         assert!(text.contains("joined     DevAddr FC00ABCD, 2 h ago (2026-11-20T10:00:00Z)\n"), "{text}");
+        assert!(text.contains("served by  NetID 000013 (handover roaming)\n"), "{text}");
         assert!(
             text.ends_with("waiting    1\n  FPort 10: 0A0B, to be acknowledged, sent 2 times\n"),
             "{text}"

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AddDevice, Class, GivenSession, OperatorError, check_name, invalid};
-use crate::lorawan::{DevEui, JoinEui};
+use crate::lorawan::{DevEui, JoinEui, NetId};
 
 /// Body of `POST /v1/devices/import`.
 #[derive(Serialize, Deserialize)]
@@ -102,4 +102,31 @@ impl ChangeDevice {
         let name = self.name.map(check_name).transpose()?;
         Ok(ChangeDevice { name, ..self })
     }
+}
+
+/// Body of `POST /v1/devices/{dev_eui}/rejoin`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rejoin {
+    /// Rejoin Type: 0, or 2 where the device keeps its channels and the network that serves it.
+    #[serde(rename = "type", default)]
+    pub kind: u8,
+}
+
+impl Rejoin {
+    pub(super) fn check(self) -> Result<Rejoin, OperatorError> {
+        match self.kind {
+            0 | 2 => Ok(self),
+            kind => {
+                Err(invalid(format!("a device cannot be told to rejoin with type {kind}"), "type 0 or 2"))
+            }
+        }
+    }
+}
+
+/// Its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// NetID that serves the device, where that is not ours.
+    pub served_by: Option<NetId>,
 }

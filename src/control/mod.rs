@@ -27,7 +27,7 @@ use crate::hns;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 
 pub use client::{Client, ClientError, Method};
-pub use devices::{ChangeDevice, DeviceRecord, ImportDevices, ImportReport, RowTrouble};
+pub use devices::{ChangeDevice, DeviceRecord, ImportDevices, ImportReport, Rejoin, RowTrouble, Served};
 pub use partners::{Everybody, PartnerView, PartnersView, Whereabouts};
 pub use personalised::{Counters, GivenSession, NewPersonalised};
 pub use router::router;
@@ -61,6 +61,9 @@ pub trait Operator: Send + Sync {
     fn change_device(&self, dev_eui: DevEui, change: ChangeDevice) -> Boxed<'_, Result<(), OperatorError>>;
     /// Take a personalised device's next uplink counter whatever it is.
     fn reset_counter(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>>;
+    /// Have a device send a Rejoin-request (LoRaWAN 1.1): `kind` 0 for everything anew, and back home where another network
+    /// serves it, 2 for other keys and another address. Answers who serves it, where that is not us.
+    fn rejoin(&self, dev_eui: DevEui, kind: u8) -> Boxed<'_, Result<Option<NetId>, OperatorError>>;
     /// Who may roam how.
     fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>>;
     /// What applies to one network, listed or not.
@@ -242,6 +245,9 @@ pub struct DeviceView {
     pub last_seen: Option<String>,
     /// NetID through which it came, where that was not ours.
     pub last_via: Option<NetId>,
+    /// NetID that serves the newest activation, where that is not ours (handover roaming).
+    #[serde(default)]
+    pub served_by: Option<NetId>,
     /// Downlinks that wait.
     pub waiting: usize,
 }
@@ -263,6 +269,7 @@ impl From<&hns::Device> for DeviceView {
             fcnt_up: newest.and_then(|activation| activation.fcnt_up),
             last_seen: device.last_seen.and_then(date),
             last_via: device.last_via,
+            served_by: newest.and_then(|activation| activation.sns),
             waiting: device.queue.len(),
         }
     }

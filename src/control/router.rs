@@ -15,8 +15,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     AddDevice, AddDownlink, ChangeDevice, DeviceRecord, DeviceView, DownlinkView, ImportDevices,
-    ImportReport, Operator, OperatorError, PartnerView, PartnersView, RowTrouble, Status, Trouble, UsageView,
-    invalid,
+    ImportReport, Operator, OperatorError, PartnerView, PartnersView, Rejoin, RowTrouble, Served, Status,
+    Trouble, UsageView, invalid,
 };
 use crate::clock::Clock;
 use crate::lorawan::{DevEui, NetId};
@@ -63,6 +63,7 @@ pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Ro
         .route("/v1/devices/{dev_eui}", get(device).patch(change_device).delete(remove_device))
         .route("/v1/devices/{dev_eui}/queue", get(queue).post(enqueue_downlink))
         .route("/v1/devices/{dev_eui}/reset-counter", post(reset_counter))
+        .route("/v1/devices/{dev_eui}/rejoin", post(rejoin))
         .route("/v1/partners", get(partners))
         .route("/v1/partners/{net_id}", get(partner))
         .route("/v1/usage/{month}", get(usage))
@@ -124,6 +125,16 @@ async fn change_device(
 async fn reset_counter(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<StatusCode> {
     desk.operator.reset_counter(dev_eui(&path)?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn rejoin(
+    State(desk): State<Desk>,
+    path: extract::Path<String>,
+    body: Bytes,
+) -> Answer<(StatusCode, axum::Json<Served>)> {
+    let (dev_eui, rejoin) = (dev_eui(&path)?, read::<Rejoin>(&body)?.check()?);
+    let served_by = desk.operator.rejoin(dev_eui, rejoin.kind).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(Served { served_by })))
 }
 
 /// All devices of a list or none.

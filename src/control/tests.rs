@@ -109,6 +109,10 @@ impl Operator for Fake {
     fn reset_counter(&self, dev_eui: DevEui) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move { Err(OperatorError::NoDevice(dev_eui)) })
     }
+    fn rejoin(&self, dev_eui: DevEui, _: u8) -> Boxed<'_, Result<Option<NetId>, OperatorError>> {
+        let here = self.0.lock().unwrap().contains_key(&dev_eui);
+        Box::pin(async move { if here { Ok(None) } else { Err(OperatorError::NoDevice(dev_eui)) } })
+    }
     fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>> {
         let everybody_else = Everybody {
             passive: Passive::default(),

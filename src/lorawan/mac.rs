@@ -110,7 +110,7 @@ pub fn force_rejoin_req(kind: u8, data_rate: u8) -> [u8; 3] {
     // Period in bits 13 to 11, Max_Retries in 10 to 8
     const RETRIES: u16 = 0b111 << 8;
     let bits = RETRIES | u16::from(kind & 0b111) << 4 | u16::from(data_rate & 0b1111);
-    [0x0F, bits as u8, (bits >> 8) as u8]
+    [0x0E, bits as u8, (bits >> 8) as u8]
 }
 
 /// GPS time of a UTC instant: whole seconds since 1980-01-06 and 1/256 s.
@@ -131,6 +131,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_device_is_told_to_rejoin_with_its_type_at_its_data_rate() {
+        // seven retries, the shortest period, type 2, DR5
+        assert_eq!(force_rejoin_req(2, 5), [0x0E, 0x25, 0x07]);
+        assert_eq!(force_rejoin_req(0, 0), [0x0E, 0x00, 0x07]);
+    }
 
     #[test]
     fn commands_are_walked_by_length_and_stop_at_an_unknown_one() {

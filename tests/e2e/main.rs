@@ -10,6 +10,7 @@ mod chip;
 mod class_c;
 mod contexts;
 mod federation;
+mod handover;
 mod heads;
 mod home;
 mod lasting;
@@ -117,6 +118,10 @@ stories! {
         a_forged_frame_does_not_leave_the_house_and_keks_that_differ_end_the_join
         a_home_of_another_make_has_its_context_and_keeps_it_from_others
         an_address_of_ours_or_of_somebody_else_makes_no_context;
+    handover:
+        the_visited_hotspot_serves_a_device_until_it_is_home
+        a_rejoin_moves_a_device_there_and_back
+        a_rejoin_gives_new_keys_and_recovers_a_lost_session;
     trust:
         a_certificate_of_another_root_ends_the_join
         a_home_with_a_certificate_of_another_root_is_not_asked

@@ -89,6 +89,16 @@ pub struct Device {
     pub dev_nonce: u16,
     /// Of the last Join-accept.
     pub join_nonce: u32,
+    /// Home_NetID of the last Join-accept, as on the air.
+    home: [u8; 3],
+    /// RJcount0 of the next Rejoin-request; begins anew with every session.
+    pub rj_count0: u16,
+    /// RJcount1, which never does.
+    pub rj_count1: u16,
+    /// What the next Join-accept answers: JoinReqType and counter.
+    asked: (u8, u16),
+    /// The network wants a Rejoin-request of this type.
+    pub forced: Option<u8>,
     /// Hertz, by channel index.
     pub channels: Vec<u32>,
     /// Index of the channel of the next uplink.
@@ -125,6 +135,11 @@ impl Device {
             app_key,
             dev_nonce: 0,
             join_nonce: 0,
+            home: [0; 3],
+            rj_count0: 0,
+            rj_count1: 0,
+            asked: (0xFF, 0),
+            forced: None,
             channels: EU868.to_vec(),
             channel: 0,
             data_rate: 5,
@@ -186,6 +201,7 @@ impl Device {
     pub fn join_request(&mut self) -> Frame {
         let nonce = self.dev_nonce;
         self.dev_nonce += 1;
+        self.asked = (0xFF, nonce);
         let mut phy = vec![0x00];
         phy.extend(reversed(self.join_eui));
         phy.extend(reversed(self.dev_eui));
@@ -195,26 +211,50 @@ impl Device {
         self.sent(phy, nonce.into())
     }
 
+    /// The next Rejoin-request of a type: 0 and 2 name the home, 1 the join server.
+    pub fn rejoin_request(&mut self, kind: u8) -> Frame {
+        let mut phy = vec![0xC0, kind];
+        let (key, count) = if kind == 1 {
+            phy.extend(reversed(self.join_eui));
+            (self.derive(&self.nwk_key, 6, &[&reversed(self.dev_eui)]), &mut self.rj_count1)
+        } else {
+            phy.extend(self.home);
+            (self.session.as_ref().expect("a session").keys.s_nwk_s_int_key, &mut self.rj_count0)
+        };
+        let counter = *count;
+        *count += 1;
+        phy.extend(reversed(self.dev_eui));
+        phy.extend(counter.to_le_bytes());
+        let mic = cmac(&key, &[&phy]);
+        phy.extend(&mic[..4]);
+        self.asked = (kind, counter);
+        self.forced = None;
+        self.sent(phy, counter.into())
+    }
+
     fn sent(&self, phy: Vec<u8>, counter: u32) -> Frame {
         Frame { phy, frequency: self.channels[self.channel], data_rate: self.data_rate, counter }
     }
 
-    /// Take the Join-accept to the last Join-request.
+    /// Take the Join-accept to the last Join-request or Rejoin-request.
     pub fn take_accept(&mut self, phy: &[u8]) -> Result<(), String> {
         let (Some(0x20), 17 | 33) = (phy.first(), phy.len()) else {
             return Err(format!("no Join-accept: {phy:02X?}"));
         };
+        let (kind, nonce) = self.asked;
+        let js_enc_key = self.derive(&self.nwk_key, 5, &[&reversed(self.dev_eui)]);
+        let key = if kind == 0xFF { self.nwk_key } else { js_enc_key };
         let mut clear = vec![0x20];
         for block in phy[1..].chunks(16) {
-            clear.extend(aes(&self.nwk_key, block.try_into().unwrap()));
+            clear.extend(aes(&key, block.try_into().unwrap()));
         }
         let (body, mic) = clear.split_at(clear.len() - 4);
-        let nonce = (self.dev_nonce - 1).to_le_bytes();
+        let nonce = nonce.to_le_bytes();
         let dl_settings = body[11];
         let is_v11 = dl_settings & 0x80 != 0;
         let right = if is_v11 {
             let js_int_key = self.derive(&self.nwk_key, 6, &[&reversed(self.dev_eui)]);
-            cmac(&js_int_key, &[&[0xFF], &reversed(self.join_eui), &nonce, body])
+            cmac(&js_int_key, &[&[kind], &reversed(self.join_eui), &nonce, body])
         } else {
             cmac(&self.nwk_key, &[body])
         };
@@ -228,7 +268,12 @@ impl Device {
         }
         self.join_nonce = join_nonce;
         let addr = number(&body[7..11]);
+        self.home = body[4..7].try_into().unwrap();
+        self.rj_count0 = 0;
         (self.dl_settings, self.rx_delay) = (dl_settings, (body[12] & 0x0F).max(1));
+        if kind == 2 && body.len() > 13 {
+            return Err("new channels with new keys".into());
+        }
         if let Some(list) = body.get(13..29).filter(|list| list[15] == 0) {
             self.channels.truncate(3);
             self.channels.extend(list[..15].chunks(3).map(|bytes| number(bytes) * 100));
@@ -417,6 +462,7 @@ impl Device {
             };
             let (said, next) = rest.split_at_checked(length).ok_or("a command is cut")?;
             match (cid, said) {
+                (0x0E, [low, _]) => self.forced = Some(low >> 4 & 0b111),
                 (0x0B, [1]) if self.rekey => self.rekey = false,
                 (0x01, [1]) if self.reset => self.reset = false,
                 (0x20, [class]) if self.mode == Some(*class) => self.mode = None,
