@@ -69,10 +69,15 @@ impl Federation {
         let parts = server::Parts {
             ours: Ours { net_ids: vec![HOME], join_euis: vec![JOIN_EUI.parse().unwrap()], roles: Roles::ALL },
             partners: Arc::new(toml::from_str(roaming).unwrap()),
+            applications: BTreeMap::new(),
             net_id_suffix: suffix(),
+            join_eui_suffix: "joineuis.example".parse().unwrap(),
             keks: BTreeMap::new(),
             trust: self.trust(),
             rooms,
+            deliver: None,
+            pending: Arc::default(),
+            tokens: Arc::default(),
             limits: Limits::default(),
             clock: self.clock.clone(),
         };
@@ -102,7 +107,16 @@ impl Federation {
         let names = Arc::new(PartnerNames::new(&partners, &suffix()));
         let tls = tls::client_config(&self.identity(AWAY_NAME), &self.trust(), Some(names)).unwrap();
         let (keks, clock) = (BTreeMap::new(), self.clock.clone());
-        Client::new(client::Parts { net_id: AWAY, partners, discover, tls, keks, clock })
+        Client::new(client::Parts {
+            net_id: AWAY,
+            partners,
+            discover,
+            tls,
+            keks,
+            pending: Arc::default(),
+            tokens: Arc::default(),
+            clock,
+        })
     }
 }
 
@@ -520,7 +534,8 @@ async fn strange_answers_are_told_apart() {
     let federation = Federation::new();
     type Expected = fn(&PeerError) -> bool;
     let cases: [(&str, Expected); 5] = [
-        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", |error| matches!(error, PeerError::Confused { .. })),
+        // it will answer by a request of its own, and does not
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", |error| matches!(error, PeerError::Late { .. })),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", |error| {
             matches!(error, PeerError::Confused { .. })
         }),
@@ -538,7 +553,8 @@ async fn strange_answers_are_told_apart() {
     for (response, expected) in cases {
         let (address, requests) = canned(&federation, response).await;
         let client = federation.client(OPEN, Arc::new(At(address, HOME_NAME)));
-        let error = client.send(js(), home_ns_req(), soon(&federation.clock)).await.unwrap_err();
+        let by = Deadline(federation.clock.now() + Duration::from_secs(2));
+        let error = client.send(js(), home_ns_req(), by).await.unwrap_err();
         assert!(expected(&error), "{response}: {error}");
         // what has left is never sent again
         let request = requests.lock().unwrap().clone();
@@ -593,4 +609,209 @@ async fn canned(federation: &Federation, response: &'static str) -> (SocketAddr,
     });
     is_ready.await.unwrap();
     (address, requests)
+}
+
+// ---- answers that come as requests of their own
+
+/// A node with both ends.
+struct Both {
+    client: Client,
+    server: Server,
+    rooms: Arc<Known>,
+}
+
+impl Federation {
+    /// A node that finds everybody at the addresses of the book.
+    async fn both(&self, net_id: NetId, name: &'static str, roaming: &str, book: &Arc<Book>) -> Both {
+        let partners: Arc<partners::Config> = Arc::new(toml::from_str(roaming).unwrap());
+        let (pending, tokens) = (Arc::default(), Arc::default());
+        let names = Arc::new(PartnerNames::new(&partners, &suffix()));
+        let client = Client::new(client::Parts {
+            net_id,
+            partners: partners.clone(),
+            discover: book.clone(),
+            tls: tls::client_config(&self.identity(name), &self.trust(), Some(names)).unwrap(),
+            keks: BTreeMap::new(),
+            pending: Arc::clone(&pending),
+            tokens: Arc::clone(&tokens),
+            clock: self.clock.clone(),
+        });
+        let rooms = Arc::new(Known::default());
+        let parts = server::Parts {
+            ours: Ours { net_ids: vec![net_id], join_euis: vec![], roles: Roles::ALL },
+            partners,
+            applications: BTreeMap::new(),
+            net_id_suffix: suffix(),
+            join_eui_suffix: "joineuis.example".parse().unwrap(),
+            keks: BTreeMap::new(),
+            trust: self.trust(),
+            rooms: rooms.clone(),
+            deliver: Some(Arc::new(client.clone())),
+            pending,
+            tokens,
+            limits: Limits::default(),
+            clock: self.clock.clone(),
+        };
+        let config = tls::server_config(&self.identity(name), &self.trust()).unwrap();
+        let server = server::serve("127.0.0.1:0".parse().unwrap(), config, parts).await.unwrap();
+        book.0.lock().unwrap().insert(Party::Ns(net_id), (name, server.address()));
+        Both { client, server, rooms }
+    }
+
+    /// Two networks of which each answers the other later.
+    async fn later(&self) -> (Both, Both, Arc<Book>) {
+        let book = Arc::new(Book::default());
+        let entry = |net_id: NetId| {
+            format!("[[partner]]\nnet_id = \"{net_id}\"\nmode = \"async\"\npassive = {{ start = true }}\n")
+        };
+        let home = self.both(HOME, HOME_NAME, &entry(AWAY), &book).await;
+        let away = self.both(AWAY, AWAY_NAME, &entry(HOME), &book).await;
+        (home, away, book)
+    }
+}
+
+/// Where everybody is.
+#[derive(Default)]
+struct Book(Mutex<BTreeMap<Party, (&'static str, SocketAddr)>>);
+
+impl Discover for Book {
+    fn find<'a>(
+        &'a self,
+        to: &'a Party,
+        _: Option<DevEui>,
+        _: Deadline,
+    ) -> Boxed<'a, Result<Endpoint, String>> {
+        let found = self.0.lock().unwrap().get(to).copied().ok_or_else(|| "nobody".to_string());
+        let endpoint = found.map(|(host, address)| Endpoint {
+            host: host.to_owned(),
+            addresses: vec![address],
+            port: address.port(),
+        });
+        Box::pin(std::future::ready(endpoint))
+    }
+}
+
+fn profile_req() -> Request {
+    ProfileReq { dev_eui: DevEui::from_msb([1, 2, 3, 4, 5, 6, 7, 8]) }.into()
+}
+
+#[tokio::test]
+async fn a_partner_answers_by_a_request_of_its_own_and_is_answered_so() {
+    let federation = Federation::new();
+    let (home, away, _book) = federation.later().await;
+    let by = soon(&federation.clock);
+    for (asks, asked, to) in [(&away, &home, HOME), (&home, &away, AWAY)] {
+        let all = (0..20).map(|_| asks.client.send(Party::Ns(to), profile_req(), by));
+        for answer in futures_util::future::join_all(all).await {
+            let Err(PeerError::Refused { refusal, .. }) = answer else { panic!("{answer:?}") };
+            assert_eq!((refusal.code, &*refusal.description), (ResultCode::UnknownDevEui, "nobody"));
+        }
+        assert_eq!(asked.rooms.0.lock().unwrap().len(), 20);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_is_late_and_one_that_nobody_asked_for_is_discarded() {
+    let federation = Federation::new();
+    let (home, away, book) = federation.later().await;
+    // it cannot be reached: our question is taken, and its answer lost
+    book.0.lock().unwrap().get_mut(&Party::Ns(AWAY)).unwrap().1 = "127.0.0.1:1".parse().unwrap();
+    let by = Deadline(federation.clock.now() + Duration::from_millis(700));
+    let late = away.client.send(Party::Ns(HOME), profile_req(), by).await;
+    assert!(matches!(late, Err(PeerError::Late { .. })), "{late:?}");
+    assert_eq!(home.rooms.0.lock().unwrap().len(), 1);
+    let thief = Partner::new(&federation, "000003.netids.example", &home.server);
+    let answer = json!({ "ProtocolVersion": "1.0", "SenderID": "000002", "ReceiverID": "000001",
+        "TransactionID": 1, "MessageType": "ProfileAns", "Result": { "ResultCode": "Success" },
+        "RoamingActivationType": "Passive" });
+    assert_eq!(thief.post(answer.to_string()).await, (StatusCode::OK, Value::Null));
+}
+
+#[tokio::test]
+async fn only_who_was_asked_can_answer_later() {
+    let federation = Federation::new();
+    let (home, away, book) = federation.later().await;
+    let thief = Partner::new(&federation, "000003.netids.example", &home.server);
+    let partner = Partner::new(&federation, AWAY_NAME, &home.server);
+    // a server that takes the question and says nothing
+    let silent = silent_server(&federation).await;
+    book.0.lock().unwrap().get_mut(&Party::Ns(AWAY)).unwrap().1 = silent.0;
+    let by = soon(&federation.clock);
+    let client = home.client.clone();
+    let asked = tokio::spawn(async move { client.send(Party::Ns(AWAY), profile_req(), by).await });
+    let mut question = silent.1;
+    let question: Value = question.recv().await.unwrap();
+    let answer = |sender: &str, transaction: &Value| {
+        json!({ "ProtocolVersion": "1.0", "SenderID": sender, "ReceiverID": "000001",
+            "TransactionID": transaction, "MessageType": "ProfileAns", "Result": { "ResultCode": "Success" },
+            "RoamingActivationType": "Passive" })
+        .to_string()
+    };
+    let transaction = &question["TransactionID"];
+    // a stranger in its name, a stranger in his own, and the partner about something else
+    thief.post(answer("000002", transaction)).await;
+    thief.post(answer("000003", transaction)).await;
+    partner.post(answer("000002", &json!(1))).await;
+    assert!(!asked.is_finished());
+    assert_eq!(partner.post(answer("000002", transaction)).await, (StatusCode::OK, Value::Null));
+    let Ok(Answer::Profile(answer)) = asked.await.unwrap() else { panic!() };
+    assert_eq!(answer.activation, RoamingActivation::Passive);
+    drop(away);
+}
+
+#[tokio::test]
+async fn nobody_has_us_write_to_others_and_a_token_goes_back_to_its_server() {
+    let federation = Federation::new();
+    let (home, away, book) = federation.later().await;
+    let thief = Partner::new(&federation, "000003.netids.example", &home.server);
+    let mut message = message("profile-req.json");
+    (message["SenderID"], message["ReceiverID"]) = (json!("000002"), json!("000001"));
+    // refused to his face, and not to the partner in whose name he speaks
+    assert_eq!(thief.code(&message).await, "UnknownSender");
+    let partner = Partner::new(&federation, AWAY_NAME, &home.server);
+    message["SenderToken"] = json!("C0FFEE");
+    message["DevEUI"] = json!("0102030405060708");
+    assert_eq!(partner.post(message.to_string()).await, (StatusCode::OK, Value::Null));
+    let silent = silent_server(&federation).await;
+    book.0.lock().unwrap().get_mut(&Party::Ns(AWAY)).unwrap().1 = silent.0;
+    let by = Deadline(federation.clock.now() + Duration::from_millis(500));
+    let _ = home.client.send(Party::Ns(AWAY), profile_req(), by).await;
+    let mut told = silent.1;
+    let question = loop {
+        // the answer to the partner may come here as well
+        let message = told.recv().await.unwrap();
+        if message["MessageType"] == "ProfileReq" {
+            break message;
+        }
+    };
+    assert_eq!(question["ReceiverToken"], "C0FFEE");
+    assert!(away.rooms.0.lock().unwrap().is_empty(), "nobody asked it anything");
+}
+
+/// A server of NetID 000002 that takes every question with an empty answer, and tells it here.
+async fn silent_server(federation: &Federation) -> (SocketAddr, mpsc::UnboundedReceiver<Value>) {
+    let config = tls::server_config(&federation.identity(AWAY_NAME), &federation.trust()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, tell) = (tokio_rustls::TlsAcceptor::from(config.clone()), tell.clone());
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                let (mut text, mut bytes) = (String::new(), [0; 4096]);
+                // one request, in one piece or two
+                while !text.trim_end().ends_with('}') {
+                    let count = stream.read(&mut bytes).await.unwrap();
+                    text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+                }
+                let body = &text[text.find("\r\n\r\n").unwrap()..];
+                tell.send(serde_json::from_str(body.trim()).unwrap()).unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                let _ = stream.read(&mut bytes).await;
+            });
+        }
+    });
+    (address, told)
 }

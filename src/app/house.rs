@@ -71,6 +71,7 @@ impl Rooms for House {
                 Request::HomeNs(req) => self.js.home_ns(from, req).await.map(Answer::HomeNs),
                 Request::Join(req) => self.js.join(from, req).await.map(Answer::Join),
                 Request::Rejoin(req) => self.js.rejoin(from, req).await.map(Answer::Join),
+                Request::AppSKey(req) => self.js.app_s_key(from, req).await.map(Answer::AppSKey),
                 Request::Profile(req) => self.hns.profile(from, req).await.map(Answer::Profile),
                 Request::HrRegain(req) => self.sns.regain(from, req).await.map(Answer::HrRegain),
                 Request::HrStart(req) => self.hns.handover_start(from, req).await.map(Answer::HrStart),

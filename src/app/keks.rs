@@ -7,6 +7,8 @@ use anyhow::Context;
 
 use crate::backend::keywrap::{Kek, Keks};
 use crate::backend::message::Party;
+use crate::js;
+use crate::js::config::Application;
 use crate::partners::{self, KekKey};
 
 /// For each partner that has one. A key that cannot be read is an error, never a partner without.
@@ -20,6 +22,16 @@ pub fn keks(partners: &partners::Config) -> anyhow::Result<BTreeMap<Party, Keks>
         keks.insert(Party::Ns(partner.net_id), both);
     }
     Ok(keks)
+}
+
+/// Application servers outside this house, each with its key.
+pub fn applications(join_server: &js::config::Config) -> anyhow::Result<Vec<(Application, Kek)>> {
+    let with_key = |application: &Application| {
+        let why = || format!("kek of [[join_server.application]] {}", application.as_id);
+        let key = load(&application.kek.key).with_context(why)?;
+        Ok((application.clone(), Kek::new(&*application.kek.label, &*key).with_context(why)?))
+    };
+    join_server.application.iter().map(with_key).collect()
 }
 
 fn load(key: &KekKey) -> anyhow::Result<zeroize::Zeroizing<Vec<u8>>> {

@@ -74,12 +74,16 @@ impl Node {
         let air = Arc::new(Radios(air));
         let ours = Ours::of(&config);
         let way = Way::new(&config, &clock)?;
-        let outside = way.out()?;
+        let out = way.out()?;
+        let outside: Arc<dyn Peers> = match &out {
+            Some(client) => Arc::new(client.clone()),
+            None => Arc::new(way::Closed),
+        };
         let delivery = deliver::delivery(&config, &store, &clock);
         let house = build(&config, &ours, &clock, &store, air.clone(), outside, delivery.clone()).await?;
         house.fns.recall().await.context("read the roaming contexts of visitors")?;
         house.sns.recall().await.context("read the roaming contexts of our devices")?;
-        let server = way.listen(&ours, house.clone()).await?;
+        let server = way.listen(&ours, house.clone(), out).await?;
         let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air, &house));
         let mut tasks = JoinSet::new();
         if let Some(delivery) = &delivery {
@@ -211,6 +215,7 @@ async fn build(
     let seal = Seal::new(&store.secret("FNSULToken").await?, clock.now());
     let kek = as_kek(store).await?;
     let keks = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
+    let applications = keks::applications(&config.join_server)?;
     let abroad =
         Abroad { ours: ours.net_ids.clone(), region: region.to_string(), partners: partners.clone() };
     let build = |house: &std::sync::Weak<House>| {
@@ -241,7 +246,7 @@ async fn build(
             fns: Arc::new(fns),
             sns: Arc::new(sns),
             hns: Arc::new(Hns::new(devices, application, peers, clock.clone()).knowing(abroad)),
-            js: Arc::new(Js::new(shared, keks, config.join_server.authorise.clone())),
+            js: Arc::new(Js::new(shared, keks, config.join_server.authorise.clone()).serving(applications)),
         }
     };
     Ok(Arc::new_cyclic(build))

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use crate::backend::client::{self, Client, Discover, NoDiscovery, PartnerNames};
-use crate::backend::door::{Boxed, Deadline, PeerError, Peers, Rooms};
+use crate::backend::door::{Boxed, Deadline, Deliver, PeerError, Peers, Rooms};
 use crate::backend::keywrap::Keks;
 use crate::backend::message::{Answer, Party, Request};
+use crate::backend::pending::Pending;
 use crate::backend::server::{self, Server};
+use crate::backend::tokens::Tokens;
 use crate::clock::Clock;
 use crate::config::{Config, Role};
 use crate::discovery::name::net_id_name;
@@ -24,17 +26,22 @@ use super::keks;
 pub struct Way {
     config: Config,
     suffix: Suffix,
+    join_eui_suffix: Suffix,
     /// `None`: no [backend], so nobody asks and nobody is asked.
     tls: Option<(Identity, Arc<Trust>)>,
     /// For the keys that partners send and get.
     keks: BTreeMap<Party, Keks>,
+    /// Both ends know of them.
+    pending: Arc<Pending>,
+    tokens: Arc<Tokens>,
     clock: Clock,
 }
 
 impl Way {
     /// Load identity and roots. Half a configuration is an error, never a node without TLS.
     pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Way> {
-        let suffix = config.discovery.clone().unwrap_or_default().net_id_suffix;
+        let discovery = config.discovery.clone().unwrap_or_default();
+        let (suffix, join_eui_suffix) = (discovery.net_id_suffix, discovery.join_eui_suffix);
         let tls = match &config.backend {
             None => None,
             Some(backend) => {
@@ -44,30 +51,54 @@ impl Way {
             }
         };
         let keks = keks::keks(&config.roaming)?;
-        Ok(Way { config: config.clone(), suffix, tls, keks, clock: clock.clone() })
+        let (pending, tokens) = Default::default();
+        Ok(Way {
+            config: config.clone(),
+            suffix,
+            join_eui_suffix,
+            tls,
+            keks,
+            pending,
+            tokens,
+            clock: clock.clone(),
+        })
     }
 
-    /// The door that leads outside.
-    pub fn out(&self) -> anyhow::Result<Arc<dyn Peers>> {
-        let Some((identity, trust)) = &self.tls else { return Ok(Arc::new(Closed)) };
+    /// The door that leads outside; `None`: nobody can be asked.
+    pub fn out(&self) -> anyhow::Result<Option<Client>> {
+        let Some((identity, trust)) = &self.tls else { return Ok(None) };
         let partners = Arc::new(self.config.roaming.clone());
         let aliases = Arc::new(PartnerNames::new(&partners, &self.suffix));
         let discover: Arc<dyn Discover> = match &self.config.discovery {
             Some(discovery) => Arc::new(Resolver::new(discovery.clone(), self.clock.clone())?),
             None => Arc::new(NoDiscovery),
         };
-        Ok(Arc::new(Client::new(client::Parts {
+        Ok(Some(Client::new(client::Parts {
             net_id: self.config.network.net_ids.first(),
             partners,
             discover,
             tls: tls::client_config(identity, trust, Some(aliases))?,
             keks: self.keks.clone(),
+            pending: self.pending.clone(),
+            tokens: self.tokens.clone(),
             clock: self.clock.clone(),
         })))
     }
 
+    /// Application servers that may ask, and what their certificates must carry.
+    fn application_names(&self) -> BTreeMap<String, String> {
+        let listed = self.config.join_server.application.iter();
+        listed.map(|one| (one.as_id.clone(), one.identity().to_owned())).collect()
+    }
+
     /// Listen for partners, where the configuration says so.
-    pub async fn listen(&self, ours: &Ours, rooms: Arc<dyn Rooms>) -> anyhow::Result<Option<Server>> {
+    /// `out` brings answers to those who do not wait for them.
+    pub async fn listen(
+        &self,
+        ours: &Ours,
+        rooms: Arc<dyn Rooms>,
+        out: Option<Client>,
+    ) -> anyhow::Result<Option<Server>> {
         let listen = self.config.backend.as_ref().and_then(|backend| backend.listen);
         let (Some(listen), Some((identity, trust))) = (listen, &self.tls) else { return Ok(None) };
         let roles = &self.config.network.roles;
@@ -83,10 +114,15 @@ impl Way {
                 },
             },
             partners: Arc::new(self.config.roaming.clone()),
+            applications: self.application_names(),
             net_id_suffix: self.suffix.clone(),
+            join_eui_suffix: self.join_eui_suffix.clone(),
             keks: self.keks.clone(),
             trust: trust.clone(),
             rooms,
+            deliver: out.map(|out| Arc::new(out) as Arc<dyn Deliver>),
+            pending: self.pending.clone(),
+            tokens: self.tokens.clone(),
             limits: self.config.backend.as_ref().map(|backend| backend.limits).unwrap_or_default(),
             clock: self.clock.clone(),
         };
@@ -108,7 +144,7 @@ fn pins(config: &Config, suffix: &Suffix) -> anyhow::Result<PeerRules> {
 }
 
 /// Nobody can be asked.
-struct Closed;
+pub struct Closed;
 
 impl Peers for Closed {
     fn send(&self, to: Party, _: Request, _: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {

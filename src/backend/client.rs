@@ -17,10 +17,13 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tracing::{Instrument, Span};
 
-use super::door::{Boxed, Deadline, PeerError, Peers};
+use super::door::{Boxed, Deadline, Deliver, PeerError, Peers};
 use super::keywrap::Keks;
+use super::message::wire::MessageType;
 use super::message::wire::{self, Confused, Header};
 use super::message::{Answer, Party, Request};
+use super::pending::Pending;
+use super::tokens::Tokens;
 use crate::clock::Clock;
 use crate::discovery::name::net_id_name;
 use crate::discovery::{Resolver, Suffix};
@@ -138,6 +141,10 @@ pub struct Parts {
     pub tls: ClientConfig,
     /// Keys for the keys in answers; without an entry no key is taken.
     pub keks: BTreeMap<Party, Keks>,
+    /// Answers that come as requests of their own.
+    pub pending: Arc<Pending>,
+    /// What partners want to see again.
+    pub tokens: Arc<Tokens>,
     /// Time and chance.
     pub clock: Clock,
 }
@@ -195,7 +202,8 @@ impl Client {
             local = false,
             ResultCode = tracing::field::Empty,
         );
-        let header = Header::new(sender, to.clone(), transaction.id);
+        let receiver_token = self.0.parts.tokens.for_it(&to, &request);
+        let header = Header { receiver_token, ..Header::new(sender, to.clone(), transaction.id) };
         let exchange = self.clone().exchange(header, request, by, transaction);
         let work = tokio::spawn(exchange.instrument(span.clone()));
         let answer = match timeout_at(by.0, work).await {
@@ -226,39 +234,42 @@ impl Client {
             // nobody waits any more, and nothing has left
             return Err(PeerError::Late { to: to.clone() });
         }
-        let transport = |why| PeerError::Transport { to: to.clone(), why };
-        let (http, places) = self.warm(&url.endpoint).map_err(|error| transport(chain(&error)))?;
+        let broken = |error: reqwest::Error| PeerError::Transport { to: to.clone(), why: chain(&error) };
+        let (http, places) = self.warm(&url.endpoint).map_err(broken)?;
+        // before it leaves: the answer may come before the HTTP response
+        let answer = MessageType::of(&request).answer();
+        let mut later = parts.pending.expect(to.clone(), header.transaction, answer);
         // never closed, so there is always a place some time
-        let Ok(Ok(_place)) = timeout_at(by.0, places.acquire_owned()).await else {
+        let Ok(Ok(place)) = timeout_at(by.0, places.acquire_owned()).await else {
             return Err(PeerError::Late { to: to.clone() });
         };
-        let sent = http
-            .post(url.url)
-            // exactly this: a deployed peer looks for the very string
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(wire::encode_request(&header, &request))
-            .send()
-            .await;
-        let response = match sent {
-            Ok(response) => response,
-            Err(error) if error.is_timeout() && !error.is_connect() => {
-                return Err(PeerError::Late { to: to.clone() });
-            }
-            Err(error) => return Err(transport(causes(&error, &url.endpoint))),
+        let (status, mut body) = match post(&http, &url, wire::encode_request(&header, &request)).await {
+            Ok(answer) => answer,
+            // what was answered already counts, whatever becomes of the connection
+            Err(error) => match later.overtook() {
+                Some(body) => (StatusCode::OK, body),
+                None => return Err(error.because(to)),
+            },
         };
-        let status = response.status();
-        let body = read(response).await.map_err(transport)?;
+        drop(place);
         if body.is_empty() && status.is_success() {
-            let why = "an empty answer: the partner wants to answer later by a request of its own, which is not spoken \
-                       here; ask its operator for synchronous answers";
-            return Err(PeerError::Confused { to: to.clone(), why: why.into() });
+            // the partner answers by a request of its own
+            match timeout_at(by.0, later.body()).await {
+                Ok(Some(brought)) => body = brought,
+                Ok(None) | Err(_) => return Err(PeerError::Late { to: to.clone() }),
+            }
+        }
+        if let Some(token) = wire::sender_token(&body) {
+            parts.tokens.note(to, &request, &token);
         }
         let keks = parts.keks.get(to).cloned().unwrap_or_default();
         match wire::decode_answer(&body, &header, &request, &keks) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(refusal)) => Err(PeerError::Refused { to: to.clone(), refusal }),
             // a status that says no and a body that says nothing
-            Err(Confused::NoAnswer(_)) if !status.is_success() => Err(transport(refused_by_http(status))),
+            Err(Confused::NoAnswer(_)) if !status.is_success() => {
+                Err(PeerError::Transport { to: to.clone(), why: refused_by_http(status) })
+            }
             Err(confused) => {
                 // A left-over answer puts a connection one answer behind for ever: nobody asks through it again.
                 let Endpoint { host, port, .. } = &url.endpoint;
@@ -402,6 +413,59 @@ fn dev_eui(request: &Request) -> Option<DevEui> {
         Request::HomeNs(req) => Some(req.dev_eui),
         Request::Join(req) => Some(req.dev_eui),
         _ => None,
+    }
+}
+
+/// Why there is no HTTP response.
+enum NoResponse {
+    Late,
+    Broken(String),
+}
+
+impl NoResponse {
+    fn because(self, to: &Party) -> PeerError {
+        match self {
+            NoResponse::Late => PeerError::Late { to: to.clone() },
+            NoResponse::Broken(why) => PeerError::Transport { to: to.clone(), why },
+        }
+    }
+}
+
+async fn post(
+    http: &reqwest::Client,
+    target: &Target,
+    body: Vec<u8>,
+) -> Result<(StatusCode, Vec<u8>), NoResponse> {
+    let sent = http
+        .post(target.url.clone())
+        // exactly this: a deployed peer looks for the very string
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .body(body)
+        .send()
+        .await;
+    let response = match sent {
+        Ok(response) => response,
+        Err(error) if error.is_timeout() && !error.is_connect() => return Err(NoResponse::Late),
+        Err(error) => return Err(NoResponse::Broken(causes(&error, &target.endpoint))),
+    };
+    let status = response.status();
+    Ok((status, read(response).await.map_err(NoResponse::Broken)?))
+}
+
+impl Deliver for Client {
+    fn deliver(&self, to: Party, answer: Vec<u8>, by: Deadline) -> Boxed<'_, Result<(), PeerError>> {
+        Box::pin(async move {
+            let target = self.find(&to, None, by).await?;
+            let transport = |why| PeerError::Transport { to: to.clone(), why };
+            let (http, places) = self.warm(&target.endpoint).map_err(|error| transport(chain(&error)))?;
+            let late = || PeerError::Late { to: to.clone() };
+            let Ok(Ok(_place)) = timeout_at(by.0, places.acquire_owned()).await else { return Err(late()) };
+            let posted = timeout_at(by.0, post(&http, &target, answer)).await.map_err(|_| late())?;
+            match posted.map_err(|why| why.because(&to))? {
+                (status, _) if status.is_success() => Ok(()),
+                (status, _) => Err(transport(refused_by_http(status))),
+            }
+        })
     }
 }
 

@@ -112,6 +112,12 @@ impl dyn Peers {
     }
 }
 
+/// How an answer is brought to a partner that does not wait for it in the HTTP response (TS002 4.3).
+pub trait Deliver: Send + Sync {
+    /// POST it to the partner's server, once.
+    fn deliver(&self, to: Party, answer: Vec<u8>, by: Deadline) -> Boxed<'_, Result<(), PeerError>>;
+}
+
 /// How the house is asked, by its own rooms and by `backend::server`.
 pub trait Rooms: Send + Sync {
     /// Answer a request. Runs in a task of its own: a caller who gives up ends the waiting, never

@@ -4,7 +4,9 @@ pub mod client;
 pub mod door;
 pub mod keywrap;
 pub mod message;
+pub mod pending;
 pub mod server;
+pub mod tokens;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

@@ -2,7 +2,7 @@
 //!
 //! Who is asking is what the handshake proved, looked at again for every request. A request that
 //! passes goes to the rooms in a task of its own: whoever hangs up ends the waiting, not the work.
-//! Answers go back in the HTTP response. The port opens before the clock is right; until it is, every
+//! Answers go back in the HTTP response, or by a request of our own where that is agreed. The port opens before the clock is right; until it is, every
 //! connection is closed at once.
 
 mod patience;
@@ -31,13 +31,15 @@ use tracing::{Instrument, Span};
 use patience::{Patience, remedy};
 
 use super::Limits;
-use super::door::{Caller, Deadline, Rooms};
+use super::door::{Caller, Deadline, Deliver, Rooms};
 use super::keywrap::Keks;
-use super::message::wire::{self, Envelope, Header, Incoming, MessageType};
+use super::message::wire::{self, Envelope, Header, Incoming, MessageType, Reply};
 use super::message::{Answer, Party, Refusal, Request, ResultCode};
+use super::pending::Pending;
+use super::tokens::Tokens;
 use crate::clock::Clock;
 use crate::discovery::Suffix;
-use crate::discovery::name::net_id_name;
+use crate::discovery::name::{join_eui_name, net_id_name};
 use crate::limits::Wait;
 use crate::lorawan::frame::Uplink;
 use crate::lorawan::{JoinEuiRange, NetId};
@@ -145,14 +147,24 @@ pub struct Parts {
     pub ours: Ours,
     /// Who may ask.
     pub partners: Arc<partners::Config>,
+    /// Application servers that may, by AS-ID, with the name in the certificate.
+    pub applications: BTreeMap<String, String>,
     /// What stands behind a NetID in a certificate's name.
     pub net_id_suffix: Suffix,
+    /// What stands behind a JoinEUI.
+    pub join_eui_suffix: Suffix,
     /// Keys for the keys in answers, by who asks; without an entry no key leaves.
     pub keks: BTreeMap<Party, Keks>,
     /// The judge of certificates.
     pub trust: Arc<Trust>,
     /// Who answers.
     pub rooms: Arc<dyn Rooms>,
+    /// Brings answers to partners that do not wait for them.
+    pub deliver: Option<Arc<dyn Deliver>>,
+    /// Answers that our own requests wait for.
+    pub pending: Arc<Pending>,
+    /// What partners want to see again.
+    pub tokens: Arc<Tokens>,
     /// How often partners may ask.
     pub limits: Limits,
     /// Time.
@@ -181,10 +193,15 @@ pub async fn serve(
     let reception = Arc::new(Reception {
         ours: parts.ours,
         partners: parts.partners,
+        applications: parts.applications,
         net_id_suffix: parts.net_id_suffix,
+        join_eui_suffix: parts.join_eui_suffix,
         keks: parts.keks,
         trust: parts.trust,
         rooms: parts.rooms,
+        deliver: parts.deliver,
+        pending: parts.pending,
+        tokens: parts.tokens,
         patience: Patience::new(parts.limits, parts.clock.clone()),
         clock: parts.clock,
         procedures: procedures.clone(),
@@ -371,10 +388,15 @@ struct Guest {
 struct Reception {
     ours: Ours,
     partners: Arc<partners::Config>,
+    applications: BTreeMap<String, String>,
     net_id_suffix: Suffix,
+    join_eui_suffix: Suffix,
     keks: BTreeMap<Party, Keks>,
     trust: Arc<Trust>,
     rooms: Arc<dyn Rooms>,
+    deliver: Option<Arc<dyn Deliver>>,
+    pending: Arc<Pending>,
+    tokens: Arc<Tokens>,
     patience: Patience,
     clock: Clock,
     procedures: Arc<Semaphore>,
@@ -413,8 +435,12 @@ async fn receive(State(reception): State<Arc<Reception>>, request: HttpRequest) 
     };
     let patient = reception.patience.request(&guest.name, guest.listed);
     match wire::open(&body) {
-        Ok(Incoming::Request(envelope)) => reception.handle(&guest, roles, envelope, patient).await,
-        // Step 3. Our requests are answered in their HTTP response, so nobody waits for this one.
+        Ok(Incoming::Request(envelope)) => reception.handle(guest, roles, envelope, patient).await,
+        // Step 3
+        Ok(Incoming::Answer(reply)) => {
+            reception.take(&guest, &reply, patient.is_ok(), body.to_vec());
+            plain(StatusCode::OK)
+        }
         Ok(Incoming::Unasked(message_type)) => {
             if let Some(left_out) = reception.patience.tell(&guest.name, &message_type) {
                 tracing::info!(message_type, peer = guest.name, left_out, "not asked for: discarded");
@@ -496,14 +522,26 @@ struct Admitted {
 }
 
 impl Reception {
+    /// An answer that came as a request of its own: to whoever waits for it, if it comes from who was asked (4.4).
+    fn take(&self, guest: &Guest, reply: &Reply, patient: bool, body: Vec<u8>) {
+        let authentic =
+            patient && self.authority(&guest.peer).is_ok() && self.is_party(&guest.peer, &reply.sender);
+        if authentic && self.pending.bring(&reply.sender, reply.transaction, reply.name, body) {
+            return;
+        }
+        if let Some(left_out) = self.patience.tell(&guest.name, reply.name) {
+            let message_type = reply.name;
+            tracing::info!(message_type, peer = guest.name, authentic, left_out, "not asked for: discarded");
+        }
+    }
+
     async fn handle(
         self: &Arc<Self>,
-        guest: &Guest,
+        guest: Arc<Guest>,
         roles: Roles,
         envelope: Envelope,
         patient: Result<(), (Refusal, Wait)>,
     ) -> Response<Body> {
-        let peer = &guest.peer;
         let (sender, receiver, transaction) = envelope.as_sent();
         let span = tracing::info_span!(
             target: "roamgate::door",
@@ -516,7 +554,7 @@ impl Reception {
             ResultCode = tracing::field::Empty,
         );
         if let Err((refusal, wait)) = patient {
-            span.in_scope(|| self.tell_refusal(guest, &refusal));
+            span.in_scope(|| self.tell_refusal(&guest, &refusal));
             span.record("ResultCode", tracing::field::display(&refusal));
             let mut response =
                 json(StatusCode::TOO_MANY_REQUESTS, envelope.answer(&Err(refusal), &Keks::default()));
@@ -524,19 +562,61 @@ impl Reception {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
             return response;
         }
-        let (result, keks, authentic) = {
+        let header = span.in_scope(|| envelope.header());
+        let authentic = self.authority(&guest.peer).is_ok();
+        if let Some((deliver, to)) = self.answers_later(&guest.peer, &header).filter(|_| authentic) {
+            let (reception, by) = (self.clone(), Deadline(self.clock.now() + ANSWER_TIME));
+            let inside = span.clone();
+            let work = async move {
+                let answer = reception.answer(&guest, roles, &envelope, header, &inside).await;
+                if let Err(error) = deliver.deliver(to, answer, by).await
+                    && let Some(left_out) = reception.patience.tell(&guest.name, "not delivered")
+                {
+                    let remedy = "its server must be reachable, or agree on mode = \"sync\"";
+                    tracing::warn!(%error, peer = guest.name, remedy, left_out, "an answer was not delivered");
+                }
+            };
+            tokio::spawn(work.instrument(span));
+            return plain(StatusCode::OK);
+        }
+        let response = json(StatusCode::OK, self.answer(&guest, roles, &envelope, header, &span).await);
+        // who may no longer speak loses the line
+        if authentic { response } else { closing(response) }
+    }
+
+    /// Who brings the answer and to whom, where it is agreed that it comes by a request of our own. Only to who the sender
+    /// has proved to be: nobody has us write to others.
+    fn answers_later(
+        &self,
+        peer: &PeerIdentity,
+        header: &Result<Header, Refusal>,
+    ) -> Option<(Arc<dyn Deliver>, Party)> {
+        let (deliver, sender) = (self.deliver.as_ref()?, &header.as_ref().ok()?.sender);
+        let Party::Ns(net_id) = sender else { return None };
+        let agreed = self.partners.partner(*net_id)?.mode == partners::Mode::Async;
+        (agreed && self.bind(peer, sender).is_ok()).then(|| (deliver.clone(), sender.clone()))
+    }
+
+    /// Steps 6 to 17, and the answer in bytes.
+    async fn answer(
+        self: &Arc<Self>,
+        guest: &Guest,
+        roles: Roles,
+        envelope: &Envelope,
+        header: Result<Header, Refusal>,
+        span: &Span,
+    ) -> Vec<u8> {
+        let (result, keks) = {
             let _inside = span.enter();
-            let header = envelope.header();
-            let authentic = self.authority(peer);
             let keks = header.as_ref().ok().and_then(|header| self.keks.get(&header.sender).cloned());
             let admitted = header.and_then(|header| {
-                authentic.clone()?;
-                self.admit(peer, roles, header, &envelope)
+                self.authority(&guest.peer)?;
+                self.admit(&guest.peer, roles, header, envelope)
             });
-            (admitted, keks.unwrap_or_default(), authentic.is_ok())
+            (admitted, keks.unwrap_or_default())
         };
         let result = match result {
-            Ok(admitted) => self.ask_rooms(admitted, &span).await,
+            Ok(admitted) => self.ask_rooms(admitted, span).await,
             Err(refusal) => Err(refusal),
         };
         match &result {
@@ -546,9 +626,7 @@ impl Reception {
                 span.record("ResultCode", tracing::field::display(refusal))
             }
         };
-        let response = json(StatusCode::OK, envelope.answer(&result, &keks));
-        // who may no longer speak loses the line
-        if authentic { response } else { closing(response) }
+        envelope.answer(&result, &keks)
     }
 
     fn guest(&self, peer: PeerIdentity) -> Guest {
@@ -634,18 +712,36 @@ impl Reception {
             let why = format!("no handover roaming with NetID {net_id}");
             return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
         }
+        if let Some(token) = &header.sender_token {
+            self.tokens.note(&header.sender, &request, token);
+        }
         let place = self.place(&header.sender)?;
         let by = Deadline(self.clock.now() + time_for(&request));
         let caller = Caller { party: header.sender, receiver: header.receiver, ours: false, by };
         Ok(Admitted { caller, request, foreign_join_eui, place })
     }
 
+    /// Whether a certificate is that of a party whom we have asked.
+    fn is_party(&self, peer: &PeerIdentity, party: &Party) -> bool {
+        match party {
+            Party::Ns(_) => self.bind(peer, party).is_ok(),
+            Party::Js(join_eui) => peer.speaks_for(&join_eui_name(*join_eui, &self.join_eui_suffix)),
+            Party::As(_) => false,
+        }
+    }
+
     /// The name of the SenderID is one that the certificate may speak for, or a listed
     /// partner's certificate speaks for the sender.
     fn bind(&self, peer: &PeerIdentity, sender: &Party) -> Result<(), Refusal> {
         let refuse = |why: String| Err(Refusal::new(ResultCode::UnknownSender, why));
-        let Party::Ns(net_id) = sender else {
-            return refuse(format!("no application server {sender} is listed here"));
+        let net_id = match sender {
+            Party::Ns(net_id) => net_id,
+            Party::As(id) => match self.applications.get(id) {
+                Some(identity) if peer.speaks_for(identity) => return Ok(()),
+                Some(identity) => return refuse(format!("your certificate does not speak for {identity}")),
+                None => return refuse(format!("no application server {id} is listed here")),
+            },
+            Party::Js(_) => return refuse("a join server asks nothing".into()),
         };
         let own = net_id_name(*net_id, &self.net_id_suffix);
         let spoken_for = self.partners.partner.iter().any(|partner| {

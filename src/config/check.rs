@@ -151,6 +151,16 @@ impl Config {
                 );
             }
         }
+        let servers = &self.join_server.application;
+        for (i, server) in servers.iter().enumerate() {
+            if servers.iter().take(i).any(|earlier| earlier.as_id == server.as_id) {
+                refuse(
+                    format!("join_server.application[{i}].as_id"),
+                    format!("two entries for application server {:?}", server.as_id),
+                    "keep one: it may list any number of devices",
+                );
+            }
+        }
         if roams && self.network.roles.has(Role::Js) && ranges.is_empty() {
             refuse(
                 "join_server.join_euis".into(),
@@ -292,6 +302,11 @@ impl Config {
         for (i, partner) in self.roaming.partner.iter().enumerate() {
             if let Some(KekKey::File(path)) = partner.kek.as_ref().map(|kek| &kek.key) {
                 files.push((format!("roaming.partner[{i}].kek.key"), path.clone()));
+            }
+        }
+        for (i, application) in self.join_server.application.iter().enumerate() {
+            if let KekKey::File(path) = &application.kek.key {
+                files.push((format!("join_server.application[{i}].kek.key"), path.clone()));
             }
         }
         if let Some(path) = self.discovery.as_ref().and_then(|discovery| discovery.trust_anchor.clone()) {

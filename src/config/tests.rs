@@ -86,6 +86,9 @@ const BACKEND: &str = "[backend]\nlisten = \"[::]:443\"\nidentity = { chain = \"
 const DISCOVERY: &str = "[discovery]\njoin_eui_suffix = \"j.example\"\nnet_id_suffix = \"n.example\"\n";
 const ROAMING: &str = "[roaming.default]\npassive = { start = true, activation = true }\n";
 
+const APPLICATION: &str =
+    "[[join_server.application]]\nas_id = \"as\"\nkek = { label = \"a\", key = { credential = \"k\" } }\n";
+
 #[test]
 fn what_cannot_be_together_is_refused_at_its_line() {
     let ours = "[network]\nnet_ids = [\"C00ABC\"]\n[join_server]\njoin_euis = [\"0000000000000001\"]\n";
@@ -111,6 +114,17 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             "roaming.partner[0].passive.mic_check: ",
             "never travel in the clear",
         ),
+        (
+            whole.clone() + "handover = { start = true }\n",
+            "roaming.default.handover: ",
+            "no key-encryption key is agreed with everybody",
+        ),
+        (
+            whole.clone() + &partner.replace("passive", "handover"),
+            "roaming.partner[0].handover: ",
+            "keys of the session travel",
+        ),
+        (whole.clone() + APPLICATION + APPLICATION, "join_server.application[1].as_id: ", "two entries"),
         (whole.clone() + partner + "pin = \"sha256/AAAA\"\n", "r.toml:17:7: ", "32 bytes"),
         (whole.replace("roots = [\"r.pem\"]", "roots = []"), "r.toml:8:9: backend.roots: ", "no roots"),
         (whole.replace("[\"0000000000000001\"]", "[]"), "r.toml:4:13: join_server.join_euis: ", "visitor"),

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Authorise;
-use crate::lorawan::{JoinEui, JoinEuiRange, NetId};
+use crate::lorawan::{DevEui, JoinEui, JoinEuiRange, NetId};
+use crate::partners::Kek;
 
 /// Section `[join_server]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +14,39 @@ pub struct Config {
     pub join_euis: Vec<JoinEuiRange>,
     /// Who may ask HomeNSReq.
     pub authorise: Authorise,
+    /// Application servers that may ask for AppSKeys.
+    pub application: Vec<Application>,
+}
+
+/// An application server outside this house, `[[join_server.application]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Application {
+    /// AS-ID, the SenderID of its requests.
+    pub as_id: String,
+    /// The name in its certificate, where that is not the AS-ID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Devices of these JoinEUIs are its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub join_euis: Vec<JoinEuiRange>,
+    /// And these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dev_euis: Vec<DevEui>,
+    /// The key-encryption key for AppSKeys.
+    pub kek: Kek,
+}
+
+impl Application {
+    /// Whether a device is bound to it.
+    pub fn has(&self, dev_eui: DevEui, join_eui: JoinEui) -> bool {
+        self.dev_euis.contains(&dev_eui) || self.join_euis.iter().any(|range| range.contains(join_eui))
+    }
+
+    /// The name that its certificate must carry.
+    pub fn identity(&self) -> &str {
+        self.identity.as_deref().unwrap_or(&self.as_id)
+    }
 }
 
 impl Config {

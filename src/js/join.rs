@@ -63,13 +63,9 @@ fn try_accept(
         let why = format!("OptNeg of DLSettings does not fit MACVersion {}", req.mac_version);
         return refuse(ResultCode::MalformedRequest, why);
     }
-    // 6.4: a 1.1 device signs with NwkKey, on a 1.0.x network too (TS002 11.2)
-    let root: Key = match (&device.nwk_key, device.mac_version >= MacVersion::V1_1) {
-        (_, false) => device.app_key.clone(),
-        (Some(nwk_key), true) => nwk_key.clone(),
-        (None, true) => {
-            return refuse(ResultCode::JoinReqFailed, format!("no NwkKey of device {} here", req.dev_eui));
-        }
+    // 6.4
+    let Some(root) = root_of(device) else {
+        return refuse(ResultCode::JoinReqFailed, format!("no NwkKey of device {} here", req.dev_eui));
     };
     let Some(join) = frame.verify(&root) else {
         return refuse(ResultCode::MicFailed, "Join-request MIC does not match".into());
@@ -171,6 +167,20 @@ fn derive(device: &Device, root: &Key, home: NetId, of: Derivation) -> (NwkKeys,
     } else {
         let SessionKeys { nwk_s_key, app_s_key } = crypto::session_keys(root, join_nonce, home, nonce);
         (NwkKeys::V10 { nwk_s_key }, app_s_key)
+    }
+}
+
+/// The AppSKey of a session that was, `None` where a root key is missing.
+pub(super) fn app_s_key(device: &Device, of: Derivation) -> Option<Key> {
+    let root = root_of(device)?;
+    Some(derive(device, &root, device.home, of).1)
+}
+
+/// What signs and derives: NwkKey of a 1.1 device, on a 1.0.x network too (TS002 11.2).
+fn root_of(device: &Device) -> Option<Key> {
+    match device.mac_version >= MacVersion::V1_1 {
+        true => device.nwk_key.clone(),
+        false => Some(device.app_key.clone()),
     }
 }
 

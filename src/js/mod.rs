@@ -7,12 +7,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::backend::door::{self, Boxed, Caller, Commit, StoreError};
-use crate::backend::keywrap::Keks;
+use crate::backend::keywrap::{self, Keks};
 use crate::backend::message::{
-    HomeNsAns, HomeNsReq, JoinAns, JoinReq, MacVersion, Party, Refusal, RejoinReq, ResultCode,
+    AppSKeyAns, AppSKeyReq, HomeNsAns, HomeNsReq, JoinAns, JoinReq, MacVersion, Party, Refusal, RejoinReq,
+    ResultCode,
 };
 use crate::lorawan::{DevEui, JoinEui, Key, NetId};
 
+use config::Application;
 pub use join::{accept_join, accept_rejoin};
 
 /// A device whose root keys we hold.
@@ -67,6 +69,7 @@ pub struct Js {
     root_keys: Arc<dyn RootKeys>,
     as_keks: Keks,
     authorise: Authorise,
+    applications: Vec<(Application, keywrap::Kek)>,
 }
 
 /// Who may ask for a device's home (`[join_server] authorise`).
@@ -84,7 +87,36 @@ type Rule = fn(&mut Option<Device>, &JoinReq, NetId, &Keks) -> (Result<JoinAns, 
 impl Js {
     /// `as_keks` wrap AppSKeys for the application server of this house.
     pub fn new(root_keys: Arc<dyn RootKeys>, as_keks: Keks, authorise: Authorise) -> Js {
-        Js { root_keys, as_keks, authorise }
+        Js { root_keys, as_keks, authorise, applications: Vec::new() }
+    }
+
+    /// Application servers outside this house, each with its key-encryption key.
+    pub fn serving(self, applications: Vec<(Application, keywrap::Kek)>) -> Js {
+        Js { applications, ..self }
+    }
+
+    /// AppSKeyReq (TS002 12.3).
+    pub async fn app_s_key(&self, from: Caller, req: AppSKeyReq) -> Result<AppSKeyAns, Refusal> {
+        let of = |(application, _): &&(Application, _)| from.party == Party::As(application.as_id.clone());
+        let Some((application, kek)) = self.applications.iter().find(of) else {
+            let why = format!("no [[join_server.application]] {}", from.party);
+            return Err(Refusal::new(ResultCode::UnknownSender, why));
+        };
+        let dev_eui = req.dev_eui;
+        let (decide, slot) = door::decided(|device: &mut Option<Device>| (device.clone(), Commit::Nothing));
+        self.root_keys.with_device(dev_eui, Box::new(decide)).await?;
+        let unknown = |why: String| Refusal::new(ResultCode::UnknownDevEui, why);
+        let device = door::outcome(&slot)?.filter(|device| from.receiver == Party::Js(device.join_eui));
+        let device = device.ok_or_else(|| unknown(format!("no device {dev_eui} with this JoinEUI here")))?;
+        if !application.has(dev_eui, device.join_eui) {
+            let why = format!("device {dev_eui} is not of application server {}", from.party);
+            return Err(Refusal::new(ResultCode::ActivationDisallowed, why));
+        }
+        let named = |of: &&Derivation| of.join_nonce.to_be_bytes()[..] == req.session_key_id;
+        let session = device.derivations.iter().find(named).copied();
+        let key = session.and_then(|session| join::app_s_key(&device, session));
+        let key = key.ok_or_else(|| unknown(format!("no such session of device {dev_eui}")))?;
+        Ok(AppSKeyAns { app_s_key: kek.wrap(&key) })
     }
 
     /// JoinReq (TS002 12.2 step 6): decided and committed in one transaction. Nonces and keys are on disk before the
@@ -139,5 +171,90 @@ impl Js {
             }
             Some((h_net_id, true)) => Ok(HomeNsAns { h_net_id }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::backend::door::Deadline;
+    use crate::clock::Instant;
+
+    struct One(Mutex<BTreeMap<DevEui, Device>>);
+
+    impl RootKeys for One {
+        fn with_device(&self, dev_eui: DevEui, decide: Decide) -> Boxed<'_, Result<(), StoreError>> {
+            let mut all = self.0.lock().unwrap();
+            let mut device = all.remove(&dev_eui);
+            decide(&mut device);
+            all.extend(device.map(|device| (dev_eui, device)));
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    /// Step by step of TS002 12.3: each failure by its code, and the key under the key-encryption key of the two.
+    #[tokio::test]
+    async fn an_application_server_gets_the_keys_of_its_own_devices_only() {
+        let (dev_eui, join_eui) = (DevEui::from_msb([1; 8]), JoinEui::from_msb([2; 8]));
+        let derivations =
+            (3..7).map(|n| Derivation { join_nonce: n, nonce: n as u16, v1_1: n > 4 }).collect();
+        let device = Device {
+            dev_eui,
+            join_eui,
+            mac_version: MacVersion::V1_1,
+            app_key: Key::new([5; 16]),
+            nwk_key: Some(Key::new([6; 16])),
+            home: NetId::from_msb([0, 0, 1]),
+            enabled: true,
+            dev_nonces: BTreeSet::new(),
+            join_nonce: 6,
+            rj_count1: None,
+            derivations,
+        };
+        let keys = Arc::new(One(Mutex::new([(dev_eui, device)].into())));
+        let text = "[[application]]\nas_id = \"as\"\njoin_euis = [\"0202020202020202\"]\n\
+            kek = { label = \"as-js\", key = \"000102030405060708090A0B0C0D0E0F\" }\n\
+            [[application]]\nas_id = \"other\"\ndev_euis = [\"0101010101010102\"]\n\
+            kek = { label = \"o\", key = \"100102030405060708090A0B0C0D0E0F\" }";
+        let config: config::Config = toml::from_str(text).unwrap();
+        assert_eq!(toml::from_str::<config::Config>(text).unwrap().application[0].identity(), "as");
+        let kek = |label: &str, first: u8| {
+            let key: Vec<u8> = (0..16).map(|n| if n == 0 { first } else { n }).collect();
+            keywrap::Kek::new(label, key).unwrap()
+        };
+        let keks = [kek("as-js", 0), kek("o", 0x10)];
+        let applications = config.application.into_iter().zip(keks.clone()).collect();
+        let js = Js::new(keys, Keks::default(), Authorise::Default).serving(applications);
+        let ask = |who: &str, receiver, dev_eui, id: &[u8]| {
+            let by = Deadline(Instant::now());
+            let from =
+                Caller { party: Party::As(who.into()), receiver: Party::Js(receiver), ours: false, by };
+            js.app_s_key(from, AppSKeyReq { dev_eui, session_key_id: id.to_vec() })
+        };
+        let refused =
+            async |who, receiver, dev_eui, id| ask(who, receiver, dev_eui, id).await.unwrap_err().code;
+        let latest = [0, 0, 0, 6];
+        let stranger = DevEui::from_msb([9; 8]);
+        assert_eq!(refused("nobody", join_eui, dev_eui, &latest).await, ResultCode::UnknownSender);
+        assert_eq!(refused("as", join_eui, stranger, &latest).await, ResultCode::UnknownDevEui);
+        assert_eq!(
+            refused("as", JoinEui::from_msb([3; 8]), dev_eui, &latest).await,
+            ResultCode::UnknownDevEui
+        );
+        assert_eq!(refused("other", join_eui, dev_eui, &latest).await, ResultCode::ActivationDisallowed);
+        for id in [&[0, 0, 0, 7][..], &[6], &[0, 0, 0, 0, 6]] {
+            assert_eq!(refused("as", join_eui, dev_eui, id).await, ResultCode::UnknownDevEui);
+        }
+        let opener = Keks { open: vec![keks[0].clone()], ..Keks::default() };
+        let key = opener.open(&ask("as", join_eui, dev_eui, &latest).await.unwrap().app_s_key).unwrap();
+        let (app, nwk) = (Key::new([5; 16]), Key::new([6; 16]));
+        assert_eq!(key, crate::lorawan::crypto::session_keys_11(&nwk, &app, 6, join_eui, 6).app_s_key);
+        // an older one of 1.0.x comes from the other root
+        let key = opener.open(&ask("as", join_eui, dev_eui, &[0, 0, 0, 4]).await.unwrap().app_s_key).unwrap();
+        let home = NetId::from_msb([0, 0, 1]);
+        assert_eq!(key, crate::lorawan::crypto::session_keys(&nwk, 4, home, 4).app_s_key);
     }
 }

@@ -162,6 +162,20 @@ pub struct Partner {
     pub pin: Option<String>,
     /// The key-encryption key for all keys that go and come: without it none does.
     pub kek: Option<Kek>,
+    /// How we answer it. Its answers to us are taken either way.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+/// How a request is answered (TS002 4.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// In the HTTP response.
+    #[default]
+    Sync,
+    /// By a request of our own to its server.
+    Async,
 }
 
 /// What applies to one network, and why.

@@ -63,10 +63,15 @@ impl Federation {
         let parts = server::Parts {
             ours: Ours { net_ids: vec![HOME], join_euis: vec![JOIN_EUI.parse().unwrap()], roles: Roles::ALL },
             partners: Arc::new(toml::from_str(roaming).unwrap()),
+            applications: BTreeMap::new(),
             net_id_suffix: "netids.example".parse().unwrap(),
+            join_eui_suffix: "joineuis.example".parse().unwrap(),
             keks: BTreeMap::new(),
             trust: self.trust(),
             rooms,
+            deliver: None,
+            pending: Arc::default(),
+            tokens: Arc::default(),
             limits,
             clock: self.clock.clone(),
         };
@@ -97,7 +102,16 @@ impl Federation {
         let tls = tls::client_config(&self.identity(AWAY_NAME), &self.trust(), None).unwrap();
         let partners = Arc::new(toml::from_str(OPEN).unwrap());
         let (keks, clock) = (BTreeMap::new(), self.clock.clone());
-        Client::new(client::Parts { net_id: AWAY, partners, discover, tls, keks, clock })
+        Client::new(client::Parts {
+            net_id: AWAY,
+            partners,
+            discover,
+            tls,
+            keks,
+            pending: Arc::default(),
+            tokens: Arc::default(),
+            clock,
+        })
     }
 
     pub fn soon(&self) -> Deadline {

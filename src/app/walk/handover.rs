@@ -254,3 +254,30 @@ async fn a_network_that_may_no_longer_serve_a_device_stops_and_says_so() {
     assert_eq!((away.sessions(), street.messages()), (0, vec!["HRStopReq"]));
     assert_eq!(home.activation().sns, None);
 }
+
+/// Passive roaming on top of handover: three networks at once.
+#[tokio::test(start_paused = true)]
+async fn a_third_network_forwards_a_device_that_another_serves_for_its_home() {
+    let (street, home, mut away, mut device) = houses(HANDOVER, BOTH).await;
+    // what the home offers counts
+    let mut third = hotspot(&street, OTHER, ROAMING, true).await;
+    join_away(&mut away, &mut device).await;
+    away.hears(&device.up(false, false, &[], b"1")).await;
+    street.messages();
+    home.queue(b"open", false);
+    third.hears(&device.up(true, false, &[], b"2")).await;
+    let (tx, _) = third.transmitted().expect("the downlink, by two networks");
+    assert_eq!(device.hears(&tx.phy), (0, true, Some((9, b"open".to_vec()))));
+    assert_eq!(street.messages(), ["PRStartReq", "XmitDataReq", "XmitDataReq"]);
+    assert_eq!(home.delivered(), Some(1));
+    assert!(away.transmitted().is_none());
+    assert_eq!(
+        third.memory.carried.lock().unwrap()[..],
+        [(AWAY, Kind::Passive, Way::Down, 4), (AWAY, Kind::Passive, Way::Up, 1)]
+    );
+    // its home keeps it to the networks that it knows
+    home.memory.devices.lock().unwrap().get_mut(&DEV).unwrap().roaming = false;
+    seconds(5).await;
+    third.hears(&device.up(true, false, &[], b"3")).await;
+    assert_eq!((home.delivered(), away.sessions()), (Some(1), 0));
+}

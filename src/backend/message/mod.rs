@@ -574,6 +574,22 @@ pub struct JoinAns {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejoinReq(pub JoinReq);
 
+/// AS to JS: the AppSKey of a session (TS002 12.3).
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppSKeyReq {
+    /// The device.
+    pub dev_eui: DevEui,
+    /// Which of its sessions, as the JS named it in JoinAns. 1 to 32 bytes.
+    pub session_key_id: Vec<u8>,
+}
+
+/// JS to AS. DevEUI and SessionKeyID are those of the question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppSKeyAns {
+    /// Under the key-encryption key of the two.
+    pub app_s_key: KeyEnvelope,
+}
+
 /// vNS to hNS: how may this device roam with us (TS002 12.12)?
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProfileReq {
@@ -713,6 +729,7 @@ messages! {
     HrRegain(HrRegainReq), "HRStartReq" => HrRegain(HrRegainAns);
     HrStop(HrStopReq), "HRStopReq" => HrStop(HrStopAns);
     Profile(ProfileReq), "ProfileReq" => Profile(ProfileAns);
+    AppSKey(AppSKeyReq), "AppSKeyReq" => AppSKey(AppSKeyAns);
 }
 
 /// Any answer.
@@ -728,4 +745,5 @@ pub enum Answer {
     HrRegain(HrRegainAns),
     HrStop(HrStopAns),
     Profile(ProfileAns),
+    AppSKey(AppSKeyAns),
 }

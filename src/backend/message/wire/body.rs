@@ -44,9 +44,13 @@ pub(super) fn request(message_type: MessageType, fields: &Fields) -> Decoded<Req
             lifetime: fields.u32("Lifetime")?,
         }
         .into(),
-        MessageType::AppSKey | MessageType::XmitLoc => {
-            let name = message_type.request();
-            return Err(Refusal::new(ResultCode::Other, format!("{name} is not supported here")));
+        MessageType::AppSKey => {
+            let id = fields.need("SessionKeyID", session_key_id(fields)?)?;
+            AppSKeyReq { dev_eui: dev_eui(fields)?, session_key_id: id }.into()
+        }
+        // its objects are not known
+        MessageType::XmitLoc => {
+            return Err(Refusal::new(ResultCode::Other, "XmitLocReq is not supported here"));
         }
     })
 }
@@ -233,18 +237,10 @@ pub(super) fn put_request(to: &mut Members, request: &Request) {
         }
         Request::Join(req) | Request::Rejoin(RejoinReq(req)) => put_join(to, req),
         Request::HrStart(req) => {
-            put_join(
-                to,
-                &JoinReq {
-                    mac_version: req.mac_version,
-                    phy_payload: req.phy_payload.clone(),
-                    dev_eui: req.dev_eui,
-                    dev_addr: req.dev_addr,
-                    dl_settings: req.dl_settings,
-                    rx_delay: req.rx_delay,
-                    cf_list: req.cf_list,
-                },
-            );
+            put_radio(to, req.mac_version, &req.phy_payload, req.dev_addr);
+            put_settings(to, req.dl_settings, req.rx_delay, req.cf_list);
+            // optional, and in the metadata already
+            to.shown("DevEUI", Some(req.dev_eui).filter(|_| req.ul.dev_eui.is_none()));
             to.put("ULMetaData", ul_object(&req.ul));
             if let Some(time) = req.profile_time {
                 to.time("DeviceProfileTimestamp", time);
@@ -256,17 +252,29 @@ pub(super) fn put_request(to: &mut Members, request: &Request) {
             to.some("Lifetime", req.lifetime);
         }
         Request::Profile(req) => to.shown("DevEUI", Some(req.dev_eui)),
+        Request::AppSKey(req) => {
+            to.shown("DevEUI", Some(req.dev_eui));
+            to.hex("SessionKeyID", &req.session_key_id);
+        }
     }
 }
 
 fn put_join(to: &mut Members, req: &JoinReq) {
-    to.put("MACVersion", req.mac_version.to_string());
-    to.hex("PHYPayload", &req.phy_payload);
+    put_radio(to, req.mac_version, &req.phy_payload, req.dev_addr);
     to.shown("DevEUI", Some(req.dev_eui));
-    to.shown("DevAddr", Some(req.dev_addr));
-    to.hex("DLSettings", &[req.dl_settings]);
-    to.put("RxDelay", req.rx_delay);
-    to.some_hex("CFList", req.cf_list.as_ref().map(|list| &list[..]));
+    put_settings(to, req.dl_settings, req.rx_delay, req.cf_list);
+}
+
+fn put_radio(to: &mut Members, mac_version: MacVersion, phy_payload: &[u8], dev_addr: DevAddr) {
+    to.put("MACVersion", mac_version.to_string());
+    to.hex("PHYPayload", phy_payload);
+    to.shown("DevAddr", Some(dev_addr));
+}
+
+fn put_settings(to: &mut Members, dl_settings: u8, rx_delay: u8, cf_list: Option<[u8; 16]>) {
+    to.hex("DLSettings", &[dl_settings]);
+    to.put("RxDelay", rx_delay);
+    to.some_hex("CFList", cf_list.as_ref().map(|list| &list[..]));
 }
 
 // ---- answers
@@ -335,6 +343,10 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
         }
         Request::HrRegain(_) => Answer::HrRegain(HrRegainAns),
         Request::HrStop(_) => Answer::HrStop(HrStopAns),
+        Request::AppSKey(_) => {
+            let app_s_key = fields.need("AppSKey", envelope(fields, "AppSKey")?)?;
+            Answer::AppSKey(AppSKeyAns { app_s_key })
+        }
         Request::Profile(_) => {
             let kind = fields.need("RoamingActivationType", fields.text("RoamingActivationType")?)?;
             let activation = match kind {
@@ -399,6 +411,12 @@ pub(super) fn put_answer(to: &mut Members, answer: &Answer, keks: &Keks) -> Resu
             to.some("DLMetaData", ans.dl.as_ref().map(|dl| dl_object(dl, true)));
         }
         Answer::HrRegain(HrRegainAns) | Answer::HrStop(HrStopAns) => {}
+        Answer::AppSKey(ans) => {
+            if ans.app_s_key.label.is_none() && !keks.allow_clear {
+                return Err(KekError::NoKek);
+            }
+            to.put("AppSKey", envelope_object(&ans.app_s_key));
+        }
         Answer::Profile(ans) => {
             let kind = match ans.activation {
                 RoamingActivation::Passive => "Passive",

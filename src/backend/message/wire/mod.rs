@@ -141,6 +141,7 @@ impl MessageType {
             Request::HrStart(_) | Request::HrRegain(_) => MessageType::HrStart,
             Request::HrStop(_) => MessageType::HrStop,
             Request::Profile(_) => MessageType::Profile,
+            Request::AppSKey(_) => MessageType::AppSKey,
         }
     }
 }
@@ -173,9 +174,23 @@ impl NotAttributable {
 pub enum Incoming {
     /// Wants an answer.
     Request(Envelope),
-    /// The answer to something that nobody here waits for on this way, or a notification (its
-    /// MessageType): nothing is ever answered to it (step 3).
+    /// The answer to something that was asked before: nothing is ever answered to it (step 3).
+    Answer(Reply),
+    /// A notification, or an answer that nobody can have asked for (its MessageType): likewise.
     Unasked(String),
+}
+
+/// Whose answer it is, and to what.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// MessageType.
+    pub name: &'static str,
+    /// SenderID.
+    pub sender: Party,
+    /// ReceiverID.
+    pub receiver: Party,
+    /// TransactionID.
+    pub transaction: u32,
 }
 
 /// Steps 2 and 3 of section 6.1.
@@ -186,8 +201,16 @@ pub fn open(body: &[u8]) -> Result<Incoming, NotAttributable> {
     if let Some(message_type) = MessageType::ALL.into_iter().find(|kind| kind.request() == name) {
         return Ok(Incoming::Request(Envelope { message_type, object }));
     }
-    let answer = MessageType::ALL.into_iter().any(|kind| kind.answer() == name);
-    if answer || matches!(name, "PRStartNotif" | "ErrorNotif") {
+    if let Some(message_type) = MessageType::ALL.into_iter().find(|kind| kind.answer() == name) {
+        let (_, answer, from, to) = message_type.row();
+        let reply = || {
+            let (sender, receiver) = (party(&fields, "SenderID", to)?, party(&fields, "ReceiverID", from)?);
+            let transaction = fields.need("TransactionID", fields.u32("TransactionID")?)?;
+            Ok::<_, Refusal>(Reply { name: answer, sender, receiver, transaction })
+        };
+        return Ok(reply().map_or_else(|_| Incoming::Unasked(name.to_owned()), Incoming::Answer));
+    }
+    if matches!(name, "PRStartNotif" | "ErrorNotif") {
         return Ok(Incoming::Unasked(name.to_owned()));
     }
     Err(NotAttributable::UnknownType(cut(name, 40)))
@@ -339,6 +362,7 @@ fn fits(message_type: MessageType, answer: &Answer) -> bool {
             | (MessageType::HrStart, Answer::HrStart(_) | Answer::HrRegain(_))
             | (MessageType::HrStop, Answer::HrStop(_))
             | (MessageType::Profile, Answer::Profile(_))
+            | (MessageType::AppSKey, Answer::AppSKey(_))
     )
 }
 
@@ -406,6 +430,14 @@ pub enum Confused {
     /// Success, but its objects are not what the tables ask for.
     #[error("{0}")]
     Malformed(String),
+}
+
+/// SenderToken of an answer: its sender wants to see it again.
+pub fn sender_token(body: &[u8]) -> Option<Vec<u8>> {
+    const NAME: &[u8] = b"SenderToken";
+    // few partners send one, and nobody else's answers are read twice for it
+    body.windows(NAME.len()).any(|window| window == NAME).then_some(())?;
+    Fields::top(&object(body).ok()?).bytes("SenderToken").ok()?
 }
 
 /// The answer to `request`, which went out under `asked`.
