@@ -1,6 +1,8 @@
 //! The reference data: known vectors of every formula, and one file for each message.
 
 mod examples;
+mod properties;
+mod table13;
 
 use roamgate::backend::keywrap::{Kek, KekError};
 use roamgate::lorawan::crypto::{self, Circumstances, Direction};
