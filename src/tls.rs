@@ -788,5 +788,6 @@ fn moment(time: UnixTime) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| "a day without a date".into(), |time| time.to_string())
 }
 
+pub mod signed;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ const HOUSE: &str = "
     shell     radio  backend::client  backend::server  application
     adapters  discovery  discovery::resolve  discovery::cache  pki  pki::make  tls
     roles     fns  sns  hns  js
-    rules     jit  partners  discovery::name  discovery::bucket  pki::check
+    rules     jit  partners  usage  discovery::name  discovery::bucket  pki::check
     words     backend  backend::door > backend::pending > backend::tokens > backend::message > backend::keywrap > lorawan
     leaves    clock  limits  systemd  telemetry
 ";

@@ -15,6 +15,10 @@ fuzz_target!(|text: &str| {
         Ok(loaded) => {
             let _ = loaded.problems(loaded.config.check());
             let shown = loaded.config.to_toml().unwrap();
+            // a key that stands in the file itself is not shown, so it cannot be read again
+            if shown.contains("(hidden)") {
+                return;
+            }
             let again = config::parse(None, shown.clone(), std::iter::empty());
             let again = again.unwrap_or_else(|error| panic!("{error}\n{shown}"));
             assert_eq!(again.config.to_toml().unwrap(), shown);

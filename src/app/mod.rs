@@ -8,7 +8,7 @@ pub mod partners;
 mod personalised;
 #[cfg(test)]
 mod walk;
-mod way;
+pub mod way;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -216,8 +216,12 @@ async fn build(
     let kek = as_kek(store).await?;
     let keks = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
     let applications = keks::applications(&config.join_server)?;
-    let abroad =
-        Abroad { ours: ours.net_ids.clone(), region: region.to_string(), partners: partners.clone() };
+    let abroad = Abroad {
+        ours: ours.net_ids.clone(),
+        region: region.to_string(),
+        partners: partners.clone(),
+        carriers: shared.clone(),
+    };
     let build = |house: &std::sync::Weak<House>| {
         let peers: Arc<dyn Peers> = Arc::new(Doors::new(ours.clone(), house.clone(), outside));
         let fns = Fns::new(Parts {

@@ -22,6 +22,9 @@ use crate::lorawan::{DevEui, Key, NetId};
 use crate::radio::Radios;
 use crate::sns::Sns;
 use crate::store::{self, Addition, Store, Taken};
+use crate::tls::signed::Signed;
+use crate::tls::{Identity, TlsError};
+use crate::usage;
 
 use super::house::{House, Ours};
 use super::{as_kek, partners, personalised};
@@ -341,6 +344,23 @@ impl control::Operator for Operator {
 
     fn usage(&self, month: String) -> Boxed<'_, Result<UsageView, OperatorError>> {
         Box::pin(async move { Ok(UsageView::new(month.clone(), self.store.usage(month).await?)) })
+    }
+
+    fn statement(&self, month: String, net_id: NetId) -> Boxed<'_, Result<Signed, OperatorError>> {
+        Box::pin(async move {
+            let Some(backend) = &self.config.backend else {
+                let reason = "there is no [backend] with an identity to sign with".into();
+                let remedy = "`roamgate pki` makes one; partners know this node by it".into();
+                return Err(OperatorError::Invalid { reason, remedy });
+            };
+            let wrong = |error: TlsError| OperatorError::Invalid {
+                reason: error.to_string(),
+                remedy: "`roamgate pki inspect` says what is wrong with a certificate".into(),
+            };
+            let identity = Identity::load(&backend.identity.chain, &backend.identity.key).map_err(wrong)?;
+            let text = self.store.statement(self.home, net_id, month).await?;
+            identity.sign(usage::PURPOSE, text).map_err(wrong)
+        })
     }
 
     fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>> {

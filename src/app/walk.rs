@@ -56,6 +56,7 @@ struct Memory {
     visits: Mutex<BTreeMap<(u64, NetId), sns::Visit>>,
     parked: Mutex<BTreeMap<u64, fns::parked::Parked>>,
     carried: Mutex<Vec<(NetId, fns::usage::Kind, fns::usage::Way, usize)>>,
+    for_us: Mutex<Vec<(NetId, fns::usage::Kind, fns::usage::Way, usize)>>,
     roams: Mutex<Vec<(NetId, DevEui, bool)>>,
 }
 
@@ -216,6 +217,20 @@ impl fns::usage::Usage for Memory {
         _unix: u64,
     ) -> Boxed<'_, Result<(), StoreError>> {
         self.roams.lock().unwrap().push((net_id, dev_eui, active));
+        done(())
+    }
+}
+
+impl hns::Carriers for Memory {
+    fn carried_for_us(
+        &self,
+        net_id: NetId,
+        kind: fns::usage::Kind,
+        way: fns::usage::Way,
+        bytes: usize,
+        _unix: u64,
+    ) -> Boxed<'_, Result<(), StoreError>> {
+        self.for_us.lock().unwrap().push((net_id, kind, way, bytes));
         done(())
     }
 }
@@ -390,7 +405,12 @@ fn hotspot_with(
     let kek = Kek::new("as", [1; 16]).unwrap();
     let keks = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
     let way_out = Arc::new(WayOut { me: Party::Ns(net_id), street: street.clone() });
-    let abroad = hns::Abroad { ours: vec![net_id], region: region.to_string(), partners: partners.clone() };
+    let abroad = hns::Abroad {
+        ours: vec![net_id],
+        region: region.to_string(),
+        partners: partners.clone(),
+        carriers: memory.clone(),
+    };
     let house = Arc::new_cyclic(|house| {
         let peers: Arc<dyn Peers> = Arc::new(Doors::new(ours.clone(), house.clone(), way_out));
         let fns = Fns::new(Parts {

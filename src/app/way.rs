@@ -132,7 +132,7 @@ impl Way {
 }
 
 /// Keys that partner entries pin, each with the names that it may speak for.
-fn pins(config: &Config, suffix: &Suffix) -> anyhow::Result<PeerRules> {
+pub fn pins(config: &Config, suffix: &Suffix) -> anyhow::Result<PeerRules> {
     let mut rules = PeerRules::default();
     for partner in &config.roaming.partner {
         let Some(pin) = &partner.pin else { continue };

@@ -25,6 +25,7 @@ use crate::backend::message::{ClassMode, MacVersion, UnknownMacVersion};
 use crate::clock::Clock;
 use crate::hns;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
+use crate::tls::signed::Signed;
 
 pub use client::{Client, ClientError, Method};
 pub use devices::{ChangeDevice, DeviceRecord, ImportDevices, ImportReport, Rejoin, RowTrouble, Served};
@@ -32,7 +33,7 @@ pub use partners::{Everybody, PartnerView, PartnersView, Whereabouts};
 pub use personalised::{Counters, GivenSession, NewPersonalised};
 pub use router::router;
 pub use socket::{Socket, SocketError};
-pub use usage::{ActivationRecord, TrafficRecord, UsageView};
+pub use usage::UsageView;
 
 /// Downlinks that may wait for one device.
 pub const QUEUE_LIMIT: usize = 64;
@@ -70,6 +71,8 @@ pub trait Operator: Send + Sync {
     fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>>;
     /// What visitors were carried in a month, YYYY-MM.
     fn usage(&self, month: String) -> Boxed<'_, Result<UsageView, OperatorError>>;
+    /// The same for one network, signed; of a month that is over.
+    fn statement(&self, month: String, net_id: NetId) -> Boxed<'_, Result<Signed, OperatorError>>;
     /// Put a downlink into a device's queue (see [`enqueue`] for the decision).
     fn enqueue(&self, dev_eui: DevEui, item: hns::QueueItem) -> Boxed<'_, Result<(), OperatorError>>;
 }

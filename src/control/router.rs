@@ -21,6 +21,7 @@ use super::{
 use crate::clock::Clock;
 use crate::lorawan::{DevEui, NetId};
 use crate::telemetry::Tap;
+use crate::tls::signed::Signed;
 
 /// Bodies longer than this are no request of ours, in bytes.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -67,6 +68,7 @@ pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Ro
         .route("/v1/partners", get(partners))
         .route("/v1/partners/{net_id}", get(partner))
         .route("/v1/usage/{month}", get(usage))
+        .route("/v1/usage/{month}/statement/{net_id}", get(statement))
         .route("/v1/tail", get(tail))
         .fallback(|| async {
             let error = "there is nothing at this address".to_string();
@@ -178,20 +180,39 @@ async fn partners(State(desk): State<Desk>) -> Answer<axum::Json<PartnersView>> 
 }
 
 async fn partner(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<axum::Json<PartnerView>> {
-    let net_id: NetId = path.parse().map_err(|error: crate::lorawan::ids::IdError| {
+    Ok(axum::Json(desk.operator.partner(net_id(&path)?).await?))
+}
+
+fn net_id(text: &str) -> Answer<NetId> {
+    text.parse().map_err(|error: crate::lorawan::ids::IdError| {
         invalid(error.to_string(), "6 hexadecimal digits, such as C0002F")
-    })?;
-    Ok(axum::Json(desk.operator.partner(net_id).await?))
+    })
 }
 
 async fn usage(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<axum::Json<UsageView>> {
-    let month = path.to_string();
-    let is_month = month.len() == 7 && format!("{month}-01").parse::<jiff::civil::Date>().is_ok();
-    if !is_month {
-        let month: String = month.chars().take(20).collect();
-        return Err(invalid(format!("{month:?} is no month"), "YYYY-MM, such as 2026-11"));
+    Ok(axum::Json(desk.operator.usage(month(&path)?).await?))
+}
+
+async fn statement(
+    State(desk): State<Desk>,
+    extract::Path((path, net_id)): extract::Path<(String, String)>,
+) -> Answer<axum::Json<Signed>> {
+    let (month, net_id) = (month(&path)?, self::net_id(&net_id)?);
+    let now = desk.clock.wall().strftime("%Y-%m").to_string();
+    if month >= now {
+        let reason = format!("{month} is not over: what is signed is not changed any more");
+        return Err(invalid(reason, "ask for an earlier month; `roamgate usage report` shows this one"));
     }
-    Ok(axum::Json(desk.operator.usage(month).await?))
+    Ok(axum::Json(desk.operator.statement(month, net_id).await?))
+}
+
+fn month(text: &str) -> Answer<String> {
+    let is_month = text.len() == 7 && format!("{text}-01").parse::<jiff::civil::Date>().is_ok();
+    if is_month {
+        return Ok(text.to_owned());
+    }
+    let text: String = text.chars().take(20).collect();
+    Err(invalid(format!("{text:?} is no month"), "YYYY-MM, such as 2026-11"))
 }
 
 async fn remove_device(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<StatusCode> {

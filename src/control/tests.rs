@@ -13,8 +13,10 @@ use super::socket::admitted;
 use super::*;
 use crate::clock::Clock;
 use crate::partners::Passive;
-use crate::store::usage::{Month, Roaming, Traffic};
+use crate::store::usage::Month;
 use crate::telemetry::Tap;
+use crate::tls::signed::Signed;
+use crate::usage::{ActivationRecord, Kind, Statement, TrafficRecord};
 
 /// Devices in memory.
 #[derive(Default)]
@@ -27,17 +29,20 @@ impl Operator for Fake {
     }
     fn usage(&self, month: String) -> Boxed<'_, Result<UsageView, OperatorError>> {
         let (net_id, dev_eui) = (NetId::from_msb([0xC0, 0x0A, 0xBC]), DevEui::from_msb([1; 8]));
-        let traffic = vec![Traffic {
+        let traffic = vec![TrafficRecord::new(net_id, Kind::Passive, [12, 240, 3, 12])];
+        let roams = |begun: Option<&str>, ended: Option<&str>| ActivationRecord {
             net_id,
-            roaming_type: "Passive".into(),
-            ul_packets: 12,
-            dl_packets: 3,
-            ul_bytes: 240,
-            dl_bytes: 12,
-        }];
-        let roams = |active, at| Roaming { net_id, dev_eui, active, at };
-        let roaming = vec![roams(true, 1_795_168_800), roams(false, 1_795_172_400)];
-        Box::pin(async move { Ok(UsageView::new(month, Month { traffic, roaming })) })
+            service_profile_id: String::new(),
+            individual_record: true,
+            total_active_devices: None,
+            dev_eui: Some(dev_eui),
+            activation_time: begun.map(Into::into),
+            deactivation_time: ended.map(Into::into),
+        };
+        let times = [Some("2026-11-20T10:00:00Z"), Some("2026-11-20T11:00:00Z")];
+        let activations = vec![roams(times[0], None), roams(None, times[1])];
+        let month_of = Month { traffic, activations, for_us: vec![] };
+        Box::pin(async move { Ok(UsageView::new(month, month_of)) })
     }
     fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
@@ -120,6 +125,11 @@ impl Operator for Fake {
             decided_by: "nothing".into(),
         };
         Box::pin(async { Ok(PartnersView { partners: vec![], everybody_else }) })
+    }
+    fn statement(&self, month: String, net_id: NetId) -> Boxed<'_, Result<Signed, OperatorError>> {
+        let text = Statement::new(net_id, net_id, month, None).text();
+        let signed = Signed { text, scheme: "none".into(), signature: String::new(), chain: vec![] };
+        Box::pin(async { Ok(signed) })
     }
     fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>> {
         Box::pin(async move {
@@ -440,5 +450,14 @@ async fn usage_is_told_with_the_names_of_the_specification() {
     for wrong in ["2026-13", "november", "2026-1", "2026-11-20"] {
         let why = said(client, Method::GET, &format!("/v1/usage/{wrong}"), json!(null)).await;
         assert!(why.contains("is no month"), "{why}");
+    }
+    let signed = client.call::<()>(Method::GET, "/v1/usage/2020-11/statement/C0002F", None).await.unwrap();
+    let statement = Statement::read(signed["text"].as_str().unwrap()).unwrap();
+    assert_eq!((&*statement.month, statement.partner), ("2020-11", NetId::from_msb([0xC0, 0, 0x2F])));
+    for (month, partner, words) in [("2999-01", "C0002F", "is not over"), ("2020-11", "C0002", "hexadecimal")]
+    {
+        let path = format!("/v1/usage/{month}/statement/{partner}");
+        let why = said(client, Method::GET, &path, json!(null)).await;
+        assert!(why.contains(words), "{why}");
     }
 }

@@ -9,28 +9,12 @@ use crate::backend::door::{Boxed, StoreError};
 use crate::lorawan::frame::Uplink;
 use crate::lorawan::{DevAddr, DevEui, NetId};
 
+pub use crate::usage::{Kind, Way};
+
 use super::{Fns, lock};
 
 /// Devices whose last counter is remembered, so that a repetition is not counted.
 const DEVICES: usize = 10_000;
-
-/// Where a frame went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// To its home.
-    Up,
-    /// To the device.
-    Down,
-}
-
-/// RoamingType (TS002 table 10).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// We forward for the network that serves the device.
-    Passive,
-    /// We serve the device for its home.
-    Handover,
-}
 
 /// What is kept of visitors.
 pub trait Usage: Send + Sync {

@@ -16,6 +16,7 @@ use crate::backend::door::{self, Commit, Deadline, PeerError, StoreError};
 use crate::backend::message::{ClassMode, DlMeta, Party, Refusal, ResultCode, XmitAppDown};
 use crate::clock::Instant;
 use crate::lorawan::{DevEui, NetId};
+use crate::usage::Way;
 
 use super::uplink::{ATTEMPTS, Settled, expired};
 use super::{Activation, Device, Hns, QueueItem};
@@ -249,6 +250,7 @@ impl Hns {
             let down = XmitAppDown { frm_payload, dl, dev_addr: Some(activation.dev_addr) };
             match self.peers.ask(sns.clone(), down, by).await {
                 Ok(taken) => {
+                    self.note_carried(activation.sns, activation, Way::Down, item.payload.len()).await;
                     let until_end = taken.until_end.unwrap_or_default();
                     if let Err(error) = self.sent(dev_eui, activation, item, fcnt_down, taken).await {
                         tracing::warn!(DevEUI = %dev_eui, item = item.id, "sent, but may be sent again: {error}");

@@ -15,6 +15,7 @@ use crate::backend::message::{ClassMode, KeyEnvelope, MacVersion, UlMeta, XmitAn
 use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevAddr, DevEui, JoinEui, NetId};
 use crate::partners;
+use crate::usage::{Kind, Way};
 
 use delivered::Delivered;
 
@@ -110,6 +111,33 @@ pub struct Handover {
     pub dev_addr: DevAddr,
     /// Who serves it.
     pub net_id: NetId,
+}
+
+/// What other networks carry of our devices is on record.
+pub trait Carriers: Send + Sync {
+    /// A frame of a user; `unix` says in which month.
+    fn carried_for_us(
+        &self,
+        net_id: NetId,
+        kind: Kind,
+        way: Way,
+        bytes: usize,
+        unix: u64,
+    ) -> Boxed<'_, Result<(), StoreError>>;
+}
+
+/// Keeps nothing.
+impl Carriers for () {
+    fn carried_for_us(
+        &self,
+        _: NetId,
+        _: Kind,
+        _: Way,
+        _: usize,
+        _: u64,
+    ) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// Devices at rest.
@@ -210,7 +238,6 @@ pub struct Hns {
 }
 
 /// What the hNS has to know of other networks.
-#[derive(Debug, Clone, Default)]
 pub struct Abroad {
     /// Our NetIDs; the first is the one we speak as.
     pub ours: Vec<NetId>,
@@ -218,6 +245,16 @@ pub struct Abroad {
     pub region: String,
     /// Who may roam how.
     pub partners: Arc<partners::Config>,
+    /// What they carry for us.
+    pub carriers: Arc<dyn Carriers>,
+}
+
+impl Default for Abroad {
+    /// Nobody.
+    fn default() -> Abroad {
+        let (ours, region, partners) = Default::default();
+        Abroad { ours, region, partners, carriers: Arc::new(()) }
+    }
 }
 
 impl Hns {
@@ -250,6 +287,16 @@ impl Hns {
     /// An operator let the uplink counter of a personalised device begin anew.
     pub fn began_anew(&self, dev_eui: DevEui) {
         self.delivered().forget(dev_eui);
+    }
+
+    /// A network has carried a frame of a user for us, `via` it.
+    async fn note_carried(&self, via: Option<NetId>, activation: &Activation, way: Way, bytes: usize) {
+        let Some(net_id) = via else { return };
+        let kind = if activation.sns.is_some() { Kind::Handover } else { Kind::Passive };
+        let noted = self.abroad.carriers.carried_for_us(net_id, kind, way, bytes, self.clock.unix()).await;
+        if let Err(error) = noted {
+            tracing::warn!(NetID = %net_id, "a frame is missing in the usage records: {error}");
+        }
     }
 
     fn delivered(&self) -> MutexGuard<'_, Delivered> {

@@ -7,6 +7,7 @@ use crate::lorawan::{DevAddr, DevEui, NetId};
 
 use super::profile::visited;
 use super::{Activation, Device, Hns, Notice, QueueItem, Uplink};
+use crate::usage::Way;
 
 /// A confirmed downlink that nobody acknowledges is given up after this many transmissions.
 pub(super) const ATTEMPTS: u32 = 8;
@@ -47,6 +48,9 @@ impl Hns {
         if device.class == ClassMode::C {
             self.reaching.heard(dev_eui);
             self.reach(dev_eui);
+        }
+        if first && req.ul.f_port.is_some_and(|port| port > 0) {
+            self.note_carried(req.via, &activation, Way::Up, req.frm_payload.len()).await;
         }
         if activation.fcnt_up.is_none() {
             self.end_earlier(&device, &activation, from.by).await;
@@ -144,6 +148,7 @@ impl Hns {
             let down = XmitAppDown { frm_payload, dl, dev_addr: Some(activation.dev_addr) };
             match self.peers.ask(from.party.clone(), down, from.by).await {
                 Ok(taken) => {
+                    self.note_carried(req.via, activation, Way::Down, item.payload.len()).await;
                     if let Err(error) = self.sent(dev_eui, activation, &item, fcnt_down, taken).await {
                         tracing::warn!(DevEUI = %dev_eui, item = item.id, "sent, but may be sent again: {error}");
                     }

@@ -572,6 +572,11 @@ fn order(report: &mut Report, chain: &[CertificateDer<'_>], all: &[Facts], roots
     }
 }
 
+/// The public key of a certificate, as its SubjectPublicKeyInfo holds it.
+pub fn public_key(der: &[u8]) -> Option<Vec<u8>> {
+    Some(parse(der).ok()?.public_key().subject_public_key.data.to_vec())
+}
+
 /// Whether `above` has made the signature on `below`.
 pub fn is_signed_by(below: &[u8], above: &[u8]) -> bool {
     match (parse(below), parse(above)) {

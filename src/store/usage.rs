@@ -1,4 +1,4 @@
-//! Usage records: what visitors of other networks were carried, month by month.
+//! Usage records, month by month: what visitors of other networks were carried here, and what other networks carried of our devices.
 
 use jiff::Timestamp;
 
@@ -6,49 +6,23 @@ use super::Store;
 use super::rows::{Seconds, Text};
 use super::writer::{Db, Done, Fault};
 use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::fns::usage::{Kind, Usage, Way};
+use crate::fns::usage::Usage;
+use crate::hns::Carriers;
 use crate::lorawan::{DevEui, NetId};
+use crate::usage::{ActivationRecord, Kind, Statement, TrafficRecord, Way};
 
 /// Activations on record; beyond, the oldest go. A join of a visitor makes one, so nobody fills a disk with them.
 const ACTIVATIONS: u64 = 100_000;
 
-/// One network's traffic in one month.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Traffic {
-    /// The home of the visitors.
-    pub net_id: NetId,
-    /// RoamingType: Passive or Handover.
-    pub roaming_type: String,
-    /// Frames to it with something of a user.
-    pub ul_packets: u64,
-    /// Frames from it.
-    pub dl_packets: u64,
-    /// FRMPayload of those, bytes.
-    pub ul_bytes: u64,
-    /// The same from it.
-    pub dl_bytes: u64,
-}
-
-/// A visitor that began or ended to roam here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Roaming {
-    /// Its home.
-    pub net_id: NetId,
-    /// Which device.
-    pub dev_eui: DevEui,
-    /// It began.
-    pub active: bool,
-    /// Seconds since 1970.
-    pub at: u64,
-}
-
 /// Everything of one month.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Month {
-    /// By network.
-    pub traffic: Vec<Traffic>,
-    /// In the order in which it happened.
-    pub roaming: Vec<Roaming>,
+    /// Of visitors, by network.
+    pub traffic: Vec<TrafficRecord>,
+    /// Of visitors, in the order in which it happened; then those that were here all the month.
+    pub activations: Vec<ActivationRecord>,
+    /// Of our own devices, by the network that carried them.
+    pub for_us: Vec<TrafficRecord>,
 }
 
 /// YYYY-MM, UTC.
@@ -56,6 +30,9 @@ pub fn month(unix: u64) -> String {
     let at = Timestamp::from_second(i64::try_from(unix).unwrap_or(0)).unwrap_or(Timestamp::UNIX_EPOCH);
     at.strftime("%Y-%m").to_string()
 }
+
+const VISITORS: &str = "usage_traffic";
+const FOR_US: &str = "usage_for_us";
 
 impl Usage for Store {
     // A record is promised to nobody before it is told: it goes to the disk with what else goes there.
@@ -67,7 +44,8 @@ impl Usage for Store {
         bytes: usize,
         unix: u64,
     ) -> Boxed<'_, Result<(), StoreError>> {
-        Box::pin(self.queue.run(false, move |db| carried(db, net_id, kind, way, bytes as u64, unix)))
+        let frame = Frame { net_id, kind, way, bytes: bytes as u64, unix };
+        Box::pin(self.queue.run(false, move |db| carried(db, VISITORS, &frame)))
     }
 
     fn roams(
@@ -81,37 +59,70 @@ impl Usage for Store {
     }
 }
 
+impl Carriers for Store {
+    fn carried_for_us(
+        &self,
+        net_id: NetId,
+        kind: Kind,
+        way: Way,
+        bytes: usize,
+        unix: u64,
+    ) -> Boxed<'_, Result<(), StoreError>> {
+        let frame = Frame { net_id, kind, way, bytes: bytes as u64, unix };
+        Box::pin(self.queue.run(false, move |db| carried(db, FOR_US, &frame)))
+    }
+}
+
 impl Store {
     /// What is on record of a month, YYYY-MM.
     pub async fn usage(&self, month: String) -> Result<Month, StoreError> {
         self.queue.run(false, move |db| Ok((read(db, &month)?, Done::new(Commit::Nothing)))).await
     }
+
+    /// The statement of a month that is over for a network. Those of the months before that were never given are made first, so
+    /// that none is left out of the chain; what was given once stays as it is.
+    pub async fn statement(
+        &self,
+        issuer: NetId,
+        partner: NetId,
+        month: String,
+    ) -> Result<String, StoreError> {
+        self.queue.run(true, move |db| statement(db, issuer, partner, &month)).await
+    }
 }
 
-fn carried(
-    db: &Db<'_>,
+/// A frame of a user that was carried.
+struct Frame {
     net_id: NetId,
     kind: Kind,
     way: Way,
     bytes: u64,
     unix: u64,
-) -> Result<((), Done), Fault> {
-    let kind = match kind {
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
         Kind::Passive => "Passive",
         Kind::Handover => "Handover",
+    }
+}
+
+fn carried(db: &Db<'_>, table: &str, frame: &Frame) -> Result<((), Done), Fault> {
+    let [ul_packets, dl_packets, ul_bytes, dl_bytes] = match frame.way {
+        Way::Up => [1, 0, frame.bytes, 0],
+        Way::Down => [0, 1, 0, frame.bytes],
     };
-    let [ul_packets, dl_packets, ul_bytes, dl_bytes] = match way {
-        Way::Up => [1, 0, bytes, 0],
-        Way::Down => [0, 1, 0, bytes],
-    };
-    db.run(
-        "INSERT INTO usage_traffic VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET
+    let insert = format!(
+        "INSERT INTO {table} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET
             ul_packets = ul_packets + excluded.ul_packets, dl_packets = dl_packets + excluded.dl_packets,
-            ul_bytes = ul_bytes + excluded.ul_bytes, dl_bytes = dl_bytes + excluded.dl_bytes",
+            ul_bytes = ul_bytes + excluded.ul_bytes, dl_bytes = dl_bytes + excluded.dl_bytes"
+    );
+    db.run(
+        &insert,
         (
-            month(unix),
-            Text(net_id),
-            kind,
+            month(frame.unix),
+            Text(frame.net_id),
+            name(frame.kind),
             Seconds(ul_packets),
             Seconds(dl_packets),
             Seconds(ul_bytes),
@@ -132,32 +143,110 @@ fn roams(db: &Db<'_>, net_id: NetId, dev_eui: DevEui, active: bool, unix: u64) -
 }
 
 fn read(db: &Db<'_>, month: &str) -> Result<Month, Fault> {
-    let mut select = db.sql.prepare_cached(
-        "SELECT net_id, ul_packets, dl_packets, ul_bytes, dl_bytes, roaming_type FROM usage_traffic WHERE month = ?1
-         ORDER BY net_id, roaming_type DESC",
-    )?;
-    let traffic = select.query_map([month], |row| {
+    let mut activations = individual(db, month)?;
+    activations.extend(cumulative(db, month)?);
+    Ok(Month { traffic: traffic(db, VISITORS, month)?, activations, for_us: traffic(db, FOR_US, month)? })
+}
+
+fn traffic(db: &Db<'_>, table: &str, month: &str) -> Result<Vec<TrafficRecord>, Fault> {
+    let select = format!(
+        "SELECT net_id, roaming_type = 'Handover', ul_packets, ul_bytes, dl_packets, dl_bytes FROM {table}
+         WHERE month = ?1 ORDER BY net_id, roaming_type DESC"
+    );
+    let mut select = db.sql.prepare_cached(&select)?;
+    let rows = select.query_map([month], |row| {
         let count = |at: usize| row.get::<_, Seconds>(at).map(|count| count.0);
-        Ok(Traffic {
-            net_id: row.get::<_, Text<_>>(0)?.0,
-            roaming_type: row.get(5)?,
-            ul_packets: count(1)?,
-            dl_packets: count(2)?,
-            ul_bytes: count(3)?,
-            dl_bytes: count(4)?,
-        })
+        let kind = if row.get(1)? { Kind::Handover } else { Kind::Passive };
+        let numbers = [count(2)?, count(3)?, count(4)?, count(5)?];
+        Ok(TrafficRecord::new(row.get::<_, Text<_>>(0)?.0, kind, numbers))
     })?;
-    let traffic = traffic.collect::<Result<_, _>>()?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn individual(db: &Db<'_>, month: &str) -> Result<Vec<ActivationRecord>, Fault> {
     let mut select = db.sql.prepare_cached(
         "SELECT net_id, dev_eui, active, at FROM usage_roaming WHERE month = ?1 ORDER BY number",
     )?;
-    let roaming = select.query_map([month], |row| {
-        Ok(Roaming {
+    let rows = select.query_map([month], |row| {
+        let at = i64::try_from(row.get::<_, Seconds>(3)?.0).unwrap_or(0);
+        let time = Timestamp::from_second(at).ok().map(|at| at.to_string());
+        let (activation_time, deactivation_time) = if row.get(2)? { (time, None) } else { (None, time) };
+        Ok(ActivationRecord {
             net_id: row.get::<_, Text<_>>(0)?.0,
-            dev_eui: row.get::<_, Text<_>>(1)?.0,
-            active: row.get(2)?,
-            at: row.get::<_, Seconds>(3)?.0,
+            service_profile_id: String::new(),
+            individual_record: true,
+            total_active_devices: None,
+            dev_eui: Some(row.get::<_, Text<_>>(1)?.0),
+            activation_time,
+            deactivation_time,
         })
     })?;
-    Ok(Month { traffic, roaming: roaming.collect::<Result<_, _>>()? })
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// One for each network with devices whose last word before the month was a beginning, and that did not end in it.
+fn cumulative(db: &Db<'_>, month: &str) -> Result<Vec<ActivationRecord>, Fault> {
+    let mut select = db.sql.prepare_cached(
+        "SELECT net_id, count(*) FROM usage_roaming AS last
+         WHERE active AND month < ?1 AND number = (
+                SELECT max(number) FROM usage_roaming AS before
+                WHERE before.month < ?1 AND (before.net_id, before.dev_eui) = (last.net_id, last.dev_eui))
+            AND NOT EXISTS (
+                SELECT 1 FROM usage_roaming AS during
+                WHERE during.month = ?1 AND NOT during.active
+                    AND (during.net_id, during.dev_eui) = (last.net_id, last.dev_eui))
+         GROUP BY net_id ORDER BY net_id",
+    )?;
+    let rows = select.query_map([month], |row| {
+        Ok(ActivationRecord {
+            net_id: row.get::<_, Text<_>>(0)?.0,
+            service_profile_id: String::new(),
+            individual_record: false,
+            total_active_devices: Some(row.get::<_, Seconds>(1)?.0),
+            dev_eui: None,
+            activation_time: None,
+            deactivation_time: None,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn statement(db: &Db<'_>, issuer: NetId, partner: NetId, wanted: &str) -> Result<(String, Done), Fault> {
+    let mut select = db.sql.prepare_cached(
+        "SELECT month FROM usage_traffic WHERE net_id = ?1 UNION SELECT month FROM usage_roaming WHERE net_id = ?1
+         UNION SELECT month FROM usage_statements WHERE net_id = ?1 ORDER BY month",
+    )?;
+    let months = select.query_map([Text(partner)], |row| row.get::<_, String>(0))?;
+    let mut months: Vec<String> = months.collect::<Result<_, _>>()?;
+    months.retain(|month| &**month <= wanted);
+    if months.last().is_none_or(|last| last != wanted) {
+        months.push(wanted.into());
+    }
+    let (mut before, mut made): (Option<String>, bool) = (None, false);
+    for month in months {
+        let mut select =
+            db.sql.prepare_cached("SELECT text FROM usage_statements WHERE net_id = ?1 AND month = ?2")?;
+        let mut given = select.query_map((Text(partner), &month), |row| row.get::<_, String>(0))?;
+        let text = match given.next().transpose()? {
+            Some(text) => text,
+            None => {
+                let records = read(db, &month)?;
+                let mut statement = Statement::new(issuer, partner, month.clone(), before.as_deref());
+                let ours = |net_id: NetId| net_id == partner;
+                statement.traffic = records.traffic.into_iter().filter(|one| ours(one.net_id)).collect();
+                statement.activations =
+                    records.activations.into_iter().filter(|one| ours(one.net_id)).collect();
+                let text = statement.text();
+                db.run(
+                    "INSERT INTO usage_statements (net_id, month, text) VALUES (?1, ?2, ?3)",
+                    (Text(partner), &month, &text),
+                )?;
+                made = true;
+                text
+            }
+        };
+        before = Some(text);
+    }
+    let text = before.ok_or_else(|| Fault::Wrong("a statement of no month".into()))?;
+    Ok((text, Done::new(if made { Commit::Durable } else { Commit::Nothing })))
 }

@@ -386,3 +386,33 @@ fn half_a_configuration_names_the_file_and_the_remedy() {
     says(Roots::load(&leaf).map_err(|error| error.to_string()), "is no authority");
     assert!(Trust::new(&Roots::default(), PeerRules::default(), Clock::system()).is_err());
 }
+
+#[test]
+fn a_text_is_of_its_signer_to_the_byte_and_for_its_purpose() {
+    let federation = Federation::new();
+    let roots = Roots::from_pem(&federation.root.cert_pem).unwrap();
+    let trust = Trust::new(&roots, PeerRules::default(), federation.clock.clone()).unwrap();
+    let signed = federation.node(&[HOME]).sign("usage statement", "42 uplinks".into()).unwrap();
+    assert_eq!(signed.scheme, "ECDSA_NISTP256_SHA256");
+    assert!(trust.signer("usage statement", &signed).unwrap().speaks_for(HOME));
+    // as a file it is the same
+    let again: signed::Signed = serde_json::from_str(&serde_json::to_string(&signed).unwrap()).unwrap();
+    assert_eq!(again, signed);
+    let why = |changed: signed::Signed| trust.signer("usage statement", &changed).unwrap_err().to_string();
+    let other = federation.node(&[VISITED]).sign("usage statement", signed.text.clone()).unwrap();
+    for changed in [
+        signed::Signed { text: "43 uplinks".into(), ..signed.clone() },
+        signed::Signed { signature: other.signature.clone(), ..signed.clone() },
+        signed::Signed { chain: other.chain.clone(), ..signed.clone() },
+        federation.node(&[HOME]).sign("something else", signed.text.clone()).unwrap(),
+    ] {
+        assert!(why(changed).starts_with("the signature is wrong"));
+    }
+    let scheme = signed::Signed { scheme: "none".into(), ..signed.clone() };
+    assert!(why(scheme).contains("no signature scheme"));
+    assert!(why(signed::Signed { signature: "!".into(), ..signed.clone() }).contains("base64"));
+    assert!(why(signed::Signed { chain: vec![], ..signed.clone() }).contains("certificate"));
+    // who is not of the federation signs nothing
+    let stranger = Federation::new().node(&[HOME]).sign("usage statement", signed.text.clone()).unwrap();
+    assert!(why(stranger).contains("not accepted"));
+}

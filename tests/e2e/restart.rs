@@ -94,7 +94,11 @@ pub async fn frames_wait_for_a_home_that_is_away() {
     let month = roamgate::store::usage::month(street.clock.unix());
     let records = street.hotspot(VISITED).node().unwrap().store().usage(month).await.unwrap();
     let traffic = &records.traffic[0];
-    assert_eq!((traffic.net_id, traffic.ul_packets, traffic.ul_bytes), (HOME.net_id, 5, 3 + 3 + 5 + 4 + 4));
-    assert!(records.roaming[0].active && records.roaming[0].dev_eui == walker.dev_eui);
+    assert_eq!((traffic.net_id, traffic.numbers()), (HOME.net_id, [5, 3 + 3 + 5 + 4 + 4, 0, 0]));
+    assert_eq!(records.activations[0].dev_eui, Some(walker.dev_eui));
+    // and so it is at home
+    let month = roamgate::store::usage::month(street.clock.unix());
+    let at_home = street.home().node().unwrap().store().usage(month).await.unwrap();
+    assert_eq!((at_home.for_us[0].net_id, at_home.for_us[0].numbers()), (VISITED.net_id, traffic.numbers()));
     street.close().await;
 }

@@ -83,6 +83,15 @@ async fn the_visited_network_serves_the_device_and_its_home_has_the_application(
     let up = (HOME, Kind::Handover, Way::Up, 4);
     let down = (HOME, Kind::Handover, Way::Down, 4);
     assert_eq!(carried[..2], [down, up]);
+    // their home counts the same: three of each, and the last without a payload
+    let as_seen_at_home = home.memory.for_us.lock().unwrap().clone();
+    let by = |(_, kind, way, bytes): &(NetId, Kind, Way, usize)| (AWAY, *kind, *way, *bytes);
+    let mut expected: Vec<_> = carried.iter().map(by).collect();
+    let mut seen = as_seen_at_home;
+    let order = |one: &(NetId, Kind, Way, usize)| (one.2 == Way::Up, one.3);
+    expected.sort_by_key(order);
+    seen.sort_by_key(order);
+    assert_eq!(seen, expected);
     assert_eq!(carried.iter().filter(|one| **one == down).count(), 3);
 }
 

@@ -24,6 +24,7 @@ const STEPS: &[&str] = &[
     include_str!("0010_parked.sql"),
     include_str!("0011_usage.sql"),
     include_str!("0012_handover.sql"),
+    include_str!("0013_statements.sql"),
 ];
 
 /// The schema that this program works with.

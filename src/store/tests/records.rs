@@ -555,7 +555,9 @@ async fn too_many_waiting_messages_drop_the_oldest_and_count_them() {
 #[tokio::test]
 async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
     use crate::fns::usage::{Kind, Usage, Way};
-    use crate::store::usage::{Roaming, Traffic, month};
+    use crate::hns::Carriers;
+    use crate::store::usage::month;
+    use crate::usage::{ActivationRecord, TrafficRecord};
     let (folder, store) = fresh();
     let (a, b): (NetId, NetId) = ("C00ABC".parse().unwrap(), "C0002F".parse().unwrap());
     // the last second of November 2026, and the next
@@ -571,23 +573,66 @@ async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
         store.carried(net_id, Kind::Passive, way, bytes, at).await.unwrap();
     }
     store.carried(a, Kind::Handover, Way::Up, 3, november).await.unwrap();
+    store.carried_for_us(a, Kind::Passive, Way::Down, 4, november).await.unwrap();
     store.roams(b, EUI, true, november).await.unwrap();
     store.roams(b, EUI, false, november + 1).await.unwrap();
     store.close().await.unwrap();
     let store = open(&folder);
     let read = store.usage("2026-11".into()).await.unwrap();
-    let traffic = |net_id, ul_packets, ul_bytes, dl_packets, dl_bytes| Traffic {
-        net_id,
-        roaming_type: "Passive".into(),
-        ul_packets,
-        dl_packets,
-        ul_bytes,
-        dl_bytes,
+    let of = |net_id, kind, numbers| TrafficRecord::new(net_id, kind, numbers);
+    let (passive, handover) = (Kind::Passive, Kind::Handover);
+    let expected =
+        [of(b, passive, [1, 1, 0, 0]), of(a, passive, [2, 25, 1, 7]), of(a, handover, [1, 3, 0, 0])];
+    assert_eq!(read.traffic, expected);
+    assert_eq!(read.for_us, [of(a, passive, [0, 0, 1, 4])]);
+    let times = |record: &ActivationRecord| {
+        (record.dev_eui, record.activation_time.clone(), record.deactivation_time.clone())
     };
-    let served = Traffic { roaming_type: "Handover".into(), ..traffic(a, 1, 3, 0, 0) };
-    assert_eq!(read.traffic, [traffic(b, 1, 1, 0, 0), traffic(a, 2, 25, 1, 7), served]);
-    assert_eq!(read.roaming, [Roaming { net_id: b, dev_eui: EUI, active: true, at: november }]);
+    let begun = (Some(EUI), Some("2026-11-30T23:59:59Z".to_string()), None);
+    assert_eq!(read.activations.iter().map(times).collect::<Vec<_>>(), [begun]);
     let read = store.usage("2026-12".into()).await.unwrap();
-    assert_eq!((read.traffic, read.roaming.len()), (vec![traffic(a, 1, 9, 0, 0)], 1));
-    assert_eq!(store.usage("2027-01".into()).await.unwrap(), Default::default());
+    let ended = (Some(EUI), None, Some("2026-12-01T00:00:00Z".to_string()));
+    assert_eq!(
+        (&read.traffic[..], read.activations.iter().map(times).collect::<Vec<_>>()),
+        (&[of(a, passive, [1, 9, 0, 0])][..], vec![ended])
+    );
+    // one is here from the first to the last instant of the year's first month, and another is not
+    let other = DevEui::from_msb([9; 8]);
+    for (dev_eui, active, at) in
+        [(EUI, true, november + 1), (other, true, november + 1), (other, false, november + 3_000_000)]
+    {
+        store.roams(b, dev_eui, active, at).await.unwrap();
+    }
+    let read = store.usage("2027-01".into()).await.unwrap();
+    let all_month: Vec<_> = read
+        .activations
+        .iter()
+        .map(|record| (record.individual_record, record.total_active_devices))
+        .collect();
+    assert_eq!(all_month, [(true, None), (false, Some(1))]);
+}
+
+#[tokio::test]
+async fn a_statement_stays_as_it_was_given_and_none_is_left_out_of_the_chain() {
+    use crate::fns::usage::{Kind, Usage, Way};
+    use crate::usage::{Statement, hash};
+    let (_folder, store) = fresh();
+    let (us, them): (NetId, NetId) = ("C00ABC".parse().unwrap(), "C0002F".parse().unwrap());
+    // September, November; nothing in October
+    for at in [1_788_300_000, 1_793_600_000] {
+        store.carried(them, Kind::Passive, Way::Up, 5, at).await.unwrap();
+    }
+    let november = store.statement(us, them, "2026-11".into()).await.unwrap();
+    let september = store.statement(us, them, "2026-09".into()).await.unwrap();
+    let read = Statement::read(&november).unwrap();
+    assert_eq!((read.issuer, read.partner, read.traffic[0].numbers()), (us, them, [1, 5, 0, 0]));
+    assert_eq!(read.previous, Some(hash(&september)));
+    assert_eq!(Statement::read(&september).unwrap().previous, None);
+    // what comes to light later is in no statement that was given
+    store.carried(them, Kind::Passive, Way::Up, 5, 1_793_600_000).await.unwrap();
+    assert_eq!(store.statement(us, them, "2026-11".into()).await.unwrap(), november);
+    // a month without anything has one too, where it is asked for
+    let december = store.statement(us, them, "2026-12".into()).await.unwrap();
+    let read = Statement::read(&december).unwrap();
+    assert_eq!((read.traffic.len(), read.previous), (0, Some(hash(&november))));
 }

@@ -1,0 +1,17 @@
+//! A signed statement of another network, as a file.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use roamgate::tls::signed::Signed;
+use roamgate::usage::{self, Statement};
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let inside = serde_json::from_str::<Signed>(text).map(|signed| signed.text);
+    if let Ok(statement) = Statement::read(inside.as_deref().unwrap_or(text)) {
+        let again = Statement::read(&statement.text()).expect("what was read is read again");
+        assert_eq!(again, statement);
+        let _ = (usage::hash(&statement.text()), usage::compare(&statement, &statement.traffic));
+    }
+});
