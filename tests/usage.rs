@@ -38,9 +38,9 @@ impl Federation {
     fn new() -> Federation {
         let federation = Federation(TempDir::new().unwrap());
         let folder = federation.0.path();
-        good(folder, &["pki", "root", "--out", "root"]);
+        good(folder, &["pki", "root", "--out", "federation"]);
         for net_id in [US, THEM] {
-            federation.member(net_id, "root");
+            federation.member(net_id, "federation");
         }
         federation
     }
@@ -59,7 +59,7 @@ impl Federation {
         );
         let config = format!(
             "[network]\nnet_ids = [\"{net_id}\"]\n[store]\nurl = \"sqlite:r.db\"\n[backend]\n\
-             identity = {{ chain = \"pki/chain.pem\", key = \"pki/key.pem\" }}\nroots = [\"../root/root.pem\"]\n\
+             identity = {{ chain = \"pki/chain.pem\", key = \"pki/key.pem\" }}\nroots = [\"../federation/root.pem\"]\n\
              [discovery]\nnet_id_suffix = \"netids.example\"\njoin_eui_suffix = \"joineuis.example\"\n"
         );
         std::fs::write(self.of(net_id).join("r.toml"), config).unwrap();

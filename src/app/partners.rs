@@ -14,7 +14,7 @@ pub fn all(config: &Config, learnt: Option<&[NetId]>) -> PartnersView {
         config.roaming.partner(*net_id).is_none() && !config.network.net_ids.contains(*net_id)
     });
     let partners = listed.chain(others).map(|net_id| one(config, net_id, learnt)).collect();
-    let partners::Rules { passive, handover } = config.roaming.default.clone().unwrap_or_default();
+    let partners::Rules { passive, handover, .. } = config.roaming.default.clone().unwrap_or_default();
     let decided_by = match &config.roaming.default {
         Some(_) => "[roaming.default]",
         None => "there is no [roaming.default]",
@@ -47,6 +47,7 @@ pub fn one(config: &Config, net_id: NetId, learnt: Option<&[NetId]>) -> PartnerV
         listed: entry.is_some(),
         passive: if ours { Default::default() } else { agreement.passive },
         handover: if ours { Default::default() } else { agreement.handover },
+        airtime: agreement.airtime.filter(|_| !ours),
         decided_by: if ours { "[network] net_ids".into() } else { agreement.line },
         server,
         identity: entry.and_then(|entry| entry.identity.clone()).unwrap_or(name),

@@ -171,6 +171,9 @@ fn text(partner: &PartnerView) -> String {
     if !partner.passive.any() {
         lines.retain(|(name, _)| !matches!(*name, "lifetime" | "MIC check"));
     }
+    if let Some(airtime) = partner.airtime {
+        lines.push(("airtime", format!("{airtime} a day for downlinks to its visitors")));
+    }
     if let Some(label) = &partner.kek {
         lines.push(("key label", label.clone()));
     }
@@ -209,6 +212,7 @@ mod tests {
                 mic_check: true,
             },
             handover: Handover { start: false, activation: true },
+            airtime: Some(Lifetime::of_seconds(60)),
             decided_by: "[[roaming.partner]] net_id = \"C0002F\"".into(),
             server: Whereabouts::Configuration { url: "https://ns.example:7005".into() },
             identity: "ns.example".into(),
@@ -243,6 +247,7 @@ mod tests {
             "lifetime     1h: so long",
             "MIC check    yes",
             "handover     joins: the network that is visited",
+            "airtime      1m a day",
             "key label    ns1-ns2\n",
             "certificate  ns.example, with the key sha256/AAAA\n",
             "speaks for   00050A, 00050B\n",

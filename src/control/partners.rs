@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lorawan::NetId;
-use crate::partners::{Handover, Passive};
+use crate::partners::{Handover, Lifetime, Passive};
 
 /// Answer to `GET /v1/partners`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct PartnerView {
     /// What is allowed.
     #[serde(default)]
     pub handover: Handover,
+    /// How much of the air it may have in a day; absent: no limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub airtime: Option<Lifetime>,
     /// The configuration line that decided.
     pub decided_by: String,
     /// Where its server would be found.

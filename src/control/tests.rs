@@ -139,6 +139,7 @@ impl Operator for Fake {
                 listed: false,
                 passive: Passive::default(),
                 handover: Default::default(),
+                airtime: None,
                 decided_by: "nothing".into(),
                 server: Whereabouts::Nowhere { why: "a test".into() },
                 identity: "c0002f.example".into(),

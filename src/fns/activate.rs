@@ -104,6 +104,14 @@ impl Fns {
                 "the clock is not set: visitors wait until GPS or NTP sets it".into(),
             ));
         }
+        let join_eui = match join.towards {
+            Towards::Js(join_eui) => Some(join_eui),
+            Towards::Handover(_) | Towards::Rekeying(_) => None,
+        };
+        if let Err(key) = self.partners.filter.admits(dev_eui, join_eui) {
+            self.count.filtered.add();
+            return Err(Unanswered::Rule(format!("visitor {dev_eui} may not join here: {key}")));
+        }
         let (h_net_id, rejoins) = match join.towards {
             Towards::Js(join_eui) => {
                 tracing::info!(target: "roamgate::frame", milestone = "unknown device, try roaming activation",

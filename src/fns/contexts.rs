@@ -190,6 +190,8 @@ pub struct Fitting {
 pub struct Book {
     contexts: BTreeMap<DevAddr, Vec<Context>>,
     of: BTreeMap<NetId, usize>,
+    /// Where those of a device are: a look at all of them with every uplink would cost more than the uplink.
+    addresses: BTreeMap<(NetId, DevEui), BTreeSet<DevAddr>>,
 }
 
 impl Book {
@@ -218,15 +220,12 @@ impl Book {
 
     /// Every device that has any, with its home.
     pub fn devices(&self) -> BTreeSet<(NetId, DevEui)> {
-        self.contexts.values().flatten().map(|context| (context.id.net_id, context.id.dev_eui)).collect()
+        self.addresses.keys().copied().collect()
     }
 
     /// Whether a device of a network has any.
     pub fn has(&self, net_id: NetId, dev_eui: DevEui) -> bool {
-        self.contexts
-            .values()
-            .flatten()
-            .any(|context| context.id.net_id == net_id && context.id.dev_eui == dev_eui)
+        self.addresses.contains_key(&(net_id, dev_eui))
     }
 
     /// Whether one more may be kept.
@@ -240,7 +239,9 @@ impl Book {
     /// Put one in, in the place of that with the same id.
     pub fn put(&mut self, context: Context) {
         self.remove(&context.id);
-        *self.of.entry(context.id.net_id).or_default() += 1;
+        let id = context.id;
+        *self.of.entry(id.net_id).or_default() += 1;
+        self.addresses.entry((id.net_id, id.dev_eui)).or_default().insert(id.dev_addr);
         self.contexts.entry(context.id.dev_addr).or_default().push(context);
     }
 
@@ -252,6 +253,13 @@ impl Book {
         let gone = here.len() < before;
         if here.is_empty() {
             self.contexts.remove(&id.dev_addr);
+        }
+        let device = (id.net_id, id.dev_eui);
+        if gone && let Some(here) = self.addresses.get_mut(&device) {
+            here.remove(&id.dev_addr);
+            if here.is_empty() {
+                self.addresses.remove(&device);
+            }
         }
         if gone && let Some(count) = self.of.get_mut(&id.net_id) {
             *count -= 1;
@@ -269,7 +277,8 @@ impl Book {
 
     /// Those of a device at one network.
     pub fn of_device(&self, net_id: NetId, dev_eui: DevEui) -> Vec<ContextId> {
-        self.pick(|context| (context.id.net_id, context.id.dev_eui) == (net_id, dev_eui))
+        let here = self.addresses.get(&(net_id, dev_eui)).into_iter().flatten();
+        here.map(|dev_addr| ContextId { net_id, dev_eui, dev_addr: *dev_addr }).collect()
     }
 
     /// Those of the same device that are older than one that it uses. A younger one may be of a join whose answer
@@ -277,10 +286,9 @@ impl Book {
     pub fn before(&self, used: ContextId) -> Vec<ContextId> {
         let begun = |context: &Context| context.until.saturating_sub(context.lifetime.into());
         let Some(since) = self.get(&used).map(begun) else { return Vec::new() };
-        self.pick(|context| {
-            let id = context.id;
-            (id.net_id, id.dev_eui) == (used.net_id, used.dev_eui) && id != used && begun(context) < since
-        })
+        let mut earlier = self.of_device(used.net_id, used.dev_eui);
+        earlier.retain(|id| *id != used && self.get(id).is_some_and(|context| begun(context) < since));
+        earlier
     }
 
     /// Those that have ended.

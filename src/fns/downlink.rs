@@ -39,6 +39,9 @@ impl Fns {
         // 3: agreement, message, token
         let dl = &req.dl;
         let phy = req.phy_payload.clone();
+        if let Party::Ns(net_id) = from.party {
+            self.may_send(net_id)?;
+        }
         let sent = if dl.class_mode == Some(ClassMode::C) {
             self.transmit_now(&from, req.phy_payload, dl).await?
         } else {
@@ -46,6 +49,7 @@ impl Fns {
         };
         if let Party::Ns(net_id) = from.party {
             self.note_there(net_id);
+            self.note_airtime(net_id, phy.len(), &sent);
             self.note_down(net_id, req.home, &phy).await;
         }
         Ok(sent)

@@ -4,6 +4,7 @@
 //! database; the radio is behind [`Air`].
 
 mod activate;
+mod budget;
 mod class_c;
 pub mod contexts;
 pub mod dedup;
@@ -37,6 +38,7 @@ use crate::lorawan::{GatewayEui, Modulation, NetId, Region};
 use crate::partners;
 
 use activate::Joining;
+use budget::Budgets;
 use class_c::Ways;
 use contexts::{Book, Contexts};
 use dedup::{Dedup, Seen};
@@ -197,6 +199,8 @@ pub struct Counters {
     pub clock: Counter,
     /// Unknown devices dropped before any lookup or message.
     pub throttled: Counter,
+    /// Visitors' frames that `[roaming.filter]` keeps out.
+    pub filtered: Counter,
     /// Data frames of nobody we know.
     pub unknown: Counter,
     /// Data frames that the key of a roaming context calls forged.
@@ -211,7 +215,7 @@ pub struct Counters {
 
 impl Counters {
     /// Every one by its name.
-    pub fn named(&self) -> [(&'static str, u64); 11] {
+    pub fn named(&self) -> [(&'static str, u64); 12] {
         [
             ("heard", self.heard.get()),
             ("copies", self.copies.get()),
@@ -219,6 +223,7 @@ impl Counters {
             ("malformed", self.malformed.get()),
             ("clock", self.clock.get()),
             ("throttled", self.throttled.get()),
+            ("filtered", self.filtered.get()),
             ("unknown", self.unknown.get()),
             ("forged", self.forged.get()),
             ("parked", self.parked.get()),
@@ -304,6 +309,7 @@ pub struct Fns {
     parking: Arc<dyn Parking>,
     usage: Arc<dyn Usage>,
     counted: Mutex<Counted>,
+    budgets: Mutex<Budgets>,
     clock: Clock,
     count: Counters,
     dedup: Mutex<Dedup>,
@@ -343,6 +349,7 @@ impl Fns {
             parking: parts.parking,
             usage: parts.usage,
             counted: Mutex::default(),
+            budgets: Mutex::default(),
             clock: parts.clock,
             count: Counters::default(),
             dedup: Mutex::default(),

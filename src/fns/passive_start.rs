@@ -62,6 +62,10 @@ impl Fns {
         by: Deadline,
     ) -> Result<(PrStartAns, NetId), Unanswered> {
         let addr = frame.dev_addr();
+        if let Err(key) = self.partners.filter.carries(addr) {
+            self.count.filtered.add();
+            return Err(Unanswered::Rule(format!("visitors with address {addr} are not carried: {key}")));
+        }
         let mut candidates = route::abroad(addr, &self.partners, &self.learned.net_ids(), &self.ours);
         let mut because = None;
         // how old a context is only a clock that is set can tell
@@ -257,8 +261,13 @@ impl Fns {
                 "{from} answered without PHYPayload or DLMetaData: nothing to send"
             )));
         };
-        self.transmit(&self.hearing_of(heard), phy.clone(), &dl).await.map_err(Unanswered::NotSent)?;
         if let Party::Ns(net_id) = from {
+            self.may_send(net_id).map_err(Unanswered::NotSent)?;
+        }
+        let sent = self.transmit(&self.hearing_of(heard), phy.clone(), &dl).await;
+        let sent = sent.map_err(Unanswered::NotSent)?;
+        if let Party::Ns(net_id) = from {
+            self.note_airtime(net_id, phy.len(), &sent);
             self.note_down(net_id, answer.home, &phy).await;
         }
         Ok(())

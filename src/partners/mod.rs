@@ -2,6 +2,7 @@
 //!
 //! Pure: configuration in, agreement out.
 
+mod filter;
 mod kek;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lorawan::NetId;
 
+pub use filter::{DevAddrRange, Filter};
 pub use kek::{Kek, KekKey};
 
 /// Section `[roaming]`.
@@ -21,6 +23,9 @@ pub struct Config {
     pub default: Option<Rules>,
     /// Agreements with single networks; a listed partner never falls back to the default.
     pub partner: Vec<Partner>,
+    /// Which visitors are carried at all.
+    #[serde(skip_serializing_if = "Filter::is_open")]
+    pub filter: Filter,
 }
 
 /// What is allowed.
@@ -31,6 +36,9 @@ pub struct Rules {
     pub passive: Passive,
     /// Handover roaming.
     pub handover: Handover,
+    /// How much of the air each network may have in a day for its visitors here. Absent: no limit but the region's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub airtime: Option<Lifetime>,
 }
 
 /// Handover roaming rules (TS002 section 14): the visited network serves the device itself.
@@ -151,6 +159,9 @@ pub struct Partner {
     /// Handover roaming. Needs `kek`: the session's keys travel.
     #[serde(default)]
     pub handover: Handover,
+    /// How much of the air it may have in a day for its visitors here. Absent: no limit but the region's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub airtime: Option<Lifetime>,
     /// Where its backend interface is: overrides DNS.
     pub server: Option<String>,
     /// The certificate's name, where it is not the NetID's.
@@ -185,6 +196,8 @@ pub struct Agreement {
     pub passive: Passive,
     /// What is allowed.
     pub handover: Handover,
+    /// What it may have of the air in a day.
+    pub airtime: Option<Lifetime>,
     /// The configuration line that decided, for logs and refusals.
     pub line: String,
 }
@@ -194,17 +207,20 @@ impl Config {
     pub fn agreement(&self, net_id: NetId) -> Agreement {
         if let Some(partner) = self.partner(net_id) {
             let line = format!("[[roaming.partner]] net_id = \"{net_id}\"");
-            return Agreement { passive: partner.passive.clone(), handover: partner.handover, line };
+            let (passive, handover, airtime) = (partner.passive.clone(), partner.handover, partner.airtime);
+            return Agreement { passive, handover, airtime, line };
         }
         match &self.default {
             Some(rules) => Agreement {
                 passive: rules.passive.clone(),
                 handover: rules.handover,
+                airtime: rules.airtime,
                 line: "[roaming.default]".into(),
             },
             None => Agreement {
                 passive: Passive::default(),
                 handover: Handover::default(),
+                airtime: None,
                 line: "no [roaming.default], and the network is no [[roaming.partner]]".into(),
             },
         }

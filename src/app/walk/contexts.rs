@@ -430,3 +430,36 @@ async fn usage_is_counted_once_for_each_counter_and_activations_begin_and_end() 
     assert_eq!(roams(&away).len(), 3);
     assert_eq!(roams(&away)[2], (HOME, DEV, true));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_kept_out_costs_no_question_and_who_has_used_its_air_waits_for_the_next_day() {
+    for (filter, words) in [
+        ("join_euis = [\"70B3D57ED0000000/40\"]", "join_euis"),
+        ("refuse_dev_euis = [\"5817B1C3EB890BC4\"]", "refuse_dev_euis"),
+    ] {
+        let rules = format!("{ROAMING}\n[filter]\n{filter}");
+        let (street, _home, mut away, mut device) = stateful(ROAMING, &rules, true).await;
+        away.hears(&device.join_request()).await;
+        assert!(away.transmitted().is_none() && street.messages().is_empty(), "{words}");
+        assert_eq!(away.house.fns.counters().filtered.get(), 1);
+    }
+    let rules = format!("{ROAMING}\n[filter]\ndev_addrs = [\"E0000000/4\"]");
+    let (street, mut home, away, mut device) = stateful(ROAMING, &rules, true).await;
+    join(&mut home, &mut device).await;
+    away.hears(&device.up(true, false, &[], b"1")).await;
+    assert!(street.messages().is_empty());
+    // a second of air: the Join-accept and some twenty answers of 40 ms
+    let rules = format!("{ROAMING}\nairtime = \"1s\"");
+    let (_street, _home, mut away, mut device) = stateful(ROAMING, &rules, true).await;
+    join(&mut away, &mut device).await;
+    let mut answers = 0;
+    for _ in 0..40 {
+        away.hears(&device.up(true, false, &[], b"1")).await;
+        answers += usize::from(away.transmitted().is_some());
+        seconds(30).await;
+    }
+    assert!((15..30).contains(&answers), "{answers}");
+    away.clock.move_wall(jiff::SignedDuration::from_hours(24));
+    away.hears(&device.up(true, false, &[], b"1")).await;
+    assert!(away.transmitted().is_some(), "a day later");
+}
