@@ -28,6 +28,8 @@ mod class_c;
 #[cfg(test)]
 mod contexts;
 #[cfg(test)]
+mod failures;
+#[cfg(test)]
 mod handover;
 #[cfg(test)]
 mod heads;

@@ -498,4 +498,98 @@ mod tests {
         data.phy_payload[0] = 0x40;
         assert_eq!(code(accept_join(&mut device, &data, HOME, &keks())).0, ResultCode::MalformedRequest);
     }
+
+    /// A Rejoin-request of a 1.1 device, and the question for it.
+    fn rejoin_request(device: &Option<Device>, kind: u8, count: u16, key: &Key) -> JoinReq {
+        let known = device.as_ref().unwrap();
+        let mut phy = vec![0xC0, kind];
+        match kind {
+            1 => phy.extend(known.join_eui.to_air()),
+            _ => phy.extend(HOME.to_air()),
+        }
+        phy.extend(known.dev_eui.to_air());
+        phy.extend(count.to_le_bytes());
+        phy.extend(crypto::join_mic(key, &phy.clone()));
+        let base = request(device, 0);
+        JoinReq {
+            mac_version: MacVersion::V1_1,
+            phy_payload: phy,
+            dl_settings: OPT_NEG,
+            cf_list: None,
+            ..base
+        }
+    }
+
+    #[test]
+    fn a_rejoin_of_each_type_is_signed_by_its_key_and_gives_keys_of_its_count() {
+        let mut device = newer();
+        let root = Key::new([7; 16]);
+        let join = newer_request(&device, 3, MacVersion::V1_1);
+        accept_join(&mut device, &join, HOME, &keks()).0.unwrap();
+        let (js_enc_key, js_int_key) = crypto::join_server_keys(&root, join.dev_eui);
+        let app_key = device.as_ref().unwrap().app_key.clone();
+        let join_eui = device.as_ref().unwrap().join_eui;
+        let of = |join_nonce, n| crypto::session_keys_11(&root, &app_key, join_nonce, join_eui, n);
+        for (kind, key, join_nonce) in
+            [(0, of(1, 3).s_nwk_s_int_key, 2), (2, of(2, 9).s_nwk_s_int_key, 3), (1, js_int_key.clone(), 4)]
+        {
+            let req = rejoin_request(&device, kind, 9, &key);
+            let (answer, commit) = accept_rejoin(&mut device, &req, HOME, &keks());
+            let answer = answer.unwrap_or_else(|refusal| panic!("type {kind}: {refusal}"));
+            assert_eq!(commit, Commit::Durable);
+            let before = [&[kind][..], &join_eui.to_air(), &[9, 0]].concat();
+            let (clear, right) = opened(&answer.phy_payload, &js_enc_key, &js_int_key, &before);
+            assert!(right, "signed with JSIntKey, encrypted with JSEncKey");
+            assert_eq!(clear[1..4], [join_nonce, 0, 0]);
+            let keys = of(u32::from(join_nonce), 9);
+            let NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key } = answer.keys else {
+                panic!()
+            };
+            assert_eq!((s_nwk_s_int_key, f_nwk_s_int_key), (keys.s_nwk_s_int_key, keys.f_nwk_s_int_key));
+            assert_eq!(nwk_s_enc_key, keys.nwk_s_enc_key);
+        }
+        assert_eq!(device.unwrap().rj_count1, Some(9));
+    }
+
+    #[test]
+    fn a_rejoin_in_vain_changes_nothing_and_gets_its_code() {
+        let mut device = newer();
+        let join = newer_request(&device, 3, MacVersion::V1_1);
+        accept_join(&mut device, &join, HOME, &keks()).0.unwrap();
+        let (_, js_int_key) = crypto::join_server_keys(&Key::new([7; 16]), join.dev_eui);
+        let req = rejoin_request(&device, 1, 5, &js_int_key);
+        let refused = |device: &Option<Device>, req: &JoinReq, sender| {
+            let mut after = device.clone();
+            let outcome = code(accept_rejoin(&mut after, req, sender, &keks()));
+            assert_eq!((&after, outcome.1), (device, Commit::Nothing));
+            outcome.0
+        };
+        let changed = |change: fn(&mut Device)| {
+            let mut device = device.clone();
+            change(device.as_mut().unwrap());
+            device
+        };
+        assert_eq!(refused(&None, &req, HOME), ResultCode::UnknownDevEui);
+        let other = NetId::from_msb([0, 0, 1]);
+        assert_eq!(refused(&device, &req, other), ResultCode::ActivationDisallowed);
+        assert_eq!(
+            refused(&changed(|device| device.enabled = false), &req, HOME),
+            ResultCode::ActivationDisallowed
+        );
+        let older = changed(|device| device.mac_version = MacVersion::V1_0_4);
+        assert_eq!(refused(&older, &req, HOME), ResultCode::JoinReqFailed);
+        let spent = changed(|device| device.join_nonce = JOIN_NONCE_MAX);
+        assert_eq!(refused(&spent, &req, HOME), ResultCode::JoinReqFailed);
+        let replayed = changed(|device| device.rj_count1 = Some(5));
+        assert_eq!(refused(&replayed, &req, HOME), ResultCode::FrameReplayed);
+        // by the key of another type, or of nobody
+        for (kind, key) in [(0, js_int_key), (2, Key::new([1; 16])), (1, Key::new([1; 16]))] {
+            assert_eq!(
+                refused(&device, &rejoin_request(&device, kind, 5, &key), HOME),
+                ResultCode::MicFailed
+            );
+        }
+        let another = changed(|device| device.join_eui = JoinEui::from_msb([9; 8]));
+        assert_eq!(refused(&another, &req, HOME), ResultCode::UnknownDevEui);
+    }
 }
