@@ -399,6 +399,14 @@ async fn later_steps_have_result_codes() {
     join["SenderID"] = json!("000002");
     assert_eq!(peer.code(&join).await, "UnkownReceiver");
     assert_eq!(rooms.0.lock().unwrap().len(), 3);
+    // our answer was lost: the same request gets the same one, and nobody is asked twice
+    assert_eq!(peer.code(&join).await, "UnkownReceiver");
+    assert_eq!(rooms.0.lock().unwrap().len(), 3);
+    let thief = Partner::new(&federation, "000003.netids.example", &server);
+    assert_eq!(thief.code(&join).await, "UnknownSender");
+    join["TransactionID"] = json!(43);
+    assert_eq!(peer.code(&join).await, "UnkownReceiver");
+    assert_eq!(rooms.0.lock().unwrap().len(), 4);
 }
 
 #[tokio::test]

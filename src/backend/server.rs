@@ -6,6 +6,7 @@
 //! connection is closed at once.
 
 mod patience;
+mod said;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,6 +30,7 @@ use tower::ServiceExt;
 use tracing::{Instrument, Span};
 
 use patience::{Patience, remedy};
+use said::{Key, Said};
 
 use super::Limits;
 use super::door::{Caller, Deadline, Deliver, Rooms};
@@ -203,6 +205,7 @@ pub async fn serve(
         pending: parts.pending,
         tokens: parts.tokens,
         patience: Patience::new(parts.limits, parts.clock.clone()),
+        said: Said::default(),
         clock: parts.clock,
         procedures: procedures.clone(),
         running: Arc::default(),
@@ -398,6 +401,8 @@ struct Reception {
     pending: Arc<Pending>,
     tokens: Arc<Tokens>,
     patience: Patience,
+    /// To joins.
+    said: Said,
     clock: Clock,
     procedures: Arc<Semaphore>,
     /// Procedures that run, by who asked.
@@ -435,7 +440,10 @@ async fn receive(State(reception): State<Arc<Reception>>, request: HttpRequest) 
     };
     let patient = reception.patience.request(&guest.name, guest.listed);
     match wire::open(&body) {
-        Ok(Incoming::Request(envelope)) => reception.handle(guest, roles, envelope, patient).await,
+        Ok(Incoming::Request(envelope)) => {
+            let repeatable = reception.repeatable(&envelope, &body);
+            reception.handle(guest, roles, envelope, patient, repeatable).await
+        }
         // Step 3
         Ok(Incoming::Answer(reply)) => {
             reception.take(&guest, &reply, patient.is_ok(), body.to_vec());
@@ -541,6 +549,7 @@ impl Reception {
         roles: Roles,
         envelope: Envelope,
         patient: Result<(), (Refusal, Wait)>,
+        repeatable: Option<Key>,
     ) -> Response<Body> {
         let (sender, receiver, transaction) = envelope.as_sent();
         let span = tracing::info_span!(
@@ -568,7 +577,7 @@ impl Reception {
             let (reception, by) = (self.clone(), Deadline(self.clock.now() + ANSWER_TIME));
             let inside = span.clone();
             let work = async move {
-                let answer = reception.answer(&guest, roles, &envelope, header, &inside).await;
+                let answer = reception.answer(&guest, roles, &envelope, header, repeatable, &inside).await;
                 if let Err(error) = deliver.deliver(to, answer, by).await
                     && let Some(left_out) = reception.patience.tell(&guest.name, "not delivered")
                 {
@@ -579,7 +588,8 @@ impl Reception {
             tokio::spawn(work.instrument(span));
             return plain(StatusCode::OK);
         }
-        let response = json(StatusCode::OK, self.answer(&guest, roles, &envelope, header, &span).await);
+        let answer = self.answer(&guest, roles, &envelope, header, repeatable, &span).await;
+        let response = json(StatusCode::OK, answer);
         // who may no longer speak loses the line
         if authentic { response } else { closing(response) }
     }
@@ -597,6 +607,13 @@ impl Reception {
         (agreed && self.bind(peer, sender).is_ok()).then(|| (deliver.clone(), sender.clone()))
     }
 
+    /// The name of a request whose repetition gets the same answer.
+    fn repeatable(&self, envelope: &Envelope, body: &[u8]) -> Option<Key> {
+        let joins = matches!(envelope.message_type(), MessageType::Join | MessageType::Rejoin);
+        let header = joins.then(|| envelope.header().ok()).flatten()?;
+        Some(Said::key(&header.sender, header.transaction, body))
+    }
+
     /// Steps 6 to 17, and the answer in bytes.
     async fn answer(
         self: &Arc<Self>,
@@ -604,8 +621,19 @@ impl Reception {
         roles: Roles,
         envelope: &Envelope,
         header: Result<Header, Refusal>,
+        repeatable: Option<Key>,
         span: &Span,
     ) -> Vec<u8> {
+        // only to who may have asked the first time
+        let bound = header.as_ref().is_ok_and(|header| {
+            self.authority(&guest.peer).is_ok() && self.bind(&guest.peer, &header.sender).is_ok()
+        });
+        if let Some(answer) =
+            repeatable.as_ref().filter(|_| bound).and_then(|key| self.said.to(key, self.clock.now()))
+        {
+            span.record("ResultCode", "as before");
+            return answer;
+        }
         let (result, keks) = {
             let _inside = span.enter();
             let keks = header.as_ref().ok().and_then(|header| self.keks.get(&header.sender).cloned());
@@ -626,7 +654,13 @@ impl Reception {
                 span.record("ResultCode", tracing::field::display(refusal))
             }
         };
-        envelope.answer(&result, &keks)
+        let answer = envelope.answer(&result, &keks);
+        // what failed here may go better the next time
+        let failed = matches!(&result, Err(refusal) if refusal.code == ResultCode::Other);
+        if let Some(key) = repeatable.filter(|_| bound && !failed) {
+            self.said.note(key, &answer, self.clock.now());
+        }
+        answer
     }
 
     fn guest(&self, peer: PeerIdentity) -> Guest {

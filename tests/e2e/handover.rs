@@ -198,3 +198,23 @@ pub async fn a_rejoin_gives_new_keys_and_recovers_a_lost_session() {
     assert_eq!(told, [&b"1"[..], b"2", b"3", b"4", b"5"]);
     street.close().await;
 }
+
+/// The visited network only forwards, and the home that serves the device wants other keys (TS002 12.6.1).
+pub async fn a_rejoin_of_type_2_goes_home_through_who_forwards() {
+    let mut street = Street::open().await;
+    let mut newcomer = street.newcomer(VISITED).await;
+    street.newcomer_joins(&mut newcomer).await;
+    assert!(newcomer.say(b"1", true).await.acked());
+    let operator = street.home().node().unwrap().operator();
+    assert_eq!(operator.rejoin(newcomer.dev_eui, 2).await, Ok(None));
+    newcomer.say(b"2", true).await;
+    assert_eq!(newcomer.device.forced, Some(2));
+    let address = newcomer.device.addr();
+    street.rejoins(&mut newcomer, 2).await;
+    assert!(newcomer.device.addr() != address && is_of(HOME, newcomer.device.addr()));
+    assert!(newcomer.say(b"3", true).await.acked() && !newcomer.device.rekey);
+    // types that nobody has agreed to lead nowhere
+    street.rejoins_in_vain(&mut newcomer, 0).await;
+    assert!(street.whys(VISITED).last().unwrap().contains("may not activate"), "{:?}", street.whys(VISITED));
+    street.close().await;
+}

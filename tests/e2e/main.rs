@@ -121,7 +121,8 @@ stories! {
     handover:
         the_visited_hotspot_serves_a_device_until_it_is_home
         a_rejoin_moves_a_device_there_and_back
-        a_rejoin_gives_new_keys_and_recovers_a_lost_session;
+        a_rejoin_gives_new_keys_and_recovers_a_lost_session
+        a_rejoin_of_type_2_goes_home_through_who_forwards;
     trust:
         a_certificate_of_another_root_ends_the_join
         a_home_with_a_certificate_of_another_root_is_not_asked
