@@ -120,6 +120,14 @@ impl Fns {
             }
             Towards::Handover(net_id) | Towards::Rekeying(net_id) => (net_id, Some(join.towards)),
         };
+        // strangers cost little: nobody has looked at the MIC of a Rejoin-request yet
+        if rejoins.is_some()
+            && let Err(wait) = self.admit_unserved(heard.gateway, h_net_id, false)
+        {
+            self.count.throttled.add();
+            let why = format!("too many Rejoin-requests of devices of NetID {h_net_id}: {wait}");
+            return Err(Unanswered::Rule(why));
+        }
         let agreement = self.partners.agreement(h_net_id);
         let (passive, handover) = match rejoins {
             None => (agreement.passive.activation, agreement.handover.activation),
@@ -141,7 +149,7 @@ impl Fns {
             return Err(Unanswered::Rule(why));
         }
         let kind = match handover {
-            true => self.kind_of(heard, h_net_id, dev_eui, rejoins.is_some(), by).await,
+            true => self.kind_of(h_net_id, dev_eui, rejoins.is_some(), by).await.map_err(Unanswered::Peer),
             false => Ok((RoamingActivation::Passive, None)),
         };
         let answer = match kind {
@@ -195,23 +203,16 @@ impl Fns {
     /// ProfileReq, or what is remembered of the last one (12.7 step 4, 12.9 step 5).
     async fn kind_of(
         &self,
-        heard: Numbered<'_>,
         home: NetId,
         dev_eui: DevEui,
         rejoins: bool,
         by: Deadline,
-    ) -> Result<(RoamingActivation, Option<ProfileAt>), Unanswered> {
+    ) -> Result<(RoamingActivation, Option<ProfileAt>), PeerError> {
         let now = self.clock.now();
         let known = self.homes().profile(home, dev_eui, now);
         let answer = match known {
             Some(known) => known,
             None => {
-                // strangers cost little
-                if rejoins && let Err(wait) = self.admit_unserved(heard.gateway, home, false) {
-                    self.count.throttled.add();
-                    let why = format!("too many Rejoin-requests of devices of NetID {home}: {wait}");
-                    return Err(Unanswered::Rule(why));
-                }
                 let answer = self.peers.ask(Party::Ns(home), ProfileReq { dev_eui }, by).await?;
                 self.homes().learn_profile(home, dev_eui, answer.clone(), self.clock.now());
                 answer

@@ -41,7 +41,11 @@ impl Hns {
         self.may_move(&device, sns, rejoin)?;
         // 12.7 step 7.2
         let known = self.profile_of(&device);
-        if req.profile_time.is_some_and(|time| time.as_second() < known.since.as_second()) {
+        // a version that the device does not speak is of another profile too
+        let stale = |time: jiff::Timestamp| {
+            time.as_second() < known.since.as_second() || req.mac_version > device.mac_version
+        };
+        if req.profile_time.is_some_and(stale) {
             let why = "the Device Profile has changed since";
             let refusal = Refusal::new(ResultCode::StaleDeviceProfile, why);
             return Err(Refusal { profile: Some(Box::new(known)), ..refusal });

@@ -122,7 +122,8 @@ fn answer(
         let why = "every JoinNonce of this device is used";
         return Err(Refusal::new(ResultCode::JoinReqFailed, why));
     }
-    let derivation = Derivation { join_nonce: device.join_nonce + 1, nonce: asked.nonce, v1_1: asked.is_v11 };
+    let (join_nonce, nonce, v1_1) = (device.join_nonce + 1, asked.nonce, asked.is_v11);
+    let derivation = Derivation { join_nonce, nonce, v1_1, rj_count0: None };
     let (keys, app_s_key) = derive(device, root, sender, derivation);
     let app_s_key = as_keks.seal(&app_s_key).map_err(|error| {
         Refusal::new(ResultCode::JoinReqFailed, format!("AppSKey cannot be delivered: {error}"))
@@ -159,7 +160,7 @@ fn answer(
 
 /// Network keys and AppSKey of a session.
 fn derive(device: &Device, root: &Key, home: NetId, of: Derivation) -> (NwkKeys, Key) {
-    let Derivation { join_nonce, nonce, v1_1 } = of;
+    let Derivation { join_nonce, nonce, v1_1, .. } = of;
     if v1_1 {
         let keys = crypto::session_keys_11(root, &device.app_key, join_nonce, device.join_eui, nonce);
         let SessionKeys11 { f_nwk_s_int_key, s_nwk_s_int_key, nwk_s_enc_key, app_s_key } = keys;
@@ -184,8 +185,8 @@ fn root_of(device: &Device) -> Option<Key> {
     }
 }
 
-/// Decide a RejoinReq of `sender` (TS002 12.7 step 8, 12.11). RJcount0 belongs to the session, so the network that serves
-/// it tracks it; RJcount1 is tracked here.
+/// Decide a RejoinReq of `sender` (TS002 12.7 step 8, 12.11). RJcount0 belongs to a session, RJcount1 to the device; both are
+/// tracked here, whoever else does.
 pub fn accept_rejoin(
     device: &mut Option<Device>,
     req: &JoinReq,
@@ -228,29 +229,45 @@ fn try_rejoin(
         let why = format!("device {} is of LoRaWAN {}: it cannot rejoin", req.dev_eui, device.mac_version);
         return refuse(ResultCode::JoinReqFailed, why);
     };
-    let signed = match kind {
-        RejoinKind::Recovery(_) => frame.mic_matches(&crypto::join_server_keys(&root, device.dev_eui).1),
-        // under the last session or the one before, of which the device may not have heard the end
-        _ => device.derivations.iter().rev().filter(|of| of.v1_1).any(|of| {
-            matches!(derive(device, &root, sender, *of).0,
-                NwkKeys::V11 { s_nwk_s_int_key, .. } if frame.mic_matches(&s_nwk_s_int_key))
-        }),
+    // which session it is of; `None` for type 1, which is of the device
+    let session = match kind {
+        RejoinKind::Recovery(_) => {
+            let signed = frame.mic_matches(&crypto::join_server_keys(&root, device.dev_eui).1);
+            signed.then_some(None)
+        }
+        // the last one or one before, of which the device may not have heard the end
+        _ => {
+            let of = |of: &Derivation| {
+                of.v1_1
+                    && matches!(derive(device, &root, sender, *of).0,
+                        NwkKeys::V11 { s_nwk_s_int_key, .. } if frame.mic_matches(&s_nwk_s_int_key))
+            };
+            device.derivations.iter().rposition(of).map(Some)
+        }
     };
-    if !signed {
+    let Some(session) = session else {
         return refuse(ResultCode::MicFailed, "Rejoin-request MIC does not match".into());
-    }
-    if theirs.is_some() && device.rj_count1.is_some_and(|last| rj_count <= last) {
-        let why = format!(
-            "RJcount1 {rj_count} is not above {}; {}",
-            device.rj_count1.unwrap_or(0),
-            lost_state(req)
-        );
+    };
+    let last = match session {
+        None => device.rj_count1,
+        Some(at) => device.derivations.get(at).and_then(|of| of.rj_count0),
+    };
+    if let Some(last) = last.filter(|last| rj_count <= *last) {
+        let why = match session {
+            None => format!("RJcount1 {rj_count} is not above {last}; {}", lost_state(req)),
+            Some(_) => format!("RJcount0 {rj_count} is not above {last}"),
+        };
         return refuse(ResultCode::FrameReplayed, why);
     }
+    let used = session.and_then(|at| device.derivations.get(at).map(|of| of.join_nonce));
     let asked = Asked { kind: kind.number(), nonce: rj_count, is_v11: true };
     let answer = answer(device, req, sender, &root, asked, as_keks)?;
-    if theirs.is_some() {
-        device.rj_count1 = Some(rj_count);
+    match used {
+        None => device.rj_count1 = Some(rj_count),
+        Some(used) => {
+            let of = device.derivations.iter_mut().find(|of| of.join_nonce == used);
+            of.into_iter().for_each(|of| of.rj_count0 = Some(rj_count));
+        }
     }
     Ok(answer)
 }
@@ -547,6 +564,9 @@ mod tests {
             };
             assert_eq!((s_nwk_s_int_key, f_nwk_s_int_key), (keys.s_nwk_s_int_key, keys.f_nwk_s_int_key));
             assert_eq!(nwk_s_enc_key, keys.nwk_s_enc_key);
+            // the same once more, by another network perhaps
+            let again = code(accept_rejoin(&mut device, &req, HOME, &keks()));
+            assert_eq!(again, (ResultCode::FrameReplayed, Commit::Nothing), "type {kind}");
         }
         assert_eq!(device.unwrap().rj_count1, Some(9));
     }

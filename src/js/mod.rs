@@ -53,6 +53,8 @@ pub struct Derivation {
     pub nonce: u16,
     /// As LoRaWAN 1.1 derives them.
     pub v1_1: bool,
+    /// Last RJcount0 that was accepted under its keys.
+    pub rj_count0: Option<u16>,
 }
 
 /// A decision over one device, `None` where there is none; changes it in place. May run twice.
@@ -199,8 +201,9 @@ mod tests {
     #[tokio::test]
     async fn an_application_server_gets_the_keys_of_its_own_devices_only() {
         let (dev_eui, join_eui) = (DevEui::from_msb([1; 8]), JoinEui::from_msb([2; 8]));
-        let derivations =
-            (3..7).map(|n| Derivation { join_nonce: n, nonce: n as u16, v1_1: n > 4 }).collect();
+        let derivations = (3..7)
+            .map(|n| Derivation { join_nonce: n, nonce: n as u16, v1_1: n > 4, rj_count0: None })
+            .collect();
         let device = Device {
             dev_eui,
             join_eui,

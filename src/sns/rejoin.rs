@@ -38,7 +38,7 @@ impl Sns {
         let sessions = self.sessions_of(dev_eui).await?;
         match rejoin.kind() {
             // type 1, step 1: a healthy session needs no other; step 2: else it is a Join-request
-            RejoinKind::Recovery(_) if !sessions.is_empty() => {
+            RejoinKind::Recovery(_) if sessions.iter().any(|session| !session.pending) => {
                 let why = format!("device {dev_eui} has a session here, and goes on with it");
                 return Err(Refusal::new(ResultCode::NoAction, why));
             }

@@ -73,10 +73,12 @@ fn device(db: &Db<'_>, dev_eui: DevEui, row: &Row<'_>) -> Result<Device, Fault> 
 }
 
 fn derivations(db: &Db<'_>, dev_eui: DevEui) -> Result<Vec<Derivation>, Fault> {
-    let select = "SELECT join_nonce, nonce, v1_1 FROM derivations WHERE dev_eui = ?1 ORDER BY join_nonce";
+    let select =
+        "SELECT join_nonce, nonce, v1_1, rj_count0 FROM derivations WHERE dev_eui = ?1 ORDER BY join_nonce";
     let mut select = db.sql.prepare_cached(select)?;
     let rows = select.query_map([Text(dev_eui)], |row| {
-        Ok(Derivation { join_nonce: row.get(0)?, nonce: row.get(1)?, v1_1: row.get(2)? })
+        let (join_nonce, nonce) = (row.get(0)?, row.get(1)?);
+        Ok(Derivation { join_nonce, nonce, v1_1: row.get(2)?, rj_count0: row.get(3)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -112,8 +114,8 @@ pub(super) fn store(
         db.run(delete, (Text(dev_eui), gone.join_nonce))?;
     }
     for made in new.derivations.iter().filter(|new| !had.contains(new)) {
-        let insert = "INSERT INTO derivations (dev_eui, join_nonce, nonce, v1_1) VALUES (?1, ?2, ?3, ?4)";
-        db.run(insert, (Text(dev_eui), made.join_nonce, made.nonce, made.v1_1))?;
+        let insert = "INSERT INTO derivations (dev_eui, join_nonce, nonce, v1_1, rj_count0) VALUES (?1, ?2, ?3, ?4, ?5)";
+        db.run(insert, (Text(dev_eui), made.join_nonce, made.nonce, made.v1_1, made.rj_count0))?;
     }
     Ok(())
 }

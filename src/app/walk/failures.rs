@@ -162,8 +162,12 @@ async fn a_handover_that_is_asked_for_in_vain() {
     // another network's Rejoin-request
     let theirs = HrStartReq { phy_payload: rejoin(0, AWAY), ..type_0.clone() };
     assert_eq!(code(&home, theirs).await, ResultCode::MalformedRequest);
-    // the device is of 1.0.3: the JS has the word, and passes it on
+    // a version that the device does not speak is of another profile
+    assert_eq!(code(&home, type_0.clone()).await, ResultCode::StaleDeviceProfile);
+    // what the JS says is passed on: it has no NwkKey of this device
+    set(&home, |device| device.mac_version = MacVersion::V1_1);
     assert_eq!(code(&home, type_0.clone()).await, ResultCode::JoinReqFailed);
+    set(&home, |device| device.mac_version = MacVersion::V1_0_3);
     let stale = refusal(
         &home,
         HrStartReq {

@@ -2,7 +2,7 @@
 //! repeated JoinReq would be a replay.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -18,9 +18,17 @@ const MOST: usize = 4096;
 /// SenderID, TransactionID and SHA-256 of the body: a TransactionID alone is no name, for there are peers that always send 0.
 pub(super) type Key = (Party, u32, [u8; 32]);
 
+/// One answer.
+#[derive(Debug)]
+struct Answered {
+    at: Instant,
+    key: Key,
+    answer: Vec<u8>,
+}
+
 /// Answers, the latest last.
 #[derive(Debug, Default)]
-pub(super) struct Said(Mutex<VecDeque<(Instant, Key, Arc<[u8]>)>>);
+pub(super) struct Said(Mutex<VecDeque<Answered>>);
 
 impl Said {
     /// The name of a request.
@@ -31,17 +39,17 @@ impl Said {
     /// What was said to it.
     pub(super) fn to(&self, key: &Key, now: Instant) -> Option<Vec<u8>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lately = all.iter().rev().take_while(|(at, ..)| now.duration_since(*at) < KEPT);
-        lately.into_iter().find(|(_, of, _)| of == key).map(|(.., answer)| answer.to_vec())
+        let mut lately = all.iter().rev().take_while(|one| now.duration_since(one.at) < KEPT);
+        lately.find(|one| one.key == *key).map(|one| one.answer.clone())
     }
 
     /// It was answered.
     pub(super) fn note(&self, key: Key, answer: &[u8], now: Instant) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while all.len() >= MOST || all.front().is_some_and(|(at, ..)| now.duration_since(*at) >= KEPT) {
+        while all.len() >= MOST || all.front().is_some_and(|one| now.duration_since(one.at) >= KEPT) {
             all.pop_front();
         }
-        all.push_back((now, key, answer.into()));
+        all.push_back(Answered { at: now, key, answer: answer.to_vec() });
     }
 }
 

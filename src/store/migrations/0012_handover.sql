@@ -23,6 +23,7 @@ CREATE TABLE derivations (
     join_nonce INTEGER NOT NULL,
     nonce      INTEGER NOT NULL,
     v1_1       INTEGER NOT NULL,
+    rj_count0  INTEGER,
     PRIMARY KEY (dev_eui, join_nonce)
 ) STRICT, WITHOUT ROWID;
 
