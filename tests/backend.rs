@@ -543,7 +543,10 @@ async fn strange_answers_are_told_apart() {
     type Expected = fn(&PeerError) -> bool;
     let cases: [(&str, Expected); 5] = [
         // it will answer by a request of its own, and does not
-        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", |error| matches!(error, PeerError::Late { .. })),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            |error| matches!(error, PeerError::Transport { why, .. } if why.starts_with("an empty answer")),
+        ),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", |error| {
             matches!(error, PeerError::Confused { .. })
         }),
@@ -726,7 +729,10 @@ async fn an_answer_that_never_comes_is_late_and_one_that_nobody_asked_for_is_dis
     book.0.lock().unwrap().get_mut(&Party::Ns(AWAY)).unwrap().1 = "127.0.0.1:1".parse().unwrap();
     let by = Deadline(federation.clock.now() + Duration::from_millis(700));
     let late = away.client.send(Party::Ns(HOME), profile_req(), by).await;
-    assert!(matches!(late, Err(PeerError::Late { .. })), "{late:?}");
+    assert!(
+        matches!(&late, Err(PeerError::Transport { why, .. }) if why.contains("reach our server")),
+        "{late:?}"
+    );
     assert_eq!(home.rooms.0.lock().unwrap().len(), 1);
     let thief = Partner::new(&federation, "000003.netids.example", &home.server);
     let answer = json!({ "ProtocolVersion": "1.0", "SenderID": "000002", "ReceiverID": "000001",

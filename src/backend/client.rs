@@ -36,6 +36,8 @@ const BODY_LIMIT: usize = 256 * 1024;
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// An exchange that takes longer is given up, whoever still waits for it. Peers answer within 5 s.
 const EXCHANGE_TIME: Duration = Duration::from_secs(10);
+/// So long before nobody waits any more, what went wrong is said.
+const WORD: Duration = Duration::from_millis(50);
 /// An idle connection is closed after so long. Servers keep theirs a little longer.
 const IDLE_TIME: Duration = Duration::from_secs(90);
 /// Exchanges with one server at the same time, each on a connection; more wait for one that ends. A handshake costs both
@@ -254,9 +256,13 @@ impl Client {
         drop(place);
         if body.is_empty() && status.is_success() {
             // the partner answers by a request of its own
-            match timeout_at(by.0, later.body()).await {
+            let until = by.0.checked_sub(WORD).unwrap_or(by.0);
+            match timeout_at(until, later.body()).await {
                 Ok(Some(brought)) => body = brought,
-                Ok(None) | Err(_) => return Err(PeerError::Late { to: to.clone() }),
+                Ok(None) | Err(_) => {
+                    let why = "an empty answer, and none by a request of its own in time: it must be able to reach our server";
+                    return Err(PeerError::Transport { to: to.clone(), why: why.into() });
+                }
             }
         }
         if let Some(token) = wire::sender_token(&body) {
