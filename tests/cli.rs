@@ -371,7 +371,10 @@ fn usage_is_reported_from_the_store_where_no_daemon_runs() {
     let none = good(at, &["usage", "report", "--month", "2026-11", "-c", "r.toml"]);
     assert_eq!(none, "No visitor of another network was carried in 2026-11.\n");
     let csv = good(at, &["usage", "report", "--csv", "-c", "r.toml"]);
-    assert_eq!(csv, "month,net_id,ul_packets,ul_bytes,dl_packets,dl_bytes,activations,deactivations\n");
+    assert_eq!(
+        csv,
+        "month,net_id,roaming_type,ul_packets,ul_bytes,dl_packets,dl_bytes,activations,deactivations\n"
+    );
     let json: Value =
         serde_json::from_str(&good(at, &["usage", "report", "--json", "-c", "r.toml"])).unwrap();
     assert!(json["traffic"].as_array().unwrap().is_empty() && json["month"].as_str().unwrap().len() == 7);

@@ -114,7 +114,7 @@ impl Fns {
         }
         let (h_net_id, rejoins) = match join.towards {
             Towards::Js(join_eui) => {
-                tracing::info!(target: "roamgate::frame", milestone = "unknown device, try roaming activation",
+                tracing::info!(target: "roamgate::frame", milestone = "unknown device, try passive roaming activation",
                     DevEUI = %dev_eui, JoinEUI = %join_eui);
                 (self.home_of(heard, dev_eui, join_eui, by).await?, None)
             }
