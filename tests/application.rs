@@ -72,6 +72,7 @@ impl Home {
             name: "barometer".into(),
             mac_version: MacVersion::V1_0_3,
             roaming: true,
+            home: None,
         };
         home.node().operator().add_device(new).await.unwrap();
         let mut device = Device::new(&air, clock, dev_eui, JOIN_EUI, &app_key, number.into());

@@ -75,7 +75,7 @@ async fn prepare(store: &Store, n: u8) {
         mac_version: MacVersion::V1_0_3,
         app_key: Key::new([n; 16]),
         nwk_key: None,
-        home: NetId::from_msb([0, 0, 0x13]),
+        home: None,
         roaming: false,
     };
     // There already, from the second round on.

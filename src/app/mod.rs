@@ -250,7 +250,9 @@ async fn build(
             fns: Arc::new(fns),
             sns: Arc::new(sns),
             hns: Arc::new(Hns::new(devices, application, peers, clock.clone()).knowing(abroad)),
-            js: Arc::new(Js::new(shared, keks, config.join_server.authorise.clone()).serving(applications)),
+            js: Arc::new(
+                Js::new(shared, keks, net_id, config.join_server.authorise.clone()).serving(applications),
+            ),
         }
     };
     Ok(Arc::new_cyclic(build))

@@ -85,6 +85,17 @@ impl Operator {
         Operator { running: Some(running), ..Operator::alone(config, store) }
     }
 
+    async fn is_at_home(&self, dev_eui: DevEui) -> Result<(), OperatorError> {
+        match self.store.device(dev_eui).await? {
+            None => Err(OperatorError::NoDevice(dev_eui)),
+            Some(Device { home: Some(net_id), .. }) => Err(OperatorError::Invalid {
+                reason: format!("device {dev_eui} is of NetID {net_id}, and this is its join server only"),
+                remedy: "its home network can talk to it".into(),
+            }),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// A device of class C is sent to at once.
     fn reach(&self, dev_eui: DevEui) {
         if let Some(running) = &self.running {
@@ -114,7 +125,7 @@ impl Operator {
             mac_version: device.mac_version,
             app_key: device.app_key,
             nwk_key: device.nwk_key,
-            home: self.home,
+            home: device.home.filter(|net_id| !self.ours.net_ids.contains(net_id)),
             roaming: device.roaming,
         }
     }
@@ -181,6 +192,7 @@ fn record(device: &store::DeviceSummary) -> DeviceRecord {
         roaming: device.roaming,
         enabled: device.enabled,
         class: (device.class != ClassMode::A).then(|| device.class.into()),
+        home: device.home,
         session: None,
     }
 }
@@ -312,9 +324,7 @@ impl control::Operator for Operator {
 
     fn rejoin(&self, dev_eui: DevEui, kind: u8) -> Boxed<'_, Result<Option<NetId>, OperatorError>> {
         Box::pin(async move {
-            if self.store.device(dev_eui).await?.is_none() {
-                return Err(OperatorError::NoDevice(dev_eui));
-            }
+            self.is_at_home(dev_eui).await?;
             let Some(running) = &self.running else {
                 let reason = "no daemon runs, and only one can speak to a device".into();
                 return Err(OperatorError::Invalid { reason, remedy: "start it: `roamgate run`".into() });
@@ -401,6 +411,7 @@ impl control::Operator for Operator {
 
     fn enqueue(&self, dev_eui: DevEui, item: QueueItem) -> Boxed<'_, Result<(), OperatorError>> {
         Box::pin(async move {
+            self.is_at_home(dev_eui).await?;
             let (decide, slot) =
                 door::decided(move |device: &mut Option<Device>| control::enqueue(dev_eui, device, &item));
             self.store.with_device(dev_eui, Box::new(decide)).await?;

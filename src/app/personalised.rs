@@ -76,6 +76,7 @@ pub(super) fn records(
         last_seen: None,
         last_via: None,
         profile_since: 0,
+        home: None,
     };
     let (rx2_frequency, rx2_data_rate) = region.rx2();
     let is_1_0 = matches!(new.keys, crate::backend::message::NwkKeys::V10 { .. });

@@ -443,7 +443,7 @@ fn hotspot_with(
                 clock.clone(),
             )),
             hns: Arc::new(Hns::new(memory.clone(), app, peers, clock.clone()).knowing(abroad)),
-            js: Arc::new(Js::new(memory.clone(), keks, Authorise::Default)),
+            js: Arc::new(Js::new(memory.clone(), keks, net_id, Authorise::Default)),
         }
     });
     street.houses.lock().unwrap().push((ours, house.clone()));
@@ -468,6 +468,7 @@ impl Hotspot {
                 class: crate::backend::message::ClassMode::A,
                 last_via: None,
                 profile_since: 0,
+                home: None,
             },
         );
         self.memory.root_keys.lock().unwrap().insert(
@@ -478,7 +479,7 @@ impl Hotspot {
                 mac_version: MacVersion::V1_0_3,
                 app_key: device.app_key.clone(),
                 nwk_key: None,
-                home: HOME,
+                home: None,
                 enabled: true,
                 dev_nonces: BTreeSet::new(),
                 join_nonce: 0,

@@ -31,5 +31,6 @@ pub fn device(dev_eui: DevEui) -> Device {
         last_seen: None,
         last_via: None,
         profile_since: 0,
+        home: None,
     }
 }

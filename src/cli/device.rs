@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::control::{
     AddDevice, AddDownlink, ChangeDevice, Class, Client, DeviceView, DownlinkView, Method, Rejoin, Served,
 };
-use crate::lorawan::{DevEui, JoinEui};
+use crate::lorawan::{DevEui, JoinEui, NetId};
 
 /// `roamgate device`
 #[derive(Debug, Subcommand)]
@@ -79,6 +79,9 @@ pub(super) struct AddArgs {
     /// It may not join or talk through other networks
     #[arg(long)]
     no_roaming: bool,
+    /// NetID of its home network, where that is not this one: then this is its join server only
+    #[arg(long, value_name = "NETID", conflicts_with_all = ["abp", "no_roaming", "class"])]
+    home: Option<NetId>,
     #[command(flatten)]
     abp: AbpArgs,
     /// Print JSON
@@ -276,7 +279,9 @@ async fn act(command: One, client: &Client, clock: &Clock) -> Result<String, Fai
 }
 
 async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
-    let AddArgs { dev_eui, join_eui, app_key, nwk_key, name, mac_version, no_roaming, class, abp, .. } = args;
+    let AddArgs {
+        dev_eui, join_eui, app_key, nwk_key, name, mac_version, no_roaming, class, home, abp, ..
+    } = args;
     let app_key = match app_key.as_deref() {
         Some("-") => Some(read_key("AppKey").await?),
         _ => app_key,
@@ -299,6 +304,7 @@ async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
         mac_version,
         roaming,
         enabled,
+        home,
     };
     let value = client.call(Method::POST, "/v1/devices", Some(&body)).await?;
     if args.json {
@@ -306,6 +312,13 @@ async fn add(args: AddArgs, client: &Client) -> Result<String, Fail> {
     }
     let device: DeviceView = view(value)?;
     let named = if device.name.is_empty() { String::new() } else { format!(" ({})", device.name) };
+    if let Some(net_id) = device.home {
+        return Ok(format!(
+            "Added {dev_eui}{named}: LoRaWAN {}, a device of NetID {net_id}.\n\
+             That network can ask for its joins now, if it is a [[roaming.partner]] with a kek.\n",
+            device.mac_version
+        ));
+    }
     let roams = if device.roaming { "may roam" } else { "may not roam" };
     let next = match client {
         Client::Daemon(_) if device.personalised => "It can talk now: `roamgate tail` shows it.",
@@ -405,7 +418,10 @@ fn list(devices: &[DeviceView], now: Timestamp) -> String {
         rows.push(vec![
             device.dev_eui.to_string(),
             dash(&device.name),
-            device.dev_addr.map_or("not joined".into(), |addr| addr.to_string()),
+            match (device.home, device.dev_addr) {
+                (Some(net_id), _) => format!("of {net_id}"),
+                (None, addr) => addr.map_or("not joined".into(), |addr| addr.to_string()),
+            },
             device.last_seen.as_deref().map_or("never".into(), |seen| ago(seen, now)),
             via(device),
             device.waiting.to_string(),
@@ -439,6 +455,9 @@ fn one(device: &DeviceView, queue: &[DownlinkView], now: Timestamp) -> String {
         ("FCntUp", device.fcnt_up.map_or("-".into(), |fcnt| fcnt.to_string())),
         ("waiting", queue.len().to_string()),
     ];
+    if let Some(net_id) = device.home {
+        lines.insert(3, ("home", format!("NetID {net_id}; this is its join server only")));
+    }
     if let Some(net_id) = device.served_by {
         lines.insert(7, ("served by", format!("NetID {net_id} (handover roaming)")));
     }
@@ -507,6 +526,7 @@ mod tests {
             last_seen: Some("2026-11-20T11:59:00Z".into()),
             last_via: Some("000013".parse().unwrap()),
             served_by: Some("000013".parse().unwrap()),
+            home: None,
             waiting: 1,
         }
     }

@@ -33,8 +33,9 @@ impl Format {
 const COLUMNS: [&str; 8] =
     ["dev_eui", "join_eui", "app_key", "nwk_key", "name", "mac_version", "roaming", "enabled"];
 /// Those that most files do not need: they are written where a device has something to put there.
-const MORE: [&str; 10] = [
+const MORE: [&str; 11] = [
     "class",
+    "home",
     "dev_addr",
     "nwk_s_key",
     "f_nwk_s_int_key",
@@ -192,6 +193,7 @@ fn device<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Result<AddDevice, Reas
     let roaming = switch("roaming", text("roaming"), &mut wrong);
     let enabled = switch("enabled", text("enabled"), &mut wrong);
     let class = parsed("class", "neither A nor C", text("class"), &mut wrong);
+    let home = parsed("home", "not 6 hexadecimal digits", text("home"), &mut wrong);
     let session = match abp {
         true => session(text, &mut wrong),
         false => None,
@@ -208,6 +210,7 @@ fn device<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Result<AddDevice, Reas
             mac_version: text("mac_version").map(String::from),
             roaming,
             enabled,
+            home,
         }),
         _ => Err(wrong),
     }
@@ -344,6 +347,7 @@ fn fields(device: &DeviceRecord) -> BTreeMap<&'static str, String> {
         ("roaming", device.roaming.to_string()),
         ("enabled", device.enabled.to_string()),
         ("class", device.class.map(|class| class.to_string()).unwrap_or_default()),
+        ("home", device.home.map(|net_id| net_id.to_string()).unwrap_or_default()),
     ]);
     if let Some(session) = &device.session {
         fields.insert("dev_addr", session.dev_addr.to_string());
@@ -360,6 +364,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::lorawan::NetId;
 
     const KEY: &str = "2B7E151628AED2A6ABF7158809CF4F3C";
 
@@ -408,8 +413,8 @@ mod tests {
             bad(Format::Csv, "dev_eui,joineui,app_key\n"),
             [
                 "1: there is no column \"joineui\": dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming, \
-                 enabled, class, dev_addr, nwk_s_key, f_nwk_s_int_key, s_nwk_s_int_key, nwk_s_enc_key, app_s_key, \
-                 fcnt_up, fcnt_down, a_fcnt_down",
+                 enabled, class, home, dev_addr, nwk_s_key, f_nwk_s_int_key, s_nwk_s_int_key, nwk_s_enc_key, \
+                 app_s_key, fcnt_up, fcnt_down, a_fcnt_down",
                 "1: the column \"join_eui\" is missing",
             ]
         );
@@ -441,6 +446,7 @@ mod tests {
             roaming: true,
             enabled: false,
             class: None,
+            home: None,
             session: None,
         };
         assert_eq!(
@@ -471,6 +477,7 @@ mod tests {
                     roaming,
                     enabled,
                     class: class_c.then_some(crate::control::Class::C),
+                    home: (given.is_none() && roaming).then(|| NetId::from_msb([0x60, 5, 10])),
                     session: given.map(|(addr, count)| GivenSession {
                         dev_addr: crate::lorawan::DevAddr::new(addr),
                         nwk_s_key: Some(hex::encode_upper(key)),
@@ -500,6 +507,7 @@ mod tests {
                     roaming: row.device.roaming.unwrap(),
                     enabled: row.device.enabled.unwrap(),
                     class: row.device.class,
+                    home: row.device.home,
                     session: row.device.session,
                 })
                 .collect();

@@ -67,6 +67,9 @@ pub struct DeviceRecord {
     /// What it is declared to be, where that is not class A.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,
+    /// NetID of its home network, where that is not ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<NetId>,
     /// Of a personalised device; its keys only where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<GivenSession>,

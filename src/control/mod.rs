@@ -145,6 +145,8 @@ pub struct NewDevice {
     pub mac_version: MacVersion,
     /// May activate and talk through other networks.
     pub roaming: bool,
+    /// Its home network, where that is not ours.
+    pub home: Option<NetId>,
 }
 
 /// A device to be added as it was elsewhere.
@@ -251,6 +253,9 @@ pub struct DeviceView {
     /// NetID that serves the newest activation, where that is not ours (handover roaming).
     #[serde(default)]
     pub served_by: Option<NetId>,
+    /// NetID of its home network, where that is not ours: this is its join server only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<NetId>,
     /// Downlinks that wait.
     pub waiting: usize,
 }
@@ -273,6 +278,7 @@ impl From<&hns::Device> for DeviceView {
             last_seen: device.last_seen.and_then(date),
             last_via: device.last_via,
             served_by: newest.and_then(|activation| activation.sns),
+            home: device.home,
             waiting: device.queue.len(),
         }
     }
@@ -384,6 +390,9 @@ pub struct AddDevice {
     /// `true` where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    /// NetID of its home network, where that is not ours: then this is its join server only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<NetId>,
 }
 
 /// Body of `POST /v1/devices/{dev_eui}/queue`.
@@ -435,6 +444,10 @@ impl AddDevice {
                 let reason = "a personalised device does not join: it has no root key";
                 return Err(invalid(reason, "leave out the root keys, or the session"));
             }
+            if self.home.is_some() {
+                let reason = "a personalised device of another network has nothing to do with a join server";
+                return Err(invalid(reason, "give it to its home network, or leave home out"));
+            }
             let personalised::Checked { dev_addr, keys, app_s_key, counters } = session.check(mac_version)?;
             let join_eui = self.join_eui.unwrap_or(JoinEui::from_msb([0; 8]));
             let device = NewPersonalised {
@@ -455,7 +468,8 @@ impl AddDevice {
         };
         let join_eui = self.join_eui.ok_or_else(|| needed("join_eui"))?;
         let app_key = key("AppKey", self.app_key.ok_or_else(|| needed("app_key"))?)?;
-        let device = NewDevice { dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming };
+        let device =
+            NewDevice { dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming, home: self.home };
         Ok(Import { device: New::Joins(device), enabled, class })
     }
 }

@@ -80,6 +80,7 @@ impl Operator for Fake {
                 last_seen,
                 last_via,
                 profile_since: 0,
+                home: None,
             };
             here.insert(dev_eui, device);
         }
@@ -96,6 +97,7 @@ impl Operator for Fake {
             roaming: device.roaming,
             enabled: device.enabled,
             class: None,
+            home: None,
             session: None,
         };
         let records = self.0.lock().unwrap().values().map(record).collect();

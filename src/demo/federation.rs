@@ -307,6 +307,7 @@ impl Hotspot {
             // what the stack of the device is: DevNonces at random
             mac_version: MacVersion::V1_0_3,
             roaming: true,
+            home: None,
         };
         self.node()?.operator().add_device(device).await?;
         Ok(())

@@ -49,6 +49,8 @@ pub struct Device {
     pub last_via: Option<NetId>,
     /// Seconds since 1970 when what a serving network must know of it changed last (DeviceProfileTimestamp).
     pub profile_since: u64,
+    /// Its home network, where that is not ours: then only our join server has to do with it, and no room sees it.
+    pub home: Option<NetId>,
 }
 
 impl Device {

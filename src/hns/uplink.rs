@@ -338,6 +338,7 @@ mod tests {
             last_seen: None,
             last_via: None,
             profile_since: 0,
+            home: None,
         }
     }
 

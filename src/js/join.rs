@@ -14,26 +14,44 @@ const DERIVATIONS: usize = 4;
 /// The last JoinNonce there is: 24 bits on the air.
 const JOIN_NONCE_MAX: u32 = 0xFF_FFFF;
 
-/// Decide a JoinReq of `sender`; the nonces change only when everything else was right. `as_keks`
-/// wrap the AppSKey for the application server: no network server ever sees it.
+/// Who asks for a Join-accept.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// SenderID.
+    pub sender: NetId,
+    /// The home network of devices that have no other.
+    pub us: NetId,
+    /// They wrap the AppSKey for the application server: no network server ever sees it. `None`: it stays here until
+    /// the application server asks for it.
+    pub as_keks: Option<&'a Keks>,
+}
+
+impl Asking<'_> {
+    fn may(&self, device: &Device) -> Result<(), Refusal> {
+        let refuse = |why: String| Err(Refusal::new(ResultCode::ActivationDisallowed, why));
+        if !device.enabled {
+            return refuse(format!("device {} is disabled", device.dev_eui));
+        }
+        if self.sender != device.home.unwrap_or(self.us) {
+            return refuse(format!("NetID {} is not the home network of this device", self.sender));
+        }
+        Ok(())
+    }
+}
+
+/// Decide a JoinReq; the nonces change only when everything else was right.
 pub fn accept_join(
     device: &mut Option<Device>,
     req: &JoinReq,
-    sender: NetId,
-    as_keks: &Keks,
+    asking: Asking<'_>,
 ) -> (Result<JoinAns, Refusal>, Commit) {
-    match try_accept(device, req, sender, as_keks) {
+    match try_accept(device, req, asking) {
         Ok(answer) => (Ok(answer), Commit::Durable),
         Err(refusal) => (Err(refusal), Commit::Nothing),
     }
 }
 
-fn try_accept(
-    device: &mut Option<Device>,
-    req: &JoinReq,
-    sender: NetId,
-    as_keks: &Keks,
-) -> Result<JoinAns, Refusal> {
+fn try_accept(device: &mut Option<Device>, req: &JoinReq, asking: Asking<'_>) -> Result<JoinAns, Refusal> {
     let refuse = |code, why: String| Err(Refusal::new(code, why));
     let frame = JoinRequest::parse(&req.phy_payload)?;
     if frame.dev_eui() != req.dev_eui {
@@ -46,13 +64,7 @@ fn try_accept(
         return refuse(ResultCode::UnknownDevEui, why);
     };
     // 6.2
-    if !device.enabled {
-        return refuse(ResultCode::ActivationDisallowed, format!("device {} is disabled", req.dev_eui));
-    }
-    if sender != device.home {
-        let why = format!("NetID {sender} is not the home network of this device");
-        return refuse(ResultCode::ActivationDisallowed, why);
-    }
+    asking.may(device)?;
     // 6.3: a device of 1.0.x must never get a Join-accept of 1.1, which it could not read
     let is_v11 = req.mac_version >= MacVersion::V1_1;
     if is_v11 && device.mac_version < MacVersion::V1_1 {
@@ -83,14 +95,8 @@ fn try_accept(
         return refuse(ResultCode::JoinReqFailed, why);
     }
     // 6.6, 6.7: keys and envelope first; from the nonces on nothing fails
-    let answer = answer(
-        device,
-        req,
-        sender,
-        &root,
-        Asked { kind: Answered::JOIN, nonce: dev_nonce, is_v11 },
-        as_keks,
-    )?;
+    let asked = Asked { kind: Answered::JOIN, nonce: dev_nonce, is_v11 };
+    let answer = answer(device, req, asking, &root, asked)?;
     if counts {
         device.dev_nonces.clear();
     }
@@ -113,19 +119,18 @@ struct Asked {
 fn answer(
     device: &mut Device,
     req: &JoinReq,
-    sender: NetId,
+    asking: Asking<'_>,
     root: &Key,
     asked: Asked,
-    as_keks: &Keks,
 ) -> Result<JoinAns, Refusal> {
     if device.join_nonce >= JOIN_NONCE_MAX {
         let why = "every JoinNonce of this device is used";
         return Err(Refusal::new(ResultCode::JoinReqFailed, why));
     }
     let (join_nonce, nonce, v1_1) = (device.join_nonce + 1, asked.nonce, asked.is_v11);
-    let derivation = Derivation { join_nonce, nonce, v1_1, rj_count0: None };
-    let (keys, app_s_key) = derive(device, root, sender, derivation);
-    let app_s_key = as_keks.seal(&app_s_key).map_err(|error| {
+    let derivation = Derivation { join_nonce, nonce, net_id: asking.sender, v1_1, rj_count0: None };
+    let (keys, app_s_key) = derive(device, root, derivation);
+    let app_s_key = asking.as_keks.map(|keks| keks.seal(&app_s_key)).transpose().map_err(|error| {
         Refusal::new(ResultCode::JoinReqFailed, format!("AppSKey cannot be delivered: {error}"))
     })?;
     device.join_nonce = derivation.join_nonce;
@@ -134,7 +139,7 @@ fn answer(
     device.derivations.push(derivation);
     let accept = JoinAccept {
         join_nonce: derivation.join_nonce,
-        net_id: sender,
+        net_id: asking.sender,
         dev_addr: req.dev_addr,
         dl_settings: req.dl_settings,
         rx_delay: req.rx_delay,
@@ -152,21 +157,21 @@ fn answer(
         phy_payload,
         lifetime: 0,
         keys,
-        app_s_key: Some(app_s_key),
+        app_s_key,
         // unique for the device, as JoinNonce never repeats
         session_key_id: Some(derivation.join_nonce.to_be_bytes().to_vec()),
     })
 }
 
 /// Network keys and AppSKey of a session.
-fn derive(device: &Device, root: &Key, home: NetId, of: Derivation) -> (NwkKeys, Key) {
-    let Derivation { join_nonce, nonce, v1_1, .. } = of;
+fn derive(device: &Device, root: &Key, of: Derivation) -> (NwkKeys, Key) {
+    let Derivation { join_nonce, nonce, net_id, v1_1, .. } = of;
     if v1_1 {
         let keys = crypto::session_keys_11(root, &device.app_key, join_nonce, device.join_eui, nonce);
         let SessionKeys11 { f_nwk_s_int_key, s_nwk_s_int_key, nwk_s_enc_key, app_s_key } = keys;
         (NwkKeys::V11 { s_nwk_s_int_key, f_nwk_s_int_key, nwk_s_enc_key }, app_s_key)
     } else {
-        let SessionKeys { nwk_s_key, app_s_key } = crypto::session_keys(root, join_nonce, home, nonce);
+        let SessionKeys { nwk_s_key, app_s_key } = crypto::session_keys(root, join_nonce, net_id, nonce);
         (NwkKeys::V10 { nwk_s_key }, app_s_key)
     }
 }
@@ -174,7 +179,7 @@ fn derive(device: &Device, root: &Key, home: NetId, of: Derivation) -> (NwkKeys,
 /// The AppSKey of a session that was, `None` where a root key is missing.
 pub(super) fn app_s_key(device: &Device, of: Derivation) -> Option<Key> {
     let root = root_of(device)?;
-    Some(derive(device, &root, device.home, of).1)
+    Some(derive(device, &root, of).1)
 }
 
 /// What signs and derives: NwkKey of a 1.1 device, on a 1.0.x network too (TS002 11.2).
@@ -185,26 +190,20 @@ fn root_of(device: &Device) -> Option<Key> {
     }
 }
 
-/// Decide a RejoinReq of `sender` (TS002 12.7 step 8, 12.11). RJcount0 belongs to a session, RJcount1 to the device; both are
+/// Decide a RejoinReq (TS002 12.7 step 8, 12.11). RJcount0 belongs to a session, RJcount1 to the device; both are
 /// tracked here, whoever else does.
 pub fn accept_rejoin(
     device: &mut Option<Device>,
     req: &JoinReq,
-    sender: NetId,
-    as_keks: &Keks,
+    asking: Asking<'_>,
 ) -> (Result<JoinAns, Refusal>, Commit) {
-    match try_rejoin(device, req, sender, as_keks) {
+    match try_rejoin(device, req, asking) {
         Ok(answer) => (Ok(answer), Commit::Durable),
         Err(refusal) => (Err(refusal), Commit::Nothing),
     }
 }
 
-fn try_rejoin(
-    device: &mut Option<Device>,
-    req: &JoinReq,
-    sender: NetId,
-    as_keks: &Keks,
-) -> Result<JoinAns, Refusal> {
+fn try_rejoin(device: &mut Option<Device>, req: &JoinReq, asking: Asking<'_>) -> Result<JoinAns, Refusal> {
     let refuse = |code, why: String| Err(Refusal::new(code, why));
     let Uplink::Rejoin(frame) = Uplink::parse(&req.phy_payload)? else {
         return refuse(ResultCode::MalformedRequest, "PHYPayload is no Rejoin-request".into());
@@ -218,13 +217,7 @@ fn try_rejoin(
     let Some(device) = device.as_mut().filter(known) else {
         return refuse(ResultCode::UnknownDevEui, format!("no device {} here", req.dev_eui));
     };
-    if !device.enabled {
-        return refuse(ResultCode::ActivationDisallowed, format!("device {} is disabled", req.dev_eui));
-    }
-    if sender != device.home {
-        let why = format!("NetID {sender} is not the home network of this device");
-        return refuse(ResultCode::ActivationDisallowed, why);
-    }
+    asking.may(device)?;
     let Some(root) = device.nwk_key.clone().filter(|_| device.mac_version >= MacVersion::V1_1) else {
         let why = format!("device {} is of LoRaWAN {}: it cannot rejoin", req.dev_eui, device.mac_version);
         return refuse(ResultCode::JoinReqFailed, why);
@@ -239,7 +232,7 @@ fn try_rejoin(
         _ => {
             let of = |of: &Derivation| {
                 of.v1_1
-                    && matches!(derive(device, &root, sender, *of).0,
+                    && matches!(derive(device, &root, *of).0,
                         NwkKeys::V11 { s_nwk_s_int_key, .. } if frame.mic_matches(&s_nwk_s_int_key))
             };
             device.derivations.iter().rposition(of).map(Some)
@@ -261,7 +254,7 @@ fn try_rejoin(
     }
     let used = session.and_then(|at| device.derivations.get(at).map(|of| of.join_nonce));
     let asked = Asked { kind: kind.number(), nonce: rj_count, is_v11: true };
-    let answer = answer(device, req, sender, &root, asked, as_keks)?;
+    let answer = answer(device, req, asking, &root, asked)?;
     match used {
         None => device.rj_count1 = Some(rj_count),
         Some(used) => {
@@ -300,7 +293,7 @@ mod tests {
             mac_version,
             app_key: Key::new(hex!("f3f1ec959f4ed6c33a994d2859e7e019")),
             nwk_key: None,
-            home: HOME,
+            home: None,
             enabled: true,
             dev_nonces: BTreeSet::new(),
             join_nonce: 0,
@@ -333,6 +326,10 @@ mod tests {
         Keks { send: Some(kek), ..Keks::default() }
     }
 
+    fn by(sender: NetId, as_keks: &Keks) -> Asking<'_> {
+        Asking { sender, us: HOME, as_keks: Some(as_keks) }
+    }
+
     fn code(outcome: (Result<JoinAns, Refusal>, Commit)) -> (ResultCode, Commit) {
         (outcome.0.map_or_else(|refusal| refusal.code, |_| ResultCode::Success), outcome.1)
     }
@@ -342,7 +339,7 @@ mod tests {
         let mut device = device(MacVersion::V1_0_3);
         let req = request(&device, 6699);
         assert_eq!(hex::encode_upper(&req.phy_payload), "002F000000105E0000340202010048DEAC2B1AFC9477E5");
-        let (answer, commit) = accept_join(&mut device, &req, HOME, &keks());
+        let (answer, commit) = accept_join(&mut device, &req, by(HOME, &keks()));
         let answer = answer.unwrap();
         let accept = "206F251FCD7177ADAA1F3B0564FB2BE1350479143111EE59DB751F439AF893108B";
         assert_eq!(hex::encode_upper(&answer.phy_payload), accept);
@@ -378,7 +375,7 @@ mod tests {
     fn a_1_1_device_on_a_1_1_network_gets_an_accept_of_1_1_and_keys_of_both_roots() {
         let mut device = newer();
         let req = newer_request(&device, 3, MacVersion::V1_1);
-        let answer = accept_join(&mut device, &req, HOME, &keks()).0.unwrap();
+        let answer = accept_join(&mut device, &req, by(HOME, &keks())).0.unwrap();
         let root = Key::new([7; 16]);
         let (_, js_int_key) = crypto::join_server_keys(&root, req.dev_eui);
         let join_eui = device.as_ref().unwrap().join_eui;
@@ -403,7 +400,7 @@ mod tests {
     fn on_a_1_0_x_network_nwkkey_is_the_one_root_of_a_1_1_device() {
         let mut device = newer();
         let req = newer_request(&device, 3, MacVersion::V1_0_4);
-        let answer = accept_join(&mut device, &req, HOME, &keks()).0.unwrap();
+        let answer = accept_join(&mut device, &req, by(HOME, &keks())).0.unwrap();
         let root = Key::new([7; 16]);
         let (clear, right) = opened(&answer.phy_payload, &root, &root, &[]);
         assert!(right && clear[11] == 0, "signed with NwkKey, OptNeg clear");
@@ -411,10 +408,30 @@ mod tests {
         assert_eq!(answer.keys, NwkKeys::V10 { nwk_s_key: keys.nwk_s_key });
         // the counters are the same, whatever the network speaks
         let lower = newer_request(&device, 3, MacVersion::V1_1);
-        assert_eq!(code(accept_join(&mut device, &lower, HOME, &keks())).0, ResultCode::JoinReqFailed);
+        assert_eq!(code(accept_join(&mut device, &lower, by(HOME, &keks()))).0, ResultCode::JoinReqFailed);
         let higher = newer_request(&device, 4, MacVersion::V1_1);
-        assert_eq!(code(accept_join(&mut device, &higher, HOME, &keks())).0, ResultCode::Success);
+        assert_eq!(code(accept_join(&mut device, &higher, by(HOME, &keks()))).0, ResultCode::Success);
         assert_eq!(device.unwrap().join_nonce, 2);
+    }
+
+    #[test]
+    fn a_device_joins_for_its_home_only_and_its_app_s_key_stays_where_nobody_can_open_it() {
+        let theirs = NetId::from_msb([0, 0, 0x13]);
+        let mut device = Some(Device { home: Some(theirs), ..device(MacVersion::V1_0_3).unwrap() });
+        let req = request(&device, 1);
+        let ours = code(accept_join(&mut device, &req, by(HOME, &keks())));
+        assert_eq!(ours, (ResultCode::ActivationDisallowed, Commit::Nothing));
+        let asking = Asking { sender: theirs, us: HOME, as_keks: None };
+        let answer = accept_join(&mut device, &req, asking).0.unwrap();
+        assert_eq!((answer.app_s_key, answer.session_key_id), (None, Some(vec![0, 0, 0, 1])));
+        // whoever is its home later: this session's key is what it was
+        let mut moved = device.unwrap();
+        moved.home = None;
+        let made = crypto::session_keys(&moved.app_key, 1, theirs, 1);
+        assert!(app_s_key(&moved, moved.derivations[0]) == Some(made.app_s_key));
+        let req = request(&Some(moved.clone()), 2);
+        let renamed = Asking { sender: theirs, us: theirs, as_keks: None };
+        assert_eq!(code(accept_join(&mut Some(moved), &req, renamed)).0, ResultCode::Success);
     }
 
     #[test]
@@ -422,20 +439,23 @@ mod tests {
         // a device of 1.0.x, asked for as if it were of 1.1
         let old = device(MacVersion::V1_0_4);
         let req = JoinReq { mac_version: MacVersion::V1_1, dl_settings: OPT_NEG, ..request(&old, 1) };
-        let refused = code(accept_join(&mut old.clone(), &req, HOME, &keks()));
+        let refused = code(accept_join(&mut old.clone(), &req, by(HOME, &keks())));
         assert_eq!(refused, (ResultCode::JoinReqFailed, Commit::Nothing));
         // one of 1.1 without its NwkKey, on either network
         let mut half = newer();
         let requests = [MacVersion::V1_1, MacVersion::V1_0_4].map(|version| newer_request(&half, 1, version));
         half.as_mut().unwrap().nwk_key = None;
         for req in requests {
-            assert_eq!(code(accept_join(&mut half, &req, HOME, &keks())).0, ResultCode::JoinReqFailed);
+            assert_eq!(code(accept_join(&mut half, &req, by(HOME, &keks()))).0, ResultCode::JoinReqFailed);
         }
         // OptNeg and MACVersion say two things
         for (network, dl_settings) in [(MacVersion::V1_1, 0), (MacVersion::V1_0_4, OPT_NEG)] {
             let mut device = newer();
             let req = JoinReq { dl_settings, ..newer_request(&device, 1, network) };
-            assert_eq!(code(accept_join(&mut device, &req, HOME, &keks())).0, ResultCode::MalformedRequest);
+            assert_eq!(
+                code(accept_join(&mut device, &req, by(HOME, &keks()))).0,
+                ResultCode::MalformedRequest
+            );
         }
     }
 
@@ -443,7 +463,7 @@ mod tests {
     fn a_1_1_device_signs_with_nwkkey_and_not_with_appkey() {
         let mut device = newer();
         let req = JoinReq { mac_version: MacVersion::V1_1, dl_settings: OPT_NEG, ..request(&device, 3) };
-        assert_eq!(code(accept_join(&mut device, &req, HOME, &keks())).0, ResultCode::MicFailed);
+        assert_eq!(code(accept_join(&mut device, &req, by(HOME, &keks()))).0, ResultCode::MicFailed);
     }
 
     #[test]
@@ -456,7 +476,11 @@ mod tests {
             (3, ResultCode::JoinReqFailed),
         ] {
             let req = request(&device, nonce);
-            assert_eq!(code(accept_join(&mut device, &req, HOME, &keks())).0, expected, "DevNonce {nonce}");
+            assert_eq!(
+                code(accept_join(&mut device, &req, by(HOME, &keks()))).0,
+                expected,
+                "DevNonce {nonce}"
+            );
         }
         assert_eq!(device.unwrap().join_nonce, 2);
     }
@@ -473,7 +497,11 @@ mod tests {
             (0, ResultCode::JoinReqFailed),
         ] {
             let req = request(&device, nonce);
-            assert_eq!(code(accept_join(&mut device, &req, HOME, &keks())).0, expected, "DevNonce {nonce}");
+            assert_eq!(
+                code(accept_join(&mut device, &req, by(HOME, &keks()))).0,
+                expected,
+                "DevNonce {nonce}"
+            );
         }
     }
 
@@ -483,7 +511,7 @@ mod tests {
         let mut req = request(&device, 1);
         req.phy_payload[22] ^= 1;
         let before = device.clone();
-        let refused = code(accept_join(&mut device, &req, HOME, &keks()));
+        let refused = code(accept_join(&mut device, &req, by(HOME, &keks())));
         assert_eq!(refused, (ResultCode::MicFailed, Commit::Nothing));
         assert_eq!(device, before);
     }
@@ -492,17 +520,17 @@ mod tests {
     fn strangers_disabled_devices_and_foreign_networks_get_their_own_codes() {
         let known = device(MacVersion::V1_0_4);
         let req = request(&known, 1);
-        assert_eq!(code(accept_join(&mut None, &req, HOME, &keks())).0, ResultCode::UnknownDevEui);
+        assert_eq!(code(accept_join(&mut None, &req, by(HOME, &keks()))).0, ResultCode::UnknownDevEui);
         let other = NetId::from_msb([0, 0, 1]);
-        let refused = code(accept_join(&mut known.clone(), &req, other, &keks()));
+        let refused = code(accept_join(&mut known.clone(), &req, by(other, &keks())));
         assert_eq!(refused.0, ResultCode::ActivationDisallowed);
         let mut disabled = known.clone();
         disabled.as_mut().unwrap().enabled = false;
-        let refused = code(accept_join(&mut disabled, &req, HOME, &keks()));
+        let refused = code(accept_join(&mut disabled, &req, by(HOME, &keks())));
         assert_eq!(refused.0, ResultCode::ActivationDisallowed);
         let mut spent = known;
         spent.as_mut().unwrap().join_nonce = JOIN_NONCE_MAX;
-        assert_eq!(code(accept_join(&mut spent, &req, HOME, &keks())).0, ResultCode::JoinReqFailed);
+        assert_eq!(code(accept_join(&mut spent, &req, by(HOME, &keks()))).0, ResultCode::JoinReqFailed);
     }
 
     #[test]
@@ -510,10 +538,10 @@ mod tests {
         let mut device = device(MacVersion::V1_0_4);
         let mut short = request(&device, 1);
         short.phy_payload.pop();
-        assert_eq!(code(accept_join(&mut device, &short, HOME, &keks())).0, ResultCode::FrameSizeError);
+        assert_eq!(code(accept_join(&mut device, &short, by(HOME, &keks()))).0, ResultCode::FrameSizeError);
         let mut data = request(&device, 1);
         data.phy_payload[0] = 0x40;
-        assert_eq!(code(accept_join(&mut device, &data, HOME, &keks())).0, ResultCode::MalformedRequest);
+        assert_eq!(code(accept_join(&mut device, &data, by(HOME, &keks()))).0, ResultCode::MalformedRequest);
     }
 
     /// A Rejoin-request of a 1.1 device, and the question for it.
@@ -542,7 +570,7 @@ mod tests {
         let mut device = newer();
         let root = Key::new([7; 16]);
         let join = newer_request(&device, 3, MacVersion::V1_1);
-        accept_join(&mut device, &join, HOME, &keks()).0.unwrap();
+        accept_join(&mut device, &join, by(HOME, &keks())).0.unwrap();
         let (js_enc_key, js_int_key) = crypto::join_server_keys(&root, join.dev_eui);
         let app_key = device.as_ref().unwrap().app_key.clone();
         let join_eui = device.as_ref().unwrap().join_eui;
@@ -551,7 +579,7 @@ mod tests {
             [(0, of(1, 3).s_nwk_s_int_key, 2), (2, of(2, 9).s_nwk_s_int_key, 3), (1, js_int_key.clone(), 4)]
         {
             let req = rejoin_request(&device, kind, 9, &key);
-            let (answer, commit) = accept_rejoin(&mut device, &req, HOME, &keks());
+            let (answer, commit) = accept_rejoin(&mut device, &req, by(HOME, &keks()));
             let answer = answer.unwrap_or_else(|refusal| panic!("type {kind}: {refusal}"));
             assert_eq!(commit, Commit::Durable);
             let before = [&[kind][..], &join_eui.to_air(), &[9, 0]].concat();
@@ -565,7 +593,7 @@ mod tests {
             assert_eq!((s_nwk_s_int_key, f_nwk_s_int_key), (keys.s_nwk_s_int_key, keys.f_nwk_s_int_key));
             assert_eq!(nwk_s_enc_key, keys.nwk_s_enc_key);
             // the same once more, by another network perhaps
-            let again = code(accept_rejoin(&mut device, &req, HOME, &keks()));
+            let again = code(accept_rejoin(&mut device, &req, by(HOME, &keks())));
             assert_eq!(again, (ResultCode::FrameReplayed, Commit::Nothing), "type {kind}");
         }
         assert_eq!(device.unwrap().rj_count1, Some(9));
@@ -575,12 +603,12 @@ mod tests {
     fn a_rejoin_in_vain_changes_nothing_and_gets_its_code() {
         let mut device = newer();
         let join = newer_request(&device, 3, MacVersion::V1_1);
-        accept_join(&mut device, &join, HOME, &keks()).0.unwrap();
+        accept_join(&mut device, &join, by(HOME, &keks())).0.unwrap();
         let (_, js_int_key) = crypto::join_server_keys(&Key::new([7; 16]), join.dev_eui);
         let req = rejoin_request(&device, 1, 5, &js_int_key);
         let refused = |device: &Option<Device>, req: &JoinReq, sender| {
             let mut after = device.clone();
-            let outcome = code(accept_rejoin(&mut after, req, sender, &keks()));
+            let outcome = code(accept_rejoin(&mut after, req, by(sender, &keks())));
             assert_eq!((&after, outcome.1), (device, Commit::Nothing));
             outcome.0
         };

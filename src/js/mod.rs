@@ -15,7 +15,7 @@ use crate::backend::message::{
 use crate::lorawan::{DevEui, JoinEui, Key, NetId};
 
 use config::Application;
-pub use join::{accept_join, accept_rejoin};
+pub use join::{Asking, accept_join, accept_rejoin};
 
 /// A device whose root keys we hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,8 +30,8 @@ pub struct Device {
     pub app_key: Key,
     /// NwkKey (1.1 only).
     pub nwk_key: Option<Key>,
-    /// Its home network: HNetID.
-    pub home: NetId,
+    /// Its home network (HNetID), where that is not ours.
+    pub home: Option<NetId>,
     /// May join.
     pub enabled: bool,
     /// DevNonces used with this JoinEUI: all of them up to 1.0.3, the highest one from 1.0.4 on.
@@ -51,6 +51,8 @@ pub struct Derivation {
     pub join_nonce: u32,
     /// DevNonce, or RJcount of a Rejoin-request.
     pub nonce: u16,
+    /// NetID of the Join-accept.
+    pub net_id: NetId,
     /// As LoRaWAN 1.1 derives them.
     pub v1_1: bool,
     /// Last RJcount0 that was accepted under its keys.
@@ -70,8 +72,9 @@ pub trait RootKeys: Send + Sync {
 pub struct Js {
     root_keys: Arc<dyn RootKeys>,
     as_keks: Keks,
+    us: NetId,
     authorise: Authorise,
-    applications: Vec<(Application, keywrap::Kek)>,
+    applications: Arc<[(Application, keywrap::Kek)]>,
 }
 
 /// Who may ask for a device's home (`[join_server] authorise`).
@@ -84,17 +87,17 @@ pub enum Authorise {
     Only(Vec<NetId>),
 }
 
-type Rule = fn(&mut Option<Device>, &JoinReq, NetId, &Keks) -> (Result<JoinAns, Refusal>, Commit);
+type Rule = fn(&mut Option<Device>, &JoinReq, Asking<'_>) -> (Result<JoinAns, Refusal>, Commit);
 
 impl Js {
-    /// `as_keks` wrap AppSKeys for the application server of this house.
-    pub fn new(root_keys: Arc<dyn RootKeys>, as_keks: Keks, authorise: Authorise) -> Js {
-        Js { root_keys, as_keks, authorise, applications: Vec::new() }
+    /// `as_keks` wrap AppSKeys for the application server of this house; `us` is the home network of devices that have no other.
+    pub fn new(root_keys: Arc<dyn RootKeys>, as_keks: Keks, us: NetId, authorise: Authorise) -> Js {
+        Js { root_keys, as_keks, us, authorise, applications: Arc::default() }
     }
 
     /// Application servers outside this house, each with its key-encryption key.
     pub fn serving(self, applications: Vec<(Application, keywrap::Kek)>) -> Js {
-        Js { applications, ..self }
+        Js { applications: applications.into(), ..self }
     }
 
     /// AppSKeyReq (TS002 12.3).
@@ -136,9 +139,18 @@ impl Js {
         let Party::Ns(sender) = from.party.clone() else {
             return Err(Refusal::new(ResultCode::MalformedRequest, "it comes from a network server"));
         };
-        let (dev_eui, keks) = (req.dev_eui, self.as_keks.clone());
-        let (decide, slot) = door::decided(move |device| {
-            let (answer, commit) = rule(device, &req, sender, &keks);
+        let (dev_eui, us, ours) = (req.dev_eui, self.us, self.as_keks.clone());
+        let applications = self.applications.clone();
+        let (decide, slot) = door::decided(move |device: &mut Option<Device>| {
+            // another network can only pass it on to an application server that has a key for it
+            let theirs = device.as_ref().filter(|_| !from.ours).and_then(|device| {
+                let of =
+                    |(application, _): &&(Application, _)| application.has(device.dev_eui, device.join_eui);
+                let (_, kek) = applications.iter().find(of)?;
+                Some(Keks { send: Some(kek.clone()), ..Keks::default() })
+            });
+            let as_keks = if from.ours { Some(&ours) } else { theirs.as_ref() };
+            let (answer, commit) = rule(device, &req, Asking { sender, us, as_keks });
             (answer, commit.asked_by(&from))
         });
         self.root_keys.with_device(dev_eui, Box::new(decide)).await?;
@@ -171,7 +183,7 @@ impl Js {
                 let why = format!("device {} is disabled", req.dev_eui);
                 Err(Refusal::new(ResultCode::ActivationDisallowed, why))
             }
-            Some((h_net_id, true)) => Ok(HomeNsAns { h_net_id }),
+            Some((home, true)) => Ok(HomeNsAns { h_net_id: home.unwrap_or(self.us) }),
         }
     }
 }
@@ -201,8 +213,15 @@ mod tests {
     #[tokio::test]
     async fn an_application_server_gets_the_keys_of_its_own_devices_only() {
         let (dev_eui, join_eui) = (DevEui::from_msb([1; 8]), JoinEui::from_msb([2; 8]));
+        let home = NetId::from_msb([0, 0, 1]);
         let derivations = (3..7)
-            .map(|n| Derivation { join_nonce: n, nonce: n as u16, v1_1: n > 4, rj_count0: None })
+            .map(|n| Derivation {
+                join_nonce: n,
+                nonce: n as u16,
+                net_id: home,
+                v1_1: n > 4,
+                rj_count0: None,
+            })
             .collect();
         let device = Device {
             dev_eui,
@@ -210,7 +229,7 @@ mod tests {
             mac_version: MacVersion::V1_1,
             app_key: Key::new([5; 16]),
             nwk_key: Some(Key::new([6; 16])),
-            home: NetId::from_msb([0, 0, 1]),
+            home: None,
             enabled: true,
             dev_nonces: BTreeSet::new(),
             join_nonce: 6,
@@ -230,7 +249,7 @@ mod tests {
         };
         let keks = [kek("as-js", 0), kek("o", 0x10)];
         let applications = config.application.into_iter().zip(keks.clone()).collect();
-        let js = Js::new(keys, Keks::default(), Authorise::Default).serving(applications);
+        let js = Js::new(keys, Keks::default(), home, Authorise::Default).serving(applications);
         let ask = |who: &str, receiver, dev_eui, id: &[u8]| {
             let by = Deadline(Instant::now());
             let from =
@@ -257,7 +276,6 @@ mod tests {
         assert_eq!(key, crate::lorawan::crypto::session_keys_11(&nwk, &app, 6, join_eui, 6).app_s_key);
         // an older one of 1.0.x comes from the other root
         let key = opener.open(&ask("as", join_eui, dev_eui, &[0, 0, 0, 4]).await.unwrap().app_s_key).unwrap();
-        let home = NetId::from_msb([0, 0, 1]);
         assert_eq!(key, crate::lorawan::crypto::session_keys(&nwk, 4, home, 4).app_s_key);
     }
 }

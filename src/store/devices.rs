@@ -30,8 +30,8 @@ pub struct NewDevice {
     pub app_key: Key,
     /// NwkKey (1.1 only).
     pub nwk_key: Option<Key>,
-    /// Its home network: HNetID.
-    pub home: NetId,
+    /// Its home network (HNetID), where that is not ours.
+    pub home: Option<NetId>,
     /// May activate and talk through other networks.
     pub roaming: bool,
 }
@@ -92,6 +92,8 @@ pub struct DeviceSummary {
     pub roaming: bool,
     /// It was given its session (ABP).
     pub personalised: bool,
+    /// Its home network, where that is not ours.
+    pub home: Option<NetId>,
     /// What it is declared to be.
     pub class: ClassMode,
     /// Address of the newest activation.
@@ -268,8 +270,13 @@ impl Store {
     }
 }
 
+/// For the home network: what it is the home of.
+fn at_home(db: &Db<'_>, dev_eui: DevEui) -> Result<Option<Found>, Fault> {
+    Ok(load(db, dev_eui)?.filter(|found| found.device.home.is_none()))
+}
+
 fn over(db: &Db<'_>, dev_eui: DevEui, decide: &Decide) -> Result<((), Done), Fault> {
-    let before = load(db, dev_eui)?;
+    let before = at_home(db, dev_eui)?;
     let mut after = before.as_ref().map(|found| found.device.clone());
     let commit = decide(&mut after);
     if commit != Commit::Nothing {
@@ -283,7 +290,7 @@ type News = (Device, Vec<Notice>);
 
 /// The same, with what is to be told.
 pub(super) fn telling(db: &Db<'_>, dev_eui: DevEui, decide: &Telling) -> Result<(Option<News>, Done), Fault> {
-    let before = load(db, dev_eui)?;
+    let before = at_home(db, dev_eui)?;
     let mut after = before.as_ref().map(|found| found.device.clone());
     let (commit, notices) = decide(&mut after);
     if commit != Commit::Nothing {
@@ -350,6 +357,7 @@ fn insert(db: &Db<'_>, new: &NewDevice, enabled: bool, class: ClassMode) -> Resu
         last_seen: None,
         last_via: None,
         profile_since: db.seal.clock().unix(),
+        home: new.home,
     };
     let keys = js::Device {
         dev_eui: new.dev_eui,
@@ -379,10 +387,10 @@ fn remove(db: &Db<'_>, dev_eui: DevEui) -> Result<(bool, Done), Fault> {
 
 fn summaries(db: &Db<'_>) -> Result<Vec<DeviceSummary>, Fault> {
     let mut select = db.sql.prepare_cached(
-        "SELECT *,
+        "SELECT devices.*, root_keys.home,
             (SELECT dev_addr FROM activations WHERE activations.dev_eui = devices.dev_eui ORDER BY id DESC LIMIT 1) AS dev_addr,
             (SELECT count(*) FROM queue WHERE queue.dev_eui = devices.dev_eui) AS queued
-         FROM devices ORDER BY dev_eui",
+         FROM devices LEFT JOIN root_keys USING (dev_eui) ORDER BY dev_eui",
     )?;
     let rows = select.query_map([], |row| {
         Ok(DeviceSummary {
@@ -393,6 +401,7 @@ fn summaries(db: &Db<'_>) -> Result<Vec<DeviceSummary>, Fault> {
             enabled: row.get("enabled")?,
             roaming: row.get("roaming")?,
             personalised: row.get("personalised")?,
+            home: row.get::<_, Option<Text<_>>>("home")?.map(|text| text.0),
             class: class(row)?,
             dev_addr: row.get::<_, Option<Text<_>>>("dev_addr")?.map(|text| text.0),
             last_seen: row.get::<_, Option<Seconds>>("last_seen")?.map(|seconds| seconds.0),
@@ -415,7 +424,9 @@ fn place(id: i64, dev_eui: DevEui) -> Place {
 }
 
 fn load(db: &Db<'_>, dev_eui: DevEui) -> Result<Option<Found>, Fault> {
-    let mut select = db.sql.prepare_cached("SELECT * FROM devices WHERE dev_eui = ?1")?;
+    let mut select = db.sql.prepare_cached(
+        "SELECT devices.*, root_keys.home FROM devices LEFT JOIN root_keys USING (dev_eui) WHERE dev_eui = ?1",
+    )?;
     let mut rows = select.query([Text(dev_eui)])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let mut device = device(dev_eui, row)?;
@@ -440,6 +451,7 @@ fn device(dev_eui: DevEui, row: &Row<'_>) -> Result<Device, Fault> {
         last_seen: row.get::<_, Option<Seconds>>("last_seen")?.map(|seconds| seconds.0),
         last_via: row.get::<_, Option<Text<_>>>("last_via")?.map(|text| text.0),
         profile_since: row.get::<_, Seconds>("profile_since")?.0,
+        home: row.get::<_, Option<Text<_>>>("home")?.map(|text| text.0),
     })
 }
 

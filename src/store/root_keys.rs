@@ -63,7 +63,7 @@ fn device(db: &Db<'_>, dev_eui: DevEui, row: &Row<'_>) -> Result<Device, Fault> 
         mac_version: row.get::<_, Text<_>>("mac_version")?.0,
         app_key: key("app_key", row.get("app_key")?)?,
         nwk_key: row.get::<_, Option<_>>("nwk_key")?.map(|sealed| key("nwk_key", sealed)).transpose()?,
-        home: row.get::<_, Text<_>>("home")?.0,
+        home: row.get::<_, Option<Text<_>>>("home")?.map(|home| home.0),
         enabled: row.get("enabled")?,
         dev_nonces: nonces.collect::<Result<BTreeSet<u16>, _>>()?,
         join_nonce: row.get("join_nonce")?,
@@ -73,12 +73,11 @@ fn device(db: &Db<'_>, dev_eui: DevEui, row: &Row<'_>) -> Result<Device, Fault> 
 }
 
 fn derivations(db: &Db<'_>, dev_eui: DevEui) -> Result<Vec<Derivation>, Fault> {
-    let select =
-        "SELECT join_nonce, nonce, v1_1, rj_count0 FROM derivations WHERE dev_eui = ?1 ORDER BY join_nonce";
+    let select = "SELECT join_nonce, nonce, net_id, v1_1, rj_count0 FROM derivations WHERE dev_eui = ?1 ORDER BY join_nonce";
     let mut select = db.sql.prepare_cached(select)?;
     let rows = select.query_map([Text(dev_eui)], |row| {
-        let (join_nonce, nonce) = (row.get(0)?, row.get(1)?);
-        Ok(Derivation { join_nonce, nonce, v1_1: row.get(2)?, rj_count0: row.get(3)? })
+        let (join_nonce, nonce, net_id) = (row.get(0)?, row.get(1)?, row.get::<_, Text<_>>(2)?.0);
+        Ok(Derivation { join_nonce, nonce, net_id, v1_1: row.get(3)?, rj_count0: row.get(4)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -114,8 +113,10 @@ pub(super) fn store(
         db.run(delete, (Text(dev_eui), gone.join_nonce))?;
     }
     for made in new.derivations.iter().filter(|new| !had.contains(new)) {
-        let insert = "INSERT INTO derivations (dev_eui, join_nonce, nonce, v1_1, rj_count0) VALUES (?1, ?2, ?3, ?4, ?5)";
-        db.run(insert, (Text(dev_eui), made.join_nonce, made.nonce, made.v1_1, made.rj_count0))?;
+        let insert = "INSERT INTO derivations (dev_eui, join_nonce, nonce, net_id, v1_1, rj_count0)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let Derivation { join_nonce, nonce, net_id, v1_1, rj_count0 } = made;
+        db.run(insert, (Text(dev_eui), join_nonce, nonce, Text(*net_id), v1_1, rj_count0))?;
     }
     Ok(())
 }
@@ -138,7 +139,7 @@ fn insert(db: &Db<'_>, new: &Device) -> Result<(), Fault> {
             Text(new.mac_version),
             sealed(db, "app_key", new.dev_eui, &new.app_key)?,
             new.nwk_key.as_ref().map(|key| sealed(db, "nwk_key", new.dev_eui, key)).transpose()?,
-            Text(new.home),
+            new.home.map(Text),
             new.enabled,
             new.join_nonce.max(retired.unwrap_or(0)),
         ),
@@ -169,7 +170,7 @@ fn update(db: &Db<'_>, old: &Device, new: &Device) -> Result<(), Fault> {
             Text(new.dev_eui),
             Text(new.join_eui),
             Text(new.mac_version),
-            Text(new.home),
+            new.home.map(Text),
             new.enabled,
             new.join_nonce,
             new.rj_count1,

@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::child;
 use crate::disk::{self, Disk, Image, What};
-use crate::world::{Action, Found, FoundDevice, JOIN_EUI, Lost, NET_ID, World};
+use crate::world::{Action, Found, FoundDevice, JOIN_EUI, Lost, World};
 
 /// Devices of a house.
 const DEVICES: usize = 6;
@@ -146,7 +146,7 @@ impl House {
                 mac_version: if device.counts { MacVersion::V1_0_4 } else { MacVersion::V1_0_3 },
                 app_key: device.app_key.clone(),
                 nwk_key: None,
-                home: NET_ID,
+                home: None,
                 roaming: false,
             })
             .map(|device| Addition::Joins { device, enabled: true, class: ClassMode::A })

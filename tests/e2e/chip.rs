@@ -63,6 +63,7 @@ impl Attic {
             name: "under the roof".into(),
             mac_version: MacVersion::V1_0_3,
             roaming: false,
+            home: None,
         };
         self.node.operator().add_device(new).await.unwrap();
         let seed = u64::from_be_bytes(self.clock.random());

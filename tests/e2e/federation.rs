@@ -101,6 +101,7 @@ impl Street {
             name: format!("a {mac_version} device"),
             mac_version,
             roaming: true,
+            home: None,
         };
         self.home().node().unwrap().operator().add_device(new).await.expect("the device is new");
         let air = &self.federation.air;

@@ -13,6 +13,7 @@ mod federation;
 mod handover;
 mod heads;
 mod home;
+mod keys;
 mod lasting;
 #[path = "../support/lorawan11.rs"]
 mod lorawan11;
@@ -79,6 +80,9 @@ stories! {
         a_join_accept_that_it_did_not_hear_leaves_its_session
         the_home_restarts_and_both_counters_go_on
         on_a_network_of_1_0_4_it_falls_back_until_the_network_speaks_1_1;
+    keys:
+        a_network_of_another_make_gets_its_join_and_its_application_the_key
+        a_network_that_gets_another_net_id_keeps_its_devices;
     abp:
         a_personalised_device_talks_at_home_and_away_and_after_a_restart
         a_personalised_device_that_forgot_its_counter_waits_for_the_operator

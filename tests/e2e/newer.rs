@@ -98,6 +98,7 @@ impl Street {
             name: "a 1.1 device".into(),
             mac_version: MacVersion::V1_1,
             roaming: true,
+            home: None,
         };
         self.home().node().unwrap().operator().add_device(new).await.expect("the device is new");
         let device = Device::otaa(dev_eui, HOME.join_eui.to_msb(), nwk_key, app_key);

@@ -108,18 +108,23 @@ impl Partner {
         self.ask(body).await
     }
 
-    /// Ask the visited node.
-    pub async fn ask(&self, mut body: Value) -> Value {
-        body["ProtocolVersion"] = "1.0".into();
-        body["SenderID"] = self.net_id.to_string().into();
-        body["ReceiverID"] = VISITED.net_id.to_string().into();
-        body["TransactionID"] = 4711.into();
+    /// Ask the visited node: from our network to its own, where the body says nothing else.
+    pub async fn ask(&self, body: Value) -> Value {
+        let mut whole = json!({
+            "ProtocolVersion": "1.0", "SenderID": self.net_id.to_string(), "ReceiverID": VISITED.net_id.to_string(),
+            "TransactionID": 4711,
+        });
+        whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        let body = whole;
         let expected = body["MessageType"].as_str().unwrap().replace("Req", "Ans");
         let sent =
             self.http.post(&self.url).header("content-type", "application/json").body(body.to_string());
         let answer = sent.send().await.expect("an answer").bytes().await.unwrap();
         let answer: Value = serde_json::from_slice(&answer).expect("JSON");
-        assert_eq!((&answer["MessageType"], &answer["TransactionID"]), (&json!(expected), &json!(4711)));
+        assert_eq!(
+            (&answer["MessageType"], &answer["TransactionID"]),
+            (&json!(expected), &body["TransactionID"])
+        );
         answer
     }
 }

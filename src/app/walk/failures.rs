@@ -126,7 +126,7 @@ async fn a_home_that_is_asked_for_in_vain() {
     assert_eq!(code(&home, HomeNsReq { dev_eui: stranger }).await, ResultCode::UnknownDevEui);
     home.memory.root_keys.lock().unwrap().get_mut(&DEV).unwrap().enabled = false;
     assert_eq!(code(&home, HomeNsReq { dev_eui: DEV }).await, ResultCode::ActivationDisallowed);
-    let js = Js::new(home.memory.clone(), Keks::default(), Authorise::Only(vec![HOME]));
+    let js = Js::new(home.memory.clone(), Keks::default(), HOME, Authorise::Only(vec![HOME]));
     let by = Deadline(Instant::now());
     let from = Caller { party: Party::Ns(AWAY), receiver: Party::Ns(HOME), ours: false, by };
     let refused = js.home_ns(from, HomeNsReq { dev_eui: DEV }).await.unwrap_err();

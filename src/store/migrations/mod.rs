@@ -25,6 +25,7 @@ const STEPS: &[&str] = &[
     include_str!("0011_usage.sql"),
     include_str!("0012_handover.sql"),
     include_str!("0013_statements.sql"),
+    include_str!("0014_homes.sql"),
 ];
 
 /// The schema that this program works with.

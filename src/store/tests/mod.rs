@@ -86,7 +86,7 @@ fn new_device() -> NewDevice {
         mac_version: MacVersion::V1_0_3,
         app_key: Key::new(KEY),
         nwk_key: None,
-        home: "000013".parse().unwrap(),
+        home: None,
         roaming: true,
     }
 }
@@ -124,6 +124,12 @@ async fn uplink(store: &impl Sessions, fcnt_up: u32, commit: Commit, forward: bo
         sns::Write { forward, ..sns::Write::sessions(commit) }
     };
     store.with_dev_addr(ADDR, Box::new(decide)).await.unwrap();
+}
+
+async fn root_keys_of(store: &impl RootKeys) -> Option<js::Device> {
+    let (decide, slot) = decided(|device: &mut Option<js::Device>| (device.clone(), Commit::Nothing));
+    store.with_device(EUI, Box::new(decide)).await.unwrap();
+    outcome(&slot).unwrap()
 }
 
 async fn take_nonces(store: &impl RootKeys, dev_nonce: u16) -> Option<u32> {

@@ -220,6 +220,28 @@ async fn a_database_of_the_first_version_moves_forward_with_all_it_holds() {
     assert!(store.remove_device(EUI).await.unwrap(), "which writes into the newest table");
 }
 
+/// Until the 14th version every device had the NetID of the node at the time; now those are just ours.
+#[tokio::test]
+async fn devices_of_a_node_that_knew_no_others_are_its_own_and_their_sessions_keep_their_network() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("roamgate.db");
+    let mut sql = rusqlite::Connection::open(&path).unwrap();
+    sql.execute_batch(include_str!("../migrations/v1.sql")).unwrap();
+    migrations::migrate_to(&mut sql, &path, 13).unwrap();
+    let home: String = sql.query_row("SELECT home FROM root_keys", [], |row| row.get(0)).unwrap();
+    sql.execute("INSERT INTO derivations VALUES (?1, 1, 5, 1, 7)", [EUI.to_string()]).unwrap();
+    drop(sql);
+    std::fs::write(folder.path().join("roamgate.db.key"), hex::encode([0x5A; 32])).unwrap();
+    let store = Store::open(&Config { url: Url::sqlite(&path), ..Config::default() }, clock()).unwrap();
+    let keys = root_keys_of(&store).await.unwrap();
+    assert_eq!(keys.home, None);
+    let net_id = home.parse().unwrap();
+    assert_eq!(
+        keys.derivations,
+        [js::Derivation { join_nonce: 1, nonce: 5, net_id, v1_1: true, rj_count0: Some(7) }]
+    );
+}
+
 #[test]
 fn the_store_opens_on_a_runtime_only() {
     let folder = TempDir::new().unwrap();

@@ -248,6 +248,33 @@ async fn a_device_is_added_once_and_removed_with_its_sessions() {
     assert_eq!(store.device(EUI).await.unwrap(), None);
 }
 
+#[tokio::test]
+async fn a_device_of_another_network_is_with_the_join_server_only() {
+    let (folder, store) = fresh();
+    let theirs = "000013".parse().unwrap();
+    store.add_device(NewDevice { home: Some(theirs), ..new_device() }).await.unwrap();
+    let (decide, slot) = decided(|device: &mut Option<hns::Device>| (device.is_none(), Commit::Nothing));
+    Devices::with_device(&store, EUI, Box::new(decide)).await.unwrap();
+    assert!(outcome(&slot).unwrap(), "the home network does not see it");
+    let made = js::Derivation { join_nonce: 1, nonce: 2, net_id: theirs, v1_1: false, rj_count0: Some(3) };
+    let (decide, _slot) = decided(move |device: &mut Option<js::Device>| {
+        let device = device.as_mut().expect("the join server does");
+        device.derivations = vec![made];
+        ((), Commit::Durable)
+    });
+    RootKeys::with_device(&store, EUI, Box::new(decide)).await.unwrap();
+    store.close().await.unwrap();
+    let store = open(&folder);
+    assert_eq!(
+        root_keys_of(&store).await.map(|keys| (keys.home, keys.derivations)),
+        Some((Some(theirs), vec![made]))
+    );
+    assert_eq!(store.devices().await.unwrap()[0].home, Some(theirs));
+    assert_eq!(store.device(EUI).await.unwrap().unwrap().home, Some(theirs));
+    assert!(store.remove_device(EUI).await.unwrap());
+    assert_eq!(root_keys_of(&store).await, None);
+}
+
 fn joins(device: NewDevice, enabled: bool) -> Addition {
     Addition::Joins { device, enabled, class: ClassMode::A }
 }
@@ -279,6 +306,7 @@ fn given(dev_eui: DevEui, key: u8, fcnt_down: u32) -> Addition {
             last_seen: None,
             last_via: None,
             profile_since: 0,
+            home: None,
         }),
         session: Box::new(Session {
             dev_eui,
