@@ -538,6 +538,20 @@ async fn a_configured_server_needs_no_discovery() {
 }
 
 #[tokio::test]
+async fn a_partner_that_wants_an_authorization_gets_it_and_nobody_else() {
+    let federation = Federation::new();
+    let (address, requests) = canned(&federation, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+    let listed = "[[partner]]\nnet_id = \"000001\"\nauthorization = \"Bearer c2VjcmV0\"";
+    for (to, request) in [(Party::Ns(HOME), pr_start()), (js(), home_ns_req())] {
+        let client = federation.client(listed, Arc::new(At(address, HOME_NAME)));
+        assert!(client.send(to, request, soon(&federation.clock)).await.is_err());
+    }
+    let seen: Vec<_> = requests.lock().unwrap().iter().map(|request| request.to_lowercase()).collect();
+    let header = |request: &String| request.contains("\r\nauthorization: bearer c2vjcmv0\r\n");
+    assert_eq!(seen.iter().map(header).collect::<Vec<_>>(), [true, false], "{seen:?}");
+}
+
+#[tokio::test]
 async fn strange_answers_are_told_apart() {
     let federation = Federation::new();
     type Expected = fn(&PeerError) -> bool;

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{StatusCode, Url};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
@@ -28,7 +28,8 @@ use crate::clock::Clock;
 use crate::discovery::name::net_id_name;
 use crate::discovery::{Resolver, Suffix};
 use crate::lorawan::{DevEui, NetId};
-use crate::{partners, tls};
+use crate::partners::{self, Authorization};
+use crate::tls;
 
 /// An answer longer than this is none.
 const BODY_LIMIT: usize = 256 * 1024;
@@ -288,18 +289,19 @@ impl Client {
     async fn find(&self, to: &Party, dev_eui: Option<DevEui>, by: Deadline) -> Result<Target, PeerError> {
         let Inner { parts, .. } = &*self.0;
         let listed = match to {
-            Party::Ns(net_id) => {
-                parts.partners.partner(*net_id).and_then(|partner| partner.server.as_deref())
-            }
+            Party::Ns(net_id) => parts.partners.partner(*net_id),
             _ => None,
         };
-        let forbidden = |why| PeerError::Forbidden { to: to.clone(), why };
-        if let Some(server) = listed {
-            return Target::configured(server).map_err(forbidden);
-        }
-        let found = parts.discover.find(to, dev_eui, by).await;
-        let endpoint = found.map_err(|why| PeerError::NotFound { to: to.clone(), why })?;
-        Target::found(endpoint).map_err(forbidden)
+        let target = match listed.and_then(|partner| partner.server.as_deref()) {
+            Some(server) => Target::configured(server),
+            None => {
+                let found = parts.discover.find(to, dev_eui, by).await;
+                Target::found(found.map_err(|why| PeerError::NotFound { to: to.clone(), why })?)
+            }
+        };
+        let authorization = listed.and_then(|partner| partner.authorization.clone());
+        let target = target.map_err(|why| PeerError::Forbidden { to: to.clone(), why })?;
+        Ok(Target { authorization, ..target })
     }
 
     /// The connections to a server; new ones where its addresses have changed.
@@ -391,6 +393,7 @@ impl Drop for Transaction {
 struct Target {
     url: Url,
     endpoint: Endpoint,
+    authorization: Option<Authorization>,
 }
 
 impl Target {
@@ -403,14 +406,14 @@ impl Target {
         let (host, port) = (url.host_str(), url.port_or_known_default());
         let (Some(host), Some(port)) = (host, port) else { return Err(wrong("it has no host")) };
         let endpoint = Endpoint { host: host.to_owned(), addresses: Vec::new(), port };
-        Ok(Target { url, endpoint })
+        Ok(Target { url, endpoint, authorization: None })
     }
 
     fn found(endpoint: Endpoint) -> Result<Target, String> {
         let host = endpoint.host.trim_end_matches('.');
         let url = format!("https://{host}:{}/", endpoint.port);
         let url = Url::parse(&url).map_err(|error| format!("{url} is no URL: {error}"))?;
-        Ok(Target { url, endpoint: Endpoint { host: host.to_owned(), ..endpoint } })
+        Ok(Target { url, endpoint: Endpoint { host: host.to_owned(), ..endpoint }, authorization: None })
     }
 }
 
@@ -442,14 +445,18 @@ async fn post(
     target: &Target,
     body: Vec<u8>,
 ) -> Result<(StatusCode, Vec<u8>), NoResponse> {
-    let sent = http
+    let mut request = http
         .post(target.url.clone())
         // exactly this: a deployed peer looks for the very string
-        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-        .body(body)
-        .send()
-        .await;
-    let response = match sent {
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(authorization) = &target.authorization {
+        // was checked when it was read
+        let mut value = HeaderValue::from_str(authorization.expose())
+            .map_err(|_| NoResponse::Broken("authorization of its entry cannot be sent".into()))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    let response = match request.body(body).send().await {
         Ok(response) => response,
         Err(error) if error.is_timeout() && !error.is_connect() => return Err(NoResponse::Late),
         Err(error) => return Err(NoResponse::Broken(causes(&error, &target.endpoint))),

@@ -2,6 +2,7 @@
 //!
 //! Pure: configuration in, agreement out.
 
+mod authorization;
 mod filter;
 mod kek;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lorawan::NetId;
 
+pub use authorization::Authorization;
 pub use filter::{DevAddrRange, Filter};
 pub use kek::{Kek, KekKey};
 
@@ -173,6 +175,9 @@ pub struct Partner {
     pub pin: Option<String>,
     /// The key-encryption key for all keys that go and come: without it none does.
     pub kek: Option<Kek>,
+    /// Sent along with every request to its server, for one that wants more than our certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
     /// How we answer it. Its answers to us are taken either way.
     #[serde(default)]
     pub mode: Mode,
