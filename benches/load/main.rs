@@ -7,8 +7,10 @@
 //! latency counts from that time. So a node that falls behind makes long latencies, not few frames.
 //!
 //! `cargo bench --bench load -- latency rates memory` runs parts of it; `quick` makes every part shorter; `home=1500`
-//! and `roaming=1000` keep to one rate for 10 s, to look at a node from outside. ROAMGATE_PROGRAM names another program
-//! to load than the one that was built with this: the shipped one, or one to compare with.
+//! and `roaming=1000` keep to one rate for 10 s, to look at a node from outside. With `stateful` the home grants contexts,
+//! so that uplinks abroad come by XmitDataReq and not by PRStartReq; with `async` it answers by requests of its own.
+//! ROAMGATE_PROGRAM names another program to load than the one that was built with this: the shipped one, or one to
+//! compare with.
 
 mod air;
 mod broker;
@@ -58,19 +60,30 @@ const QUICK: Plan = Plan { cold: 3, runs: 100, senders: 1200, rate_time: Duratio
 const MOST_STRANGERS: usize = 120;
 
 const PARTS: [&str; 5] = ["latency", "rates", "memory", "syncs", "size"];
+/// How it is done, and not what: lines of the home's entry for the visited network.
+const MANNERS: [(&str, &str); 2] = [
+    ("stateful", "passive = { start = true, activation = true, lifetime = \"1h\" }"),
+    ("async", "mode = \"async\""),
+];
 
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    let is_known = |word: &str| word == "quick" || word.contains('=') || PARTS.contains(&word);
+    let is_manner = |word: &str| word == "quick" || MANNERS.iter().any(|(manner, _)| *manner == word);
+    let is_known = |word: &str| is_manner(word) || word.contains('=') || PARTS.contains(&word);
     if let Some(unknown) = words.iter().find(|word| !is_known(word)) {
-        bail!("{unknown:?} is no part of this: {PARTS:?}, quick, home=RATE or roaming=RATE");
+        bail!("{unknown:?} is no part of this: {PARTS:?}, quick, stateful, async, home=RATE or roaming=RATE");
+    }
+    let has = |word: &str| words.iter().any(|other| other == word);
+    let mut entry: String =
+        MANNERS.iter().filter(|(name, _)| has(name)).map(|(_, line)| format!("{line}\n")).collect();
+    if has("async") && !has("stateful") {
+        entry += "passive = { start = true, activation = true }\n";
     }
     let fixed = words.iter().filter_map(|word| word.split_once('='));
     let fixed = fixed.map(|(place, rate)| Ok((place == "home", rate.parse()?)));
     let fixed: Vec<(bool, u32)> = fixed.collect::<anyhow::Result<_>>()?;
-    let chosen =
-        |part: &str| words.iter().all(|word| word == "quick") || words.iter().any(|word| word == part);
-    let plan = if words.iter().any(|word| word == "quick") { QUICK } else { WHOLE };
+    let chosen = |part: &str| words.iter().all(|word| is_manner(word)) || has(part);
+    let plan = if has("quick") { QUICK } else { WHOLE };
     // before any other thread begins
     let pinned = node::pin_driver();
     if !pinned {
@@ -83,7 +96,7 @@ fn main() -> anyhow::Result<()> {
             println!("program: {bytes} bytes, {:.1} MB (target: under 20 MB)\n", bytes as f64 / 1e6);
         }
         if !fixed.is_empty() || PARTS.iter().any(|part| *part != "size" && chosen(part)) {
-            let mut field = Field::new(plan, pinned).await?;
+            let mut field = Field::new(plan, pinned, &entry).await?;
             field.all(&chosen, &fixed).await?;
         }
         Ok(())
@@ -120,14 +133,15 @@ enum End {
 }
 
 impl Field {
-    async fn new(plan: Plan, pinned: bool) -> anyhow::Result<Field> {
+    /// `entry`: of the home for the visited network, where there is to be one.
+    async fn new(plan: Plan, pinned: bool, entry: &str) -> anyhow::Result<Field> {
         let clock = Clock::system();
         let mut federation = Federation::start(&clock, true, None).await?;
         federation.home.stop().await?;
         federation.visited.stop().await?;
         let broker = Broker::start(&clock).await?;
-        let visited = Place::new(&federation.visited, broker.address, pinned)?;
-        let home = Place::new(&federation.home, broker.address, pinned)?;
+        let visited = Place::new(&federation.visited, broker.address, pinned, "")?;
+        let home = Place::new(&federation.home, broker.address, pinned, entry)?;
         let devices = (0..DEVICES).map(Device::new).collect();
         Ok(Field { plan, clock, federation, broker, visited, home, devices })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use roamgate::clock::Clock;
-use roamgate::demo::federation::{Hotspot, Site};
+use roamgate::demo::federation::{Hotspot, Site, VISITED};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -40,8 +40,9 @@ pub struct Place {
 }
 
 impl Place {
-    /// The hotspot's configuration with packet forwarders, a broker, and no limit to what partners may ask.
-    pub fn new(hotspot: &Hotspot, broker: SocketAddr, pinned: bool) -> anyhow::Result<Place> {
+    /// The hotspot's configuration with packet forwarders, a broker, and no limit to what partners may ask; `entry`
+    /// is its entry for the visited network.
+    pub fn new(hotspot: &Hotspot, broker: SocketAddr, pinned: bool, entry: &str) -> anyhow::Result<Place> {
         let site = hotspot.site;
         let listen = UdpSocket::bind((site.address, 0))?.local_addr()?;
         let text = std::fs::read_to_string(hotspot.config())?;
@@ -49,7 +50,10 @@ impl Place {
         let text = text.replacen("radio = []", &radio, 1);
         let limits = "limits = { partner = 1000000, stranger = 1000000 }\nroots = [";
         let text = text.replacen("roots = [", limits, 1);
-        let text = format!("{text}\n[application.mqtt]\nserver = \"mqtt://{broker}\"\n");
+        let mut text = format!("{text}\n[application.mqtt]\nserver = \"mqtt://{broker}\"\n");
+        if !entry.is_empty() {
+            text += &format!("[[roaming.partner]]\nnet_id = \"{}\"\n{entry}", VISITED.net_id);
+        }
         let config = hotspot.config().with_file_name(format!("{}-load.toml", site.name));
         std::fs::write(&config, text)?;
         Ok(Place { site, config, listen, pinned })

@@ -201,7 +201,8 @@ impl control::Operator for Operator {
     fn status(&self) -> Boxed<'_, Result<Status, OperatorError>> {
         Box::pin(async move {
             let mut status = self.status.clone();
-            status.devices = self.store.devices().await?.len();
+            let devices = self.store.devices().await?;
+            status.devices = devices.iter().filter(|device| device.home.is_none()).count();
             if let Some(Running { since, clock, radios, fns, .. }) = &self.running {
                 status.uptime = Some(clock.now().duration_since(*since).as_secs());
                 status.heads = radios.heads();
