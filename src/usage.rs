@@ -26,6 +26,21 @@ pub enum Kind {
     Handover,
 }
 
+/// A frame of a user that was carried for its home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    /// The other network: the home of a visitor, or who carried one of ours.
+    pub net_id: NetId,
+    /// How it roams.
+    pub kind: Kind,
+    /// Up or down.
+    pub way: Way,
+    /// FRMPayload, bytes.
+    pub bytes: usize,
+    /// Seconds since 1970: in which month.
+    pub unix: u64,
+}
+
 /// Network Traffic Record (TS002 table 10). Nothing is out of profile: no rate is limited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]

@@ -5,10 +5,11 @@ use std::process::{Command, Output};
 
 use roamgate::backend::message::MacVersion;
 use roamgate::clock::Clock;
-use roamgate::fns::usage::{Kind, Usage, Way};
+use roamgate::fns::usage::Usage;
 use roamgate::hns::Carriers;
 use roamgate::lorawan::{DevEui, Key, NetId};
 use roamgate::store::{Config, NewDevice, Store, Url};
+use roamgate::usage::{Carried, Kind, Way};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -79,13 +80,24 @@ impl Federation {
         let (us, them): (NetId, NetId) = (US.parse().unwrap(), THEM.parse().unwrap());
         let visited = self.store(THEM);
         for _ in 0..theirs {
-            visited.carried(us, Kind::Passive, Way::Up, 12, at).await.unwrap();
+            visited
+                .carried(Carried { net_id: us, kind: Kind::Passive, way: Way::Up, bytes: 12, unix: at })
+                .await
+                .unwrap();
         }
         visited.roams(us, DEVICE, true, at).await.unwrap();
         visited.close().await.unwrap();
         let home = self.store(US);
         for _ in 0..ours {
-            home.carried_for_us(them, Kind::Passive, Way::Up, 12, at).await.unwrap();
+            home.carried_for_us(Carried {
+                net_id: them,
+                kind: Kind::Passive,
+                way: Way::Up,
+                bytes: 12,
+                unix: at,
+            })
+            .await
+            .unwrap();
         }
         home.close().await.unwrap();
     }

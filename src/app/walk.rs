@@ -57,8 +57,8 @@ struct Memory {
     contexts: Mutex<BTreeMap<fns::contexts::ContextId, fns::contexts::Context>>,
     visits: Mutex<BTreeMap<(u64, NetId), sns::Visit>>,
     parked: Mutex<BTreeMap<u64, fns::parked::Parked>>,
-    carried: Mutex<Vec<(NetId, fns::usage::Kind, fns::usage::Way, usize)>>,
-    for_us: Mutex<Vec<(NetId, fns::usage::Kind, fns::usage::Way, usize)>>,
+    carried: Mutex<Vec<(NetId, crate::usage::Kind, crate::usage::Way, usize)>>,
+    for_us: Mutex<Vec<(NetId, crate::usage::Kind, crate::usage::Way, usize)>>,
     roams: Mutex<Vec<(NetId, DevEui, bool)>>,
 }
 
@@ -200,15 +200,8 @@ impl fns::parked::Parking for Memory {
 }
 
 impl fns::usage::Usage for Memory {
-    fn carried(
-        &self,
-        net_id: NetId,
-        kind: fns::usage::Kind,
-        way: fns::usage::Way,
-        bytes: usize,
-        _unix: u64,
-    ) -> Boxed<'_, Result<(), StoreError>> {
-        self.carried.lock().unwrap().push((net_id, kind, way, bytes));
+    fn carried(&self, frame: crate::usage::Carried) -> Boxed<'_, Result<(), StoreError>> {
+        self.carried.lock().unwrap().push((frame.net_id, frame.kind, frame.way, frame.bytes));
         done(())
     }
     fn roams(
@@ -224,15 +217,8 @@ impl fns::usage::Usage for Memory {
 }
 
 impl hns::Carriers for Memory {
-    fn carried_for_us(
-        &self,
-        net_id: NetId,
-        kind: fns::usage::Kind,
-        way: fns::usage::Way,
-        bytes: usize,
-        _unix: u64,
-    ) -> Boxed<'_, Result<(), StoreError>> {
-        self.for_us.lock().unwrap().push((net_id, kind, way, bytes));
+    fn carried_for_us(&self, frame: crate::usage::Carried) -> Boxed<'_, Result<(), StoreError>> {
+        self.for_us.lock().unwrap().push((frame.net_id, frame.kind, frame.way, frame.bytes));
         done(())
     }
 }

@@ -16,8 +16,8 @@ use crate::backend::message::{GwInfo, Party, PrStartReq, ResultCode, UlMeta, Xmi
 use crate::clock::Instant;
 use crate::lorawan::{DevAddr, NetId};
 
-use super::usage::Kind;
 use super::{Fns, Numbered};
+use crate::usage::Kind;
 
 /// Frames that wait for one network at most; the oldest goes first.
 const FRAMES: usize = 1_000;

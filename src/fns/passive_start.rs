@@ -17,8 +17,8 @@ use super::dedup::Ear;
 use super::parked::is_away;
 use super::passive_data::ByContext;
 use super::token::Hearing;
-use super::usage::Kind;
 use super::{Fns, Numbered, lock, route};
+use crate::usage::Kind;
 
 /// RX2 of the longest usual RECEIVE_DELAY1 of 1 s; a session with a longer one only has more time.
 const DATA_RX2: Duration = Duration::from_secs(2);

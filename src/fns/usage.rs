@@ -9,7 +9,7 @@ use crate::backend::door::{Boxed, StoreError};
 use crate::lorawan::frame::Uplink;
 use crate::lorawan::{DevAddr, DevEui, NetId};
 
-pub use crate::usage::{Kind, Way};
+use crate::usage::{Carried, Kind, Way};
 
 use super::{Fns, lock};
 
@@ -18,15 +18,8 @@ const DEVICES: usize = 10_000;
 
 /// What is kept of visitors.
 pub trait Usage: Send + Sync {
-    /// A frame was carried for a network; `unix` says in which month.
-    fn carried(
-        &self,
-        net_id: NetId,
-        kind: Kind,
-        way: Way,
-        bytes: usize,
-        unix: u64,
-    ) -> Boxed<'_, Result<(), StoreError>>;
+    /// A frame was carried for a network.
+    fn carried(&self, frame: Carried) -> Boxed<'_, Result<(), StoreError>>;
     /// A device of a network has begun to roam here (`active`), or has ended.
     fn roams(
         &self,
@@ -82,7 +75,8 @@ impl Fns {
     }
 
     async fn note(&self, net_id: NetId, kind: Kind, way: Way, bytes: usize) {
-        if let Err(error) = self.usage.carried(net_id, kind, way, bytes, self.clock.unix()).await {
+        let frame = Carried { net_id, kind, way, bytes, unix: self.clock.unix() };
+        if let Err(error) = self.usage.carried(frame).await {
             tracing::warn!(NetID = %net_id, "a frame is missing in the usage records: {error}");
         }
     }
@@ -97,7 +91,7 @@ impl Fns {
 
 /// Keeps nothing.
 impl Usage for () {
-    fn carried(&self, _: NetId, _: Kind, _: Way, _: usize, _: u64) -> Boxed<'_, Result<(), StoreError>> {
+    fn carried(&self, _: Carried) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(std::future::ready(Ok(())))
     }
     fn roams(&self, _: NetId, _: DevEui, _: bool, _: u64) -> Boxed<'_, Result<(), StoreError>> {

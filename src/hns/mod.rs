@@ -15,7 +15,7 @@ use crate::backend::message::{ClassMode, KeyEnvelope, MacVersion, UlMeta, XmitAn
 use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevAddr, DevEui, JoinEui, NetId};
 use crate::partners;
-use crate::usage::{Kind, Way};
+use crate::usage::{Carried, Kind, Way};
 
 use delivered::Delivered;
 
@@ -117,27 +117,13 @@ pub struct Handover {
 
 /// What other networks carry of our devices is on record.
 pub trait Carriers: Send + Sync {
-    /// A frame of a user; `unix` says in which month.
-    fn carried_for_us(
-        &self,
-        net_id: NetId,
-        kind: Kind,
-        way: Way,
-        bytes: usize,
-        unix: u64,
-    ) -> Boxed<'_, Result<(), StoreError>>;
+    /// A frame was carried.
+    fn carried_for_us(&self, frame: Carried) -> Boxed<'_, Result<(), StoreError>>;
 }
 
 /// Keeps nothing.
 impl Carriers for () {
-    fn carried_for_us(
-        &self,
-        _: NetId,
-        _: Kind,
-        _: Way,
-        _: usize,
-        _: u64,
-    ) -> Boxed<'_, Result<(), StoreError>> {
+    fn carried_for_us(&self, _: Carried) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }
@@ -295,8 +281,8 @@ impl Hns {
     async fn note_carried(&self, via: Option<NetId>, activation: &Activation, way: Way, bytes: usize) {
         let Some(net_id) = via else { return };
         let kind = if activation.sns.is_some() { Kind::Handover } else { Kind::Passive };
-        let noted = self.abroad.carriers.carried_for_us(net_id, kind, way, bytes, self.clock.unix()).await;
-        if let Err(error) = noted {
+        let frame = Carried { net_id, kind, way, bytes, unix: self.clock.unix() };
+        if let Err(error) = self.abroad.carriers.carried_for_us(frame).await {
             tracing::warn!(NetID = %net_id, "a frame is missing in the usage records: {error}");
         }
     }

@@ -52,6 +52,13 @@ impl<'a> Uplink<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JoinRequest<'a>(&'a [u8; 23]);
 
+/// Bytes of a frame whose length was checked.
+fn field<const N: usize>(phy: &[u8], at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&phy[at..at + N]);
+    bytes
+}
+
 impl<'a> JoinRequest<'a> {
     /// Parse a frame that must be a Join-request.
     pub fn parse(phy: &'a [u8]) -> Result<JoinRequest<'a>, FrameError> {
@@ -64,22 +71,17 @@ impl<'a> JoinRequest<'a> {
     pub fn as_bytes(self) -> &'a [u8] {
         self.0
     }
-    fn field<const N: usize>(self, at: usize) -> [u8; N] {
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(&self.0[at..at + N]);
-        bytes
-    }
     /// JoinEUI (AppEUI in 1.0.0 to 1.0.3).
     pub fn join_eui(self) -> JoinEui {
-        JoinEui::from_air(self.field(1))
+        JoinEui::from_air(field(self.0, 1))
     }
     /// DevEUI.
     pub fn dev_eui(self) -> DevEui {
-        DevEui::from_air(self.field(9))
+        DevEui::from_air(field(self.0, 9))
     }
     /// DevNonce.
     pub fn dev_nonce(self) -> u16 {
-        u16::from_le_bytes(self.field(17))
+        u16::from_le_bytes(field(self.0, 17))
     }
     /// Check the MIC with a root key (AppKey, or NwkKey for 1.1).
     pub fn verify(self, root: &Key) -> Option<VerifiedJoin<'a>> {
@@ -135,26 +137,21 @@ impl<'a> RejoinRequest<'a> {
     pub fn as_bytes(self) -> &'a [u8] {
         self.0
     }
-    fn field<const N: usize>(self, at: usize) -> [u8; N] {
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(&self.0[at..at + N]);
-        bytes
-    }
     /// Which of the three it is.
     pub fn kind(self) -> RejoinKind {
         match self.0[1] {
-            1 => RejoinKind::Recovery(JoinEui::from_air(self.field(2))),
-            0 => RejoinKind::Handover(NetId::from_air(self.field(2))),
-            _ => RejoinKind::Rekeying(NetId::from_air(self.field(2))),
+            1 => RejoinKind::Recovery(JoinEui::from_air(field(self.0, 2))),
+            0 => RejoinKind::Handover(NetId::from_air(field(self.0, 2))),
+            _ => RejoinKind::Rekeying(NetId::from_air(field(self.0, 2))),
         }
     }
     /// DevEUI.
     pub fn dev_eui(self) -> DevEui {
-        DevEui::from_air(self.field(self.0.len() - 14))
+        DevEui::from_air(field(self.0, self.0.len() - 14))
     }
     /// RJcount0, or RJcount1 of type 1.
     pub fn rj_count(self) -> u16 {
-        u16::from_le_bytes(self.field(self.0.len() - 6))
+        u16::from_le_bytes(field(self.0, self.0.len() - 6))
     }
     /// Whether this key made the MIC: SNwkSIntKey of the session, or JSIntKey for type 1.
     pub fn mic_matches(self, key: &Key) -> bool {

@@ -9,7 +9,7 @@ use crate::backend::door::{Boxed, Commit, StoreError};
 use crate::fns::usage::Usage;
 use crate::hns::Carriers;
 use crate::lorawan::{DevEui, NetId};
-use crate::usage::{ActivationRecord, Kind, Statement, TrafficRecord, Way};
+use crate::usage::{ActivationRecord, Carried, Kind, Statement, TrafficRecord, Way};
 
 /// Activations on record; beyond, the oldest go. A join of a visitor makes one, so nobody fills a disk with them.
 const ACTIVATIONS: u64 = 100_000;
@@ -36,15 +36,7 @@ const FOR_US: &str = "usage_for_us";
 
 impl Usage for Store {
     // A record is promised to nobody before it is told: it goes to the disk with what else goes there.
-    fn carried(
-        &self,
-        net_id: NetId,
-        kind: Kind,
-        way: Way,
-        bytes: usize,
-        unix: u64,
-    ) -> Boxed<'_, Result<(), StoreError>> {
-        let frame = Frame { net_id, kind, way, bytes: bytes as u64, unix };
+    fn carried(&self, frame: Carried) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(self.queue.run(false, move |db| carried(db, VISITORS, &frame)))
     }
 
@@ -60,15 +52,7 @@ impl Usage for Store {
 }
 
 impl Carriers for Store {
-    fn carried_for_us(
-        &self,
-        net_id: NetId,
-        kind: Kind,
-        way: Way,
-        bytes: usize,
-        unix: u64,
-    ) -> Boxed<'_, Result<(), StoreError>> {
-        let frame = Frame { net_id, kind, way, bytes: bytes as u64, unix };
+    fn carried_for_us(&self, frame: Carried) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(self.queue.run(false, move |db| carried(db, FOR_US, &frame)))
     }
 }
@@ -91,15 +75,6 @@ impl Store {
     }
 }
 
-/// A frame of a user that was carried.
-struct Frame {
-    net_id: NetId,
-    kind: Kind,
-    way: Way,
-    bytes: u64,
-    unix: u64,
-}
-
 fn name(kind: Kind) -> &'static str {
     match kind {
         Kind::Passive => "Passive",
@@ -107,10 +82,11 @@ fn name(kind: Kind) -> &'static str {
     }
 }
 
-fn carried(db: &Db<'_>, table: &str, frame: &Frame) -> Result<((), Done), Fault> {
+fn carried(db: &Db<'_>, table: &str, frame: &Carried) -> Result<((), Done), Fault> {
+    let bytes = frame.bytes as u64;
     let [ul_packets, dl_packets, ul_bytes, dl_bytes] = match frame.way {
-        Way::Up => [1, 0, frame.bytes, 0],
-        Way::Down => [0, 1, 0, frame.bytes],
+        Way::Up => [1, 0, bytes, 0],
+        Way::Down => [0, 1, 0, bytes],
     };
     let insert = format!(
         "INSERT INTO {table} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET

@@ -400,8 +400,8 @@ async fn a_stateful_downlink_names_the_device_and_a_stateless_one_does_not() {
 /// What visitors were carried is on record, once each.
 #[tokio::test(start_paused = true)]
 async fn usage_is_counted_once_for_each_counter_and_activations_begin_and_end() {
-    use crate::fns::usage::Kind::Passive;
-    use crate::fns::usage::Way::{Down, Up};
+    use crate::usage::Kind::Passive;
+    use crate::usage::Way::{Down, Up};
     let (_street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     let roams = |away: &Hotspot| away.memory.roams.lock().unwrap().clone();

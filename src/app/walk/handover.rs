@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backend::message::{HrStopReq, UlMeta, XmitAppDown, XmitAppUp};
-use crate::fns::usage::{Kind, Way};
+use crate::usage::{Kind, Way};
 
 /// Both may serve each other's devices.
 const HANDOVER: &str = "[default]\nhandover = { start = true, activation = true }";

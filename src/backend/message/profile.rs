@@ -32,9 +32,10 @@ pub struct DeviceProfile {
 
 /// What to do with packets above a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum RatePolicy {
+    /// They go no further.
     Drop,
+    /// They go on, and count as out of profile.
     Mark,
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::fns::parked::{Parked, Parking, Place};
 use crate::lorawan::region::SubBands;
 use crate::sns::plan::{Plan, Told};
+use crate::usage::Carried;
 
 #[tokio::test]
 async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
@@ -582,10 +583,11 @@ async fn too_many_waiting_messages_drop_the_oldest_and_count_them() {
 
 #[tokio::test]
 async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
-    use crate::fns::usage::{Kind, Usage, Way};
+    use crate::fns::usage::Usage;
     use crate::hns::Carriers;
     use crate::store::usage::month;
     use crate::usage::{ActivationRecord, TrafficRecord};
+    use crate::usage::{Kind, Way};
     let (folder, store) = fresh();
     let (a, b): (NetId, NetId) = ("C00ABC".parse().unwrap(), "C0002F".parse().unwrap());
     // the last second of November 2026, and the next
@@ -598,10 +600,16 @@ async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
         (b, Way::Up, 1, november),
         (a, Way::Up, 9, november + 1),
     ] {
-        store.carried(net_id, Kind::Passive, way, bytes, at).await.unwrap();
+        store.carried(Carried { net_id, kind: Kind::Passive, way, bytes, unix: at }).await.unwrap();
     }
-    store.carried(a, Kind::Handover, Way::Up, 3, november).await.unwrap();
-    store.carried_for_us(a, Kind::Passive, Way::Down, 4, november).await.unwrap();
+    store
+        .carried(Carried { net_id: a, kind: Kind::Handover, way: Way::Up, bytes: 3, unix: november })
+        .await
+        .unwrap();
+    store
+        .carried_for_us(Carried { net_id: a, kind: Kind::Passive, way: Way::Down, bytes: 4, unix: november })
+        .await
+        .unwrap();
     store.roams(b, EUI, true, november).await.unwrap();
     store.roams(b, EUI, false, november + 1).await.unwrap();
     store.close().await.unwrap();
@@ -642,13 +650,17 @@ async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
 
 #[tokio::test]
 async fn a_statement_stays_as_it_was_given_and_none_is_left_out_of_the_chain() {
-    use crate::fns::usage::{Kind, Usage, Way};
+    use crate::fns::usage::Usage;
+    use crate::usage::{Kind, Way};
     use crate::usage::{Statement, hash};
     let (_folder, store) = fresh();
     let (us, them): (NetId, NetId) = ("C00ABC".parse().unwrap(), "C0002F".parse().unwrap());
     // September, November; nothing in October
     for at in [1_788_300_000, 1_793_600_000] {
-        store.carried(them, Kind::Passive, Way::Up, 5, at).await.unwrap();
+        store
+            .carried(Carried { net_id: them, kind: Kind::Passive, way: Way::Up, bytes: 5, unix: at })
+            .await
+            .unwrap();
     }
     let november = store.statement(us, them, "2026-11".into()).await.unwrap();
     let september = store.statement(us, them, "2026-09".into()).await.unwrap();
@@ -657,7 +669,10 @@ async fn a_statement_stays_as_it_was_given_and_none_is_left_out_of_the_chain() {
     assert_eq!(read.previous, Some(hash(&september)));
     assert_eq!(Statement::read(&september).unwrap().previous, None);
     // what comes to light later is in no statement that was given
-    store.carried(them, Kind::Passive, Way::Up, 5, 1_793_600_000).await.unwrap();
+    store
+        .carried(Carried { net_id: them, kind: Kind::Passive, way: Way::Up, bytes: 5, unix: 1_793_600_000 })
+        .await
+        .unwrap();
     assert_eq!(store.statement(us, them, "2026-11".into()).await.unwrap(), november);
     // a month without anything has one too, where it is asked for
     let december = store.statement(us, them, "2026-12".into()).await.unwrap();
