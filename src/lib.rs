@@ -19,6 +19,7 @@ pub mod control;
 pub mod demo;
 pub mod discovery;
 pub mod fns;
+pub mod front;
 pub mod hns;
 pub mod jit;
 pub mod js;

@@ -3,6 +3,7 @@
 //! Pure, and bounded in memory whatever strangers do. Used by every room that has a door to the outside.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::clock::Instant;
@@ -87,6 +88,14 @@ impl<K: Ord> Buckets<K> {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
+    }
+}
+
+/// One household has one address of the old kind, and 2^64 of the new.
+pub fn household(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        old => old,
     }
 }
 
@@ -182,6 +191,14 @@ mod tests {
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_household_is_an_old_address_or_a_prefix_of_the_new_kind() {
+        let of = |text: &str| household(text.parse().unwrap()).to_string();
+        assert_eq!(of("192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_then_one_at_a_time_and_each_key_for_itself() {

@@ -30,6 +30,8 @@ use crate::pki::check::{self, CheckError, Facts, PeerIdentity, PeerRules, Pin};
 
 /// What both sides speak inside. Named, so that a peer that can do more does not choose it.
 const ALPN: &[u8] = b"http/1.1";
+/// What a hotspot and its front speak ([`crate::backend::tunnel`]): by it a front knows a hotspot from a partner.
+pub const TUNNEL: &[u8] = b"roamgate-tunnel/1";
 
 /// Why there is no TLS. All are the operator's move.
 #[derive(Debug, thiserror::Error)]
@@ -672,6 +674,20 @@ fn client_config_for(
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(config)
+}
+
+/// [`server_config`] for what hotspots say to their front.
+pub fn tunnel_server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::clone(&*server_config(identity, trust)?);
+    config.alpn_protocols = vec![TUNNEL.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// [`client_config`] for what hotspots say to their front.
+pub fn tunnel_client_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = client_config(identity, trust, None)?;
+    config.alpn_protocols = vec![TUNNEL.to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// TLS as a client of a service that is no partner, such as a broker: these roots and no others, the name that was

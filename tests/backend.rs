@@ -12,7 +12,7 @@ use roamgate::backend::Limits;
 use roamgate::backend::client::{self, Client, Discover, Endpoint, NoDiscovery, PartnerNames};
 use roamgate::backend::door::{Boxed, Caller, Deadline, PeerError, Rooms};
 use roamgate::backend::message::*;
-use roamgate::backend::server::{self, Ours, Roles, Server};
+use roamgate::backend::server::{self, Doorstep, Ours, Roles, Server};
 use roamgate::clock::Clock;
 use roamgate::lorawan::{DevEui, NetId};
 use roamgate::partners;
@@ -81,7 +81,7 @@ impl Federation {
             limits: Limits::default(),
             clock: self.clock.clone(),
         };
-        server::serve(listen, config, parts).await.unwrap()
+        server::serve(Doorstep::at(listen), config, parts).await.unwrap()
     }
 
     /// A plain HTTP client with the certificate of `name`, or with none.
@@ -204,8 +204,8 @@ struct Partner {
 
 impl Partner {
     fn new(federation: &Federation, name: &str, server: &Server) -> Partner {
-        let url = format!("https://{HOME_NAME}:{}/", server.address().port());
-        Partner { http: federation.http(Some(name), server.address()), url }
+        let url = format!("https://{HOME_NAME}:{}/", server.address().unwrap().port());
+        Partner { http: federation.http(Some(name), server.address().unwrap()), url }
     }
     async fn post(&self, body: impl Into<reqwest::Body>) -> (StatusCode, Value) {
         let response = self.http.post(&self.url).body(body).send().await.unwrap();
@@ -225,7 +225,7 @@ async fn a_partner_is_asked_and_answers_over_one_warm_connection() {
     let federation = Federation::new();
     let rooms = Arc::new(Known::default());
     let server = federation.home(OPEN, rooms.clone()).await;
-    let (front, connections) = counting_front(server.address()).await;
+    let (front, connections) = counting_front(server.address().unwrap()).await;
     let client = federation.client(OPEN, Arc::new(At(front, HOME_NAME)));
     for _ in 0..3 {
         let began = federation.clock.now();
@@ -244,7 +244,7 @@ async fn a_partner_is_asked_and_answers_over_one_warm_connection() {
 async fn many_requests_at_once_all_get_their_own_answer() {
     let federation = Federation::new();
     let server = federation.home(OPEN, Arc::new(Known::default())).await;
-    let client = federation.client(OPEN, Arc::new(At(server.address(), HOME_NAME)));
+    let client = federation.client(OPEN, Arc::new(At(server.address().unwrap(), HOME_NAME)));
     let by = soon(&federation.clock);
     let asked = (0..30).map(|_| client.send(js(), home_ns_req(), by));
     for answer in futures_util::future::join_all(asked).await {
@@ -256,7 +256,7 @@ async fn many_requests_at_once_all_get_their_own_answer() {
 async fn a_partner_that_was_restarted_is_asked_again() {
     let federation = Federation::new();
     let server = federation.home(OPEN, Arc::new(Known::default())).await;
-    let address = server.address();
+    let address = server.address().unwrap();
     let client = federation.client(OPEN, Arc::new(At(address, HOME_NAME)));
     client.send(js(), home_ns_req(), soon(&federation.clock)).await.unwrap();
     server.stop().await;
@@ -272,7 +272,7 @@ async fn one_partner_cannot_keep_the_house_busy() {
     let (rooms, mut begun, _done) = slow();
     let server = federation.home(OPEN, rooms.clone()).await;
     // each of them has no more than 64 exchanges with one server at once
-    let new_client = || federation.client(OPEN, Arc::new(At(server.address(), HOME_NAME)));
+    let new_client = || federation.client(OPEN, Arc::new(At(server.address().unwrap(), HOME_NAME)));
     let (clients, client) = ([(); 4].map(|()| new_client()), new_client());
     let by = soon(&federation.clock);
     let asked: Vec<_> = (0..256)
@@ -333,8 +333,9 @@ async fn a_hub_speaks_for_its_members_and_strangers_are_nobody() {
 async fn without_a_client_certificate_there_is_no_connection() {
     let federation = Federation::new();
     let server = federation.home(OPEN, Arc::new(Known::default())).await;
-    let url = format!("https://{HOME_NAME}:{}/", server.address().port());
-    let nobody = federation.http(None, server.address()).post(url).body(home_ns().to_string()).send().await;
+    let url = format!("https://{HOME_NAME}:{}/", server.address().unwrap().port());
+    let nobody =
+        federation.http(None, server.address().unwrap()).post(url).body(home_ns().to_string()).send().await;
     let error = nobody.unwrap_err();
     assert!(tls::explain(&error).unwrap().contains("wants a client certificate"), "{error:?}");
 }
@@ -425,7 +426,7 @@ async fn who_hangs_up_ends_the_waiting_and_not_the_work() {
     let federation = Federation::new();
     let (rooms, mut begun, mut done) = slow();
     let server = federation.home(OPEN, rooms.clone()).await;
-    let client = federation.client(OPEN, Arc::new(At(server.address(), HOME_NAME)));
+    let client = federation.client(OPEN, Arc::new(At(server.address().unwrap(), HOME_NAME)));
     // our client gives up waiting ...
     let by = Deadline(federation.clock.now() + Duration::from_millis(300));
     let late = client.send(js(), home_ns_req(), by).await;
@@ -447,7 +448,7 @@ async fn stopping_waits_for_what_has_begun() {
     let federation = Federation::new();
     let (rooms, mut begun, mut done) = slow();
     let server = federation.home(OPEN, rooms.clone()).await;
-    let address = server.address();
+    let address = server.address().unwrap();
     let peer = Partner::new(&federation, AWAY_NAME, &server);
     let asking = tokio::spawn(async move { peer.code(&home_ns()).await });
     begun.recv().await.unwrap();
@@ -476,11 +477,11 @@ async fn a_certificate_is_judged_for_every_request_and_nobody_without_a_clock() 
     assert!(answer["Result"]["Description"].as_str().unwrap().contains("renew it"));
     federation.clock.move_wall(SignedDuration::from_hours(-24 * 500));
 
-    let client = federation.client(OPEN, Arc::new(At(server.address(), HOME_NAME)));
+    let client = federation.client(OPEN, Arc::new(At(server.address().unwrap(), HOME_NAME)));
     federation.clock.set_trusted(false);
     let refused = client.send(js(), home_ns_req(), soon(&federation.clock)).await;
     assert!(matches!(refused, Err(PeerError::Forbidden { .. })), "{refused:?}");
-    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let mut stream = TcpStream::connect(server.address().unwrap()).await.unwrap();
     assert!(matches!(stream.read(&mut [0; 8]).await, Ok(0) | Err(_)), "no word for anybody");
     federation.clock.set_trusted(true);
     client.send(js(), home_ns_req(), soon(&federation.clock)).await.unwrap();
@@ -506,17 +507,18 @@ async fn what_keeps_us_from_a_partner_is_said_with_its_remedy() {
     };
     assert!(why.contains("refused") && why.contains(&gone.to_string()), "{why}");
     // somebody else is there
-    let other = At(server.address(), "000009.netids.example");
+    let other = At(server.address().unwrap(), "000009.netids.example");
     let PeerError::Transport { why, .. } = ask(&federation.client(OPEN, Arc::new(other))).await else {
         panic!()
     };
     assert!(why.contains("certificate"), "{why}");
     // another federation
-    let stranger = Federation::named("Another").client(OPEN, Arc::new(At(server.address(), HOME_NAME)));
+    let stranger =
+        Federation::named("Another").client(OPEN, Arc::new(At(server.address().unwrap(), HOME_NAME)));
     let PeerError::Transport { why, .. } = ask(&stranger).await else { panic!() };
     assert!(why.contains("none of our roots"), "{why}");
     // reached, and refused
-    let error = ask(&federation.client(OPEN, Arc::new(At(server.address(), HOME_NAME)))).await;
+    let error = ask(&federation.client(OPEN, Arc::new(At(server.address().unwrap(), HOME_NAME)))).await;
     assert!(error.is(ResultCode::UnknownDevEui));
     // configured, and not by https
     let plain = "[[partner]]\nnet_id = \"000001\"\nserver = \"http://127.0.0.1/\"";
@@ -530,7 +532,7 @@ async fn a_configured_server_needs_no_discovery() {
     let server = federation.home(OPEN, Arc::new(Known::default())).await;
     let listed = format!(
         "[[partner]]\nnet_id = \"000001\"\nserver = \"https://127.0.0.1:{}/sns\"",
-        server.address().port()
+        server.address().unwrap().port()
     );
     let client = federation.client(&listed, Arc::new(NoDiscovery));
     let error = client.send(Party::Ns(HOME), pr_start(), soon(&federation.clock)).await.unwrap_err();
@@ -678,8 +680,9 @@ impl Federation {
             clock: self.clock.clone(),
         };
         let config = tls::server_config(&self.identity(name), &self.trust()).unwrap();
-        let server = server::serve("127.0.0.1:0".parse().unwrap(), config, parts).await.unwrap();
-        book.0.lock().unwrap().insert(Party::Ns(net_id), (name, server.address()));
+        let server =
+            server::serve(Doorstep::at("127.0.0.1:0".parse().unwrap()), config, parts).await.unwrap();
+        book.0.lock().unwrap().insert(Party::Ns(net_id), (name, server.address().unwrap()));
         Both { client, server, rooms }
     }
 

@@ -35,7 +35,7 @@ use crate::store::Store;
 
 use house::{Doors, House, Ours};
 use operator::Operator;
-use way::Way;
+use way::{Reach, Way};
 
 /// Frames dealt with at the same time. A flood beyond it waits in the radios' queues, which drop.
 const FRAMES_AT_ONCE: u32 = 256;
@@ -53,6 +53,7 @@ pub struct Node {
     store: Store,
     operator: Arc<Operator>,
     server: Option<Server>,
+    reach: Arc<Reach>,
     tasks: JoinSet<()>,
     /// A place for every frame that is being dealt with.
     places: Arc<Semaphore>,
@@ -83,9 +84,12 @@ impl Node {
         let house = build(&config, &ours, &clock, &store, air.clone(), outside, delivery.clone()).await?;
         house.fns.recall().await.context("read the roaming contexts of visitors")?;
         house.sns.recall().await.context("read the roaming contexts of our devices")?;
-        let server = way.listen(&ours, house.clone(), out).await?;
-        let operator = Arc::new(Operator::running(&config, store.clone(), clock.clone(), air, &house));
         let mut tasks = JoinSet::new();
+        let (server, reach) = way.open(&ours, house.clone(), out, &mut tasks).await?;
+        let reach = Arc::new(reach);
+        let operator =
+            Operator::running(&config, store.clone(), clock.clone(), air, &house).reached(reach.clone());
+        let operator = Arc::new(operator);
         if let Some(delivery) = &delivery {
             deliver::start(delivery, &store, operator.clone(), &mut tasks).await?;
         }
@@ -107,7 +111,7 @@ impl Node {
             }
         }
         tasks.spawn(house.hns.clone().reach_all(config.network.net_ids.first()).in_current_span());
-        Ok(Node { house, store, operator, server, tasks, places })
+        Ok(Node { house, store, operator, server, reach, tasks, places })
     }
 
     /// What an operator may do with this node.
@@ -127,7 +131,12 @@ impl Node {
 
     /// Where partners reach this node, if it listens.
     pub fn listening(&self) -> Option<SocketAddr> {
-        self.server.as_ref().map(Server::address)
+        self.server.as_ref().and_then(Server::address)
+    }
+
+    /// Where hotspots and their partners come, if this is a front.
+    pub fn front(&self) -> Option<SocketAddr> {
+        self.reach.front()
     }
 
     /// Stop: hear nothing more, finish what is under way, close the store.

@@ -27,6 +27,7 @@ use crate::tls::{Identity, TlsError};
 use crate::usage;
 
 use super::house::{House, Ours};
+use super::way::Reach;
 use super::{as_kek, partners, personalised};
 
 /// So long another network is asked to let a device go.
@@ -51,6 +52,7 @@ struct Running {
     fns: Arc<Fns>,
     hns: Arc<Hns>,
     sns: Arc<Sns>,
+    reach: Arc<Reach>,
     /// What the node does at the operator's word is told as the node's.
     span: tracing::Span,
 }
@@ -81,8 +83,17 @@ impl Operator {
     ) -> Operator {
         let (fns, hns, sns) = (house.fns.clone(), house.hns.clone(), house.sns.clone());
         let span = tracing::Span::current();
-        let running = Running { since: clock.now(), clock, radios, fns, hns, sns, span };
+        let reach = Arc::default();
+        let running = Running { since: clock.now(), clock, radios, fns, hns, sns, reach, span };
         Operator { running: Some(running), ..Operator::alone(config, store) }
+    }
+
+    /// The same, telling how partners reach the node.
+    pub fn reached(mut self, reach: Arc<Reach>) -> Operator {
+        if let Some(running) = &mut self.running {
+            running.reach = reach;
+        }
+        self
     }
 
     async fn is_at_home(&self, dev_eui: DevEui) -> Result<(), OperatorError> {
@@ -203,10 +214,11 @@ impl control::Operator for Operator {
             let mut status = self.status.clone();
             let devices = self.store.devices().await?;
             status.devices = devices.iter().filter(|device| device.home.is_none()).count();
-            if let Some(Running { since, clock, radios, fns, .. }) = &self.running {
+            if let Some(Running { since, clock, radios, fns, reach, .. }) = &self.running {
                 status.uptime = Some(clock.now().duration_since(*since).as_secs());
                 status.heads = radios.heads();
                 status.radios = radios.status().iter().map(ToString::to_string).collect();
+                status.reached = reach.status();
                 let radio = radios.0.iter().flat_map(|radio| radio.counters());
                 status.counters = BTreeMap::from([
                     ("radio".into(), summed(radio)),

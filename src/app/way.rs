@@ -1,26 +1,35 @@
 //! The way out to partners and the way in from them: identity, roots, names, client and server.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::backend::client::{self, Client, Discover, NoDiscovery, PartnerNames};
 use crate::backend::door::{Boxed, Deadline, Deliver, PeerError, Peers, Rooms};
 use crate::backend::keywrap::Keks;
 use crate::backend::message::{Answer, Party, Request};
 use crate::backend::pending::Pending;
-use crate::backend::server::{self, Server};
+use crate::backend::server::{self, Doorstep, Server};
 use crate::backend::tokens::Tokens;
+use crate::backend::tunnel::{self, Tunnel};
 use crate::clock::Clock;
 use crate::config::{Config, Role};
 use crate::discovery::name::net_id_name;
 use crate::discovery::{Resolver, Suffix};
+use crate::front::{self, Front};
 use crate::pki::check::PeerRules;
 use crate::tls::{self, Identity, Roots, Trust};
 
 use super::house::Ours;
 use super::keks;
+
+/// Connections that were brought and that the server has not looked at.
+const BROUGHT: usize = 64;
 
 /// What partners see of us, and what we see of them.
 pub struct Way {
@@ -91,16 +100,60 @@ impl Way {
         listed.map(|one| (one.as_id.clone(), one.identity().to_owned())).collect()
     }
 
-    /// Listen for partners, where the configuration says so.
-    /// `out` brings answers to those who do not wait for them.
-    pub async fn listen(
+    /// Open the ways on which partners reach us, as the configuration says: a port, tunnels to fronts (kept up by `tasks`),
+    /// and a front of our own. `out` brings answers to those who do not wait for them.
+    pub async fn open(
         &self,
         ours: &Ours,
         rooms: Arc<dyn Rooms>,
         out: Option<Client>,
-    ) -> anyhow::Result<Option<Server>> {
-        let listen = self.config.backend.as_ref().and_then(|backend| backend.listen);
-        let (Some(listen), Some((identity, trust))) = (listen, &self.tls) else { return Ok(None) };
+        tasks: &mut JoinSet<()>,
+    ) -> anyhow::Result<(Option<Server>, Reach)> {
+        let (Some(backend), Some((identity, trust))) = (&self.config.backend, &self.tls) else {
+            return Ok(Default::default());
+        };
+        let roles = &self.config.network.roles;
+        let answers = roles.iter().any(|role| role != Role::Front);
+        let (bring, brought) = mpsc::channel(BROUGHT);
+        let mut reach = Reach::default();
+        for front in backend.reachability.fronts().iter().filter(|_| answers) {
+            let tls = tls::tunnel_client_config(identity, trust)?;
+            let tunnel = Tunnel::new(front.server.clone(), tls, bring.clone(), self.clock.clone());
+            tasks.spawn(tunnel.clone().keep().in_current_span());
+            reach.tunnels.push(tunnel);
+        }
+        if let Some(config) = &self.config.front {
+            let names = identity.certificate()?.dns_names;
+            let parts = front::Parts {
+                config: config.clone(),
+                tls: tls::tunnel_server_config(identity, trust)?,
+                trust: trust.clone(),
+                own: answers.then_some((names, bring)),
+                clock: self.clock.clone(),
+            };
+            let opened = front::open(parts).await;
+            let listen = config.listen;
+            reach.front =
+                Some(opened.with_context(|| format!("open the front on {listen} ([front] listen)"))?);
+        }
+        let is_brought = !reach.tunnels.is_empty() || reach.front.is_some();
+        let doorstep = Doorstep { listen: backend.listen, brought: is_brought.then_some(brought) };
+        let is_open = answers && (doorstep.listen.is_some() || is_brought);
+        let server = match is_open {
+            true => Some(self.listen(doorstep, ours, rooms, out).await?),
+            false => None,
+        };
+        Ok((server, reach))
+    }
+
+    async fn listen(
+        &self,
+        doorstep: Doorstep,
+        ours: &Ours,
+        rooms: Arc<dyn Rooms>,
+        out: Option<Client>,
+    ) -> anyhow::Result<Server> {
+        let (identity, trust) = self.tls.as_ref().context("no identity to answer with")?;
         let roles = &self.config.network.roles;
         let parts = server::Parts {
             ours: server::Ours {
@@ -126,12 +179,45 @@ impl Way {
             limits: self.config.backend.as_ref().map(|backend| backend.limits).unwrap_or_default(),
             clock: self.clock.clone(),
         };
-        let server = server::serve(listen, tls::server_config(identity, trust)?, parts).await;
-        Ok(Some(server.with_context(|| format!("listen for partners on {listen} ([backend] listen)"))?))
+        let listen = doorstep.listen;
+        let server = server::serve(doorstep, tls::server_config(identity, trust)?, parts).await;
+        server.with_context(|| match listen {
+            Some(listen) => format!("listen for partners on {listen} ([backend] listen)"),
+            None => "answer partners".into(),
+        })
     }
 }
 
-/// Keys that partner entries pin, each with the names that it may speak for.
+/// The ways in that are no port of ours.
+#[derive(Default)]
+pub struct Reach {
+    tunnels: Vec<Arc<Tunnel>>,
+    front: Option<Front>,
+}
+
+impl Reach {
+    /// Where the front listens, if we are one.
+    pub fn front(&self) -> Option<SocketAddr> {
+        self.front.as_ref().map(Front::address)
+    }
+
+    /// How they are, a line each.
+    pub fn status(&self) -> Vec<String> {
+        let tunnels = self.tunnels.iter().map(|tunnel| match tunnel.state() {
+            tunnel::State::Up { since, welcome } => format!(
+                "through {} since {since:.0}, which sees us at {} and passes on {}",
+                tunnel.server(),
+                welcome.from,
+                welcome.names.join(" ")
+            ),
+            tunnel::State::Down(why) => format!("not through {}: {why}", tunnel.server()),
+        });
+        let front = self.front.iter().flat_map(Front::status);
+        tunnels.chain(front).collect()
+    }
+}
+
+/// Keys that entries of partners and fronts pin, each with the names that it may speak for.
 pub fn pins(config: &Config, suffix: &Suffix) -> anyhow::Result<PeerRules> {
     let mut rules = PeerRules::default();
     for partner in &config.roaming.partner {
@@ -139,6 +225,11 @@ pub fn pins(config: &Config, suffix: &Suffix) -> anyhow::Result<PeerRules> {
         let pin = pin.parse().with_context(|| format!("pin of [[roaming.partner]] {}", partner.net_id))?;
         let own = net_id_name(partner.net_id, suffix);
         rules.allow(pin, partner.identity.iter().cloned().chain([own]));
+    }
+    let fronts = config.backend.iter().flat_map(|backend| backend.reachability.fronts());
+    for front in fronts {
+        let (Some(pin), Some(host)) = (&front.pin, tunnel::host_of(&front.server)) else { continue };
+        rules.allow(pin.parse().with_context(|| format!("pin of the front {}", front.server))?, [host]);
     }
     Ok(rules)
 }

@@ -7,6 +7,7 @@ pub mod message;
 pub mod pending;
 pub mod server;
 pub mod tokens;
+pub mod tunnel;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -26,12 +27,51 @@ pub struct Config {
     /// Whom we believe: PEM files of roots, never the system's.
     #[serde(default)]
     pub roots: Vec<PathBuf>,
+    /// How partners reach us where `listen` alone does not do.
+    #[serde(default, skip_serializing_if = "Reachability::is_direct")]
+    pub reachability: Reachability,
     /// Tell partners that a class A downlink may ride in their answer (between Roamgates).
     #[serde(default = "yes")]
     pub downlink_in_answer: bool,
     /// How often partners may ask.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// How partners reach a box that may be behind NAT.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reachability {
+    /// At `listen`, if anywhere.
+    #[default]
+    Direct,
+    /// Through fronts, all of them at the same time.
+    Relay(Vec<Front>),
+}
+
+impl Reachability {
+    fn is_direct(&self) -> bool {
+        *self == Reachability::Direct
+    }
+
+    /// Where partners come through.
+    pub fn fronts(&self) -> &[Front] {
+        match self {
+            Reachability::Direct => &[],
+            Reachability::Relay(fronts) => fronts,
+        }
+    }
+}
+
+/// A Roamgate with role `front`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Front {
+    /// `HOST:PORT`; its certificate carries the host.
+    pub server: String,
+    /// Its key (`sha256/...`), where no root of ours vouches for it with name constraints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<String>,
 }
 
 /// Requests a second of one peer; those of three seconds may come at once.
@@ -77,6 +117,14 @@ mod tests {
         assert!(parse("identity = { chain = \"c\" }\nroots = [\"r\"]").is_err());
         assert!(parse("listen = \"[::]:443\"\nroots = [\"r\"]").is_err());
         assert!(parse("identity = { chain = \"c\", key = \"k\" }\nport = 1").is_err());
+        let reached = |text: &str| {
+            parse(&format!("identity = {{ chain = \"c\", key = \"k\" }}\nreachability = {text}"))
+                .map(|config| config.reachability)
+        };
+        assert_eq!(reached("\"direct\"").unwrap(), Reachability::Direct);
+        let relay = reached("{ relay = [{ server = \"front.example:443\" }] }").unwrap();
+        assert_eq!(relay.fronts(), [Front { server: "front.example:443".into(), pin: None }]);
+        assert!(reached("\"relay\"").is_err() && reached("{ relay = [{ host = \"a\" }] }").is_err());
         let limits =
             |text: &str| parse(&format!("identity = {{ chain = \"c\", key = \"k\" }}\nlimits = {text}"));
         let limited = limits("{ stranger = 5 }").unwrap().limits;

@@ -3,8 +3,9 @@
 //! Who is asking is what the handshake proved, looked at again for every request. A request that
 //! passes goes to the rooms in a task of its own: whoever hangs up ends the waiting, not the work.
 //! Answers go back in the HTTP response, or by a request of our own where that is agreed. The port opens before the clock is right; until it is, every
-//! connection is closed at once.
+//! connection is closed at once. Connections come from that port, or are brought by a front's tunnel.
 
+mod doorstep;
 mod patience;
 mod said;
 
@@ -21,7 +22,6 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
@@ -29,6 +29,9 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 use tracing::{Instrument, Span};
 
+pub use doorstep::{Arrival, Doorstep, Wire};
+
+use doorstep::Open;
 use patience::{Patience, remedy};
 use said::{Key, Said};
 
@@ -176,20 +179,19 @@ pub struct Parts {
 /// A server that runs. Dropping it stops accepting; [`Server::stop`] also waits for what has begun.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
     procedures: Arc<Semaphore>,
 }
 
-/// Open the port and answer from now on.
+/// Open the doors and answer from now on.
 pub async fn serve(
-    listen: SocketAddr,
+    doorstep: Doorstep,
     config: Arc<rustls::ServerConfig>,
     parts: Parts,
 ) -> io::Result<Server> {
-    let listener = TcpListener::bind(listen).await?;
-    let address = listener.local_addr()?;
+    let (doors, address) = doorstep.open().await?;
     let (stop, stopped) = watch::channel(false);
     let procedures = Arc::new(Semaphore::new(PROCEDURES as usize));
     let reception = Arc::new(Reception {
@@ -210,15 +212,17 @@ pub async fn serve(
         procedures: procedures.clone(),
         running: Arc::default(),
     });
-    let accepting = accept(listener, TlsAcceptor::from(config), reception, stopped);
+    let accepting = accept(doors, TlsAcceptor::from(config), reception, stopped);
     let accepting = tokio::spawn(accepting.in_current_span());
-    tracing::info!(%address, "partners are answered");
+    if let Some(address) = address {
+        tracing::info!(%address, "partners are answered");
+    }
     Ok(Server { address, stop, accepting, procedures })
 }
 
 impl Server {
-    /// Where it listens: the port that was given, or found where that was 0.
-    pub fn address(&self) -> SocketAddr {
+    /// Where it listens: the port that was given, or found where that was 0. `None`: all connections are brought.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
@@ -237,7 +241,7 @@ impl Server {
 }
 
 async fn accept(
-    listener: TcpListener,
+    mut doors: Open,
     acceptor: TlsAcceptor,
     reception: Arc<Reception>,
     mut stopped: watch::Receiver<bool>,
@@ -247,11 +251,11 @@ async fn accept(
     let mut refused_by_clock = false;
     loop {
         let arrived = tokio::select! {
-            arrived = listener.accept() => arrived,
+            arrived = doors.next() => arrived,
             // also when the handle is dropped
             _ = stopped.changed() => break,
         };
-        let (stream, from) = match arrived {
+        let Arrival { stream, from } = match arrived {
             Ok(arrived) => arrived,
             Err(error) => {
                 // out of file descriptors, or a connection that is gone already
@@ -314,20 +318,18 @@ async fn accept(
         };
         tokio::spawn(connection.in_current_span());
     }
-    drop(listener);
+    drop(doors);
     // every connection ends when its present request is answered
     let _all = connections.acquire_many(CONNECTIONS).await;
 }
 
-type Stream = tokio_rustls::server::TlsStream<TcpStream>;
+type Stream = tokio_rustls::server::TlsStream<Box<dyn Wire>>;
 
 async fn shake(
     acceptor: &TlsAcceptor,
     trust: &Trust,
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
 ) -> Result<(Stream, PeerIdentity), String> {
-    // messages are short and somebody waits for them
-    let _ = stream.set_nodelay(true);
     let stream = acceptor
         .accept(stream)
         .await

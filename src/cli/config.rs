@@ -134,11 +134,23 @@ pub(super) fn summary(config: &Config) -> String {
     }
     row("roaming", roaming(config));
     if let Some(backend) = &config.backend {
-        let listen = match backend.listen {
-            Some(listen) => format!("listens on {listen} (HTTPS)"),
-            None => "does not listen: downlinks ride in the answers".into(),
+        let fronts: Vec<String> =
+            backend.reachability.fronts().iter().map(|front| front.server.clone()).collect();
+        let listen = match (backend.listen, fronts.is_empty()) {
+            (Some(listen), true) => format!("listens on {listen} (HTTPS)"),
+            (Some(listen), false) => format!("listens on {listen} (HTTPS), reached through {}", join(fronts)),
+            (None, false) => format!("reached through {}", join(fronts)),
+            (None, true) => "does not listen: downlinks ride in the answers".into(),
         };
         row("backend", listen);
+    }
+    if let Some(front) = &config.front {
+        let whom = match (front.anyone, front.hotspot.len()) {
+            (true, _) => "every hotspot that our roots vouch for".into(),
+            (false, 1) => "1 listed hotspot".into(),
+            (false, count) => format!("{count} listed hotspots"),
+        };
+        row("front", format!("on {}, for {whom}", front.listen));
     }
     let mqtt = config.application.mqtt.iter().map(|mqtt| mqtt.server.to_string());
     let http = config.application.http.iter().map(|http| http.url.origin());

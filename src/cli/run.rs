@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{ConfigArg, Fail, config, show};
 use crate::app::Node;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::control::{self, Client, Socket};
 use crate::radio;
 use crate::systemd as manager;
@@ -36,6 +36,10 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
     let mut real = config.clone();
     let mut radios = Vec::new();
     let around = config.surroundings();
+    if !config.network.roles.has(Role::Fns) {
+        // nobody would listen to them
+        real.radio.clear();
+    }
     for entry in &mut real.radio {
         let opened = radio::open(entry, &around, &clock).await.map_err(anyhow::Error::new)?;
         if let radio::Config::SemtechUdp(entry) = entry {
@@ -47,6 +51,9 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
     let node = Node::start(config.clone(), clock.clone(), radios).await?;
     if let Some(backend) = &mut real.backend {
         backend.listen = node.listening();
+    }
+    if let (Some(front), Some(address)) = (&mut real.front, node.front()) {
+        front.listen = address;
     }
     let socket = Socket::bind(&path).await.map_err(anyhow::Error::new)?;
     let router = control::router(node.operator(), Some(tap), clock.clone());

@@ -56,6 +56,9 @@ fn text(status: &Status) -> String {
     for radio in &status.radios {
         lines.push((String::new(), radio.clone()));
     }
+    for (i, way) in status.reached.iter().enumerate() {
+        lines.push((if i == 0 { "reached".into() } else { String::new() }, way.clone()));
+    }
     for (room, counters) in &status.counters {
         // what never happened is no news; JSON has it
         let counted: Vec<String> = counters
@@ -98,6 +101,7 @@ mod tests {
             uptime: Some(3720),
             radios: vec!["semtech-udp 0102030405060708 online, heard 12, sent 1".into()],
             heads: 1,
+            reached: vec!["through front.example:443".into(), "not through b.example:443: it is full".into()],
             counters,
             ..Status::default()
         };
@@ -111,6 +115,8 @@ mod tests {
              devices         0\n\
              radio heads     1 online\n\
              \x20               semtech-udp 0102030405060708 online, heard 12, sent 1\n\
+             reached         through front.example:443\n\
+             \x20               not through b.example:443: it is full\n\
              fns             heard 12\n\
              radio           nothing yet\n"
         );

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::{Config, Network, Role};
+use crate::backend::tunnel;
 use crate::lorawan::{JoinEuiRange, NetId};
 use crate::partners::KekKey;
-use crate::{application, radio};
+use crate::{application, backend, radio};
 
 /// A combination of values that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,17 +169,72 @@ impl Config {
                 "list the JoinEUIs of your devices, or remove \"js\" from network.roles",
             );
         }
-        if !roams && !self.network.roles.has(Role::Sns) {
+        let is_front = self.network.roles.has(Role::Front);
+        if !roams && !self.network.roles.has(Role::Sns) && !is_front {
             refuse(
                 "network.roles".into(),
                 "without \"sns\" and without roaming nobody would serve a single frame".into(),
                 "add \"sns\", or turn roaming on",
             );
         }
+        self.check_reachability(&mut refuse);
         self.check_region(&mut refuse);
         self.check_radios(&mut refuse);
         self.check_application(&mut refuse);
         refusals
+    }
+
+    fn check_reachability(&self, refuse: &mut impl FnMut(String, String, &str)) {
+        let pin_remedy = "`roamgate pki inspect CERTIFICATE` prints it";
+        let fronts = self.backend.iter().flat_map(|backend| backend.reachability.fronts());
+        for (i, front) in fronts.enumerate() {
+            let at = |field: &str| format!("backend.reachability.relay[{i}].{field}");
+            if tunnel::host_of(&front.server).is_none() {
+                let reason = format!("{:?} is no HOST:PORT", front.server);
+                refuse(at("server"), reason, "write for example \"front.example.org:443\"");
+            }
+            if front.pin.as_ref().is_some_and(|pin| !is_pin(pin)) {
+                let reason = "a pin is sha256/ and the base64 form of 32 bytes".into();
+                refuse(at("pin"), reason, pin_remedy);
+            }
+        }
+        if self.backend.as_ref().is_some_and(
+            |backend| matches!(&backend.reachability, backend::Reachability::Relay(fronts) if fronts.is_empty()),
+        ) {
+            let reason = "a relay through no front: nobody could reach us".into();
+            let remedy = "name one: { relay = [{ server = \"front.example.org:443\" }] }, or write \"direct\"";
+            refuse("backend.reachability.relay".into(), reason, remedy);
+        }
+        match (&self.front, self.network.roles.has(Role::Front)) {
+            (Some(_), false) => refuse(
+                "front".into(),
+                "there is a [front], and this node is none".into(),
+                "add \"front\" to network.roles, or remove the section",
+            ),
+            (None, true) => refuse(
+                "network.roles".into(),
+                "\"front\" is among them, and no [front] says where it listens".into(),
+                "add a section [front] with listen = \"[::]:443\"",
+            ),
+            (Some(front), true) => {
+                if self.backend.is_none() {
+                    refuse(
+                        "front".into(),
+                        "a front without [backend] has no identity to show to hotspots, and no roots to know them by"
+                            .into(),
+                        "add a section [backend] with identity = { chain, key } and roots",
+                    );
+                }
+                if !front.anyone && front.hotspot.is_empty() {
+                    refuse(
+                        "front.hotspot".into(),
+                        "nobody may come to this front".into(),
+                        "list hotspots: [[front.hotspot]] identity = \"c00abc.netids.iotroam.example\", or set anyone = true",
+                    );
+                }
+            }
+            (None, false) => {}
+        }
     }
 
     fn check_region(&self, refuse: &mut impl FnMut(String, String, &str)) {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::message::MacVersion;
 use crate::lorawan::region::SubBands;
 use crate::lorawan::{NetId, Region};
-use crate::{application, backend, discovery, js, partners, radio, store};
+use crate::{application, backend, discovery, front, js, partners, radio, store};
 
 pub use check::Refusal;
 pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
@@ -28,8 +28,18 @@ pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
 pub const DEFAULT_PATH: &str = "/etc/roamgate/roamgate.toml";
 
 /// The sections in the order in which a person reads them.
-const SECTIONS: [&str; 9] =
-    ["network", "store", "radio", "backend", "discovery", "roaming", "join_server", "application", "control"];
+const SECTIONS: [&str; 10] = [
+    "network",
+    "store",
+    "radio",
+    "backend",
+    "front",
+    "discovery",
+    "roaming",
+    "join_server",
+    "application",
+    "control",
+];
 
 /// Everything that can be configured. The default is the standalone hotspot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +53,8 @@ pub struct Config {
     pub radio: Vec<radio::Config>,
     /// The two ends of TS002. Absent: no partner can be asked or answered.
     pub backend: Option<backend::Config>,
+    /// Where hotspots behind NAT are reached through us. Absent: we are no front.
+    pub front: Option<front::Config>,
     /// How partners are found. Absent: only by `server` of their entries.
     pub discovery: Option<discovery::Config>,
     /// Who may roam how.
@@ -62,6 +74,7 @@ impl Default for Config {
             store: store::Config::default(),
             radio: vec![radio::Config::default()],
             backend: None,
+            front: None,
             discovery: None,
             roaming: partners::Config::default(),
             join_server: js::config::Config::default(),
@@ -163,7 +176,7 @@ impl From<NetId> for NetIds {
     }
 }
 
-/// A role of TS002.
+/// A role of TS002, or that of a front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -177,6 +190,8 @@ pub enum Role {
     Js,
     /// Application server.
     As,
+    /// Partners reach hotspots behind NAT through it.
+    Front,
 }
 
 impl fmt::Display for Role {
@@ -187,6 +202,7 @@ impl fmt::Display for Role {
             Role::Hns => "hns",
             Role::Js => "js",
             Role::As => "as",
+            Role::Front => "front",
         })
     }
 }

@@ -198,6 +198,9 @@ pub struct Status {
     pub radios: Vec<String>,
     /// Radio heads online.
     pub heads: usize,
+    /// How partners reach this node besides at its own port, and whom it is a front for: a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reached: Vec<String>,
     /// Devices whose home we are.
     pub devices: usize,
     /// What was counted since the start, by room: `radio`, `fns` and `store`; empty where no daemon runs.

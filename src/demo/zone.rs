@@ -53,6 +53,8 @@ pub struct Plan {
     pub signed_for: Duration,
     /// A name below the apex that is delegated without a DS record: everything there is insecure, provably.
     pub insecure_child: Option<String>,
+    /// The server's address; it finds itself a port.
+    pub listen: Ipv4Addr,
 }
 
 impl Plan {
@@ -65,6 +67,7 @@ impl Plan {
             negative_ttl: 30,
             signed_for: Duration::from_secs(7 * 86_400),
             insecure_child: None,
+            listen: Ipv4Addr::LOCALHOST,
         }
     }
 }
@@ -107,8 +110,8 @@ pub enum ZoneError {
     /// Making the key, or signing.
     #[error("signing the zone: {0}")]
     Sign(#[from] DnsSecError),
-    /// No port on loopback.
-    #[error("no loopback port for the zone")]
+    /// No port.
+    #[error("no port for the zone")]
     Bind(#[from] io::Error),
 }
 
@@ -148,6 +151,7 @@ struct Tables {
 impl Zone {
     /// Sign and serve.
     pub async fn start(plan: Plan, clock: &Clock) -> Result<Zone, ZoneError> {
+        let listen = plan.listen;
         let key = new_key()?;
         let public = EcdsaSigningKey::from_pkcs8(&key, Algorithm::ECDSAP256SHA256)?.to_public_key()?;
         let origin = name(&plan.origin)?;
@@ -165,7 +169,7 @@ impl Zone {
             }),
         });
         shared.change(|_| ())?;
-        let (udp, tcp) = bind().await?;
+        let (udp, tcp) = bind(listen).await?;
         let addr = udp.local_addr()?;
         let mut server = Server::new(Handler(shared.clone()));
         server.register_socket(udp);
@@ -332,10 +336,10 @@ fn host(origin: &Name) -> Result<Name, ZoneError> {
 }
 
 /// UDP and TCP on one free port.
-async fn bind() -> io::Result<(UdpSocket, TcpListener)> {
+async fn bind(listen: Ipv4Addr) -> io::Result<(UdpSocket, TcpListener)> {
     let mut tries = 0;
     loop {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let tcp = TcpListener::bind((listen, 0)).await?;
         match UdpSocket::bind(tcp.local_addr()?).await {
             Ok(udp) => return Ok((udp, tcp)),
             Err(err) if tries >= 20 => return Err(err),

@@ -21,6 +21,7 @@ mod newer;
 mod nuisance;
 mod partner;
 mod regions;
+mod relay;
 mod restart;
 mod trust;
 mod v11;
@@ -116,6 +117,9 @@ stories! {
         an_uplink_counter_goes_past_16_bits_at_home_and_away
         a_1_0_3_device_that_lost_its_state_joins_again_at_once
         a_1_0_4_device_that_lost_its_state_is_forgiven_by_name;
+    relay:
+        two_hotspots_without_a_port_reach_each_other_through_a_front
+        a_front_passes_on_to_whom_it_admits_and_says_why_it_does_not;
     windows:
         what_rx1_cannot_carry_goes_in_rx2
         a_downlink_that_no_window_took_waits_for_the_next_uplink

@@ -10,7 +10,7 @@ use roamgate::backend::Limits;
 use roamgate::backend::client::{self, Client, Discover, Endpoint};
 use roamgate::backend::door::{Boxed, Caller, Deadline, Rooms};
 use roamgate::backend::message::*;
-use roamgate::backend::server::{self, Ours, Roles, Server};
+use roamgate::backend::server::{self, Doorstep, Ours, Roles, Server};
 use roamgate::clock::Clock;
 use roamgate::lorawan::{DevEui, NetId};
 use roamgate::pki::check::PeerRules;
@@ -75,7 +75,7 @@ impl Federation {
             limits,
             clock: self.clock.clone(),
         };
-        server::serve("127.0.0.1:0".parse().unwrap(), config, parts).await.unwrap()
+        server::serve(Doorstep::at("127.0.0.1:0".parse().unwrap()), config, parts).await.unwrap()
     }
 
     /// Somebody who shows this and writes the JSON himself.

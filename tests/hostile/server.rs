@@ -31,7 +31,7 @@ async fn certificates_that_must_not_be_believed_end_the_handshake_and_nobody_els
     let federation = Federation::new();
     let rooms = Arc::new(Known::default());
     let server = federation.home(OPEN, Limits::default(), rooms.clone()).await;
-    let honest = federation.guest(Some(&federation.identity(AWAY_NAME)), server.address());
+    let honest = federation.guest(Some(&federation.identity(AWAY_NAME)), server.address().unwrap());
     assert_eq!(honest.code(&home_ns()).await, "Success");
 
     let member = federation.member("000003.netids.example");
@@ -72,7 +72,7 @@ async fn certificates_that_must_not_be_believed_end_the_handshake_and_nobody_els
         ("a server's only", Some(shown(&leaf(&|leaf| leaf.client = false))), "not made for this direction"),
     ];
     for (whose, identity, words) in cases {
-        let guest = federation.guest(identity.as_ref(), server.address());
+        let guest = federation.guest(identity.as_ref(), server.address().unwrap());
         let refused = guest.post(home_ns().to_string()).await;
         assert!(refused.is_err(), "{whose} certificate was let in: {refused:?}");
         log.says(&["WARN", "a TLS handshake failed", "from=127.0.0.1", words]);
@@ -82,7 +82,7 @@ async fn certificates_that_must_not_be_believed_end_the_handshake_and_nobody_els
     // again and again: the log has it once
     let stranger = shown(&public.leaf(&anybody, AWAY_NAME, |_| ()));
     for _ in 0..5 {
-        assert!(federation.guest(Some(&stranger), server.address()).post("{}").await.is_err());
+        assert!(federation.guest(Some(&stranger), server.address().unwrap()).post("{}").await.is_err());
     }
     let told = log.lines(&["a TLS handshake failed", "none of our roots"]);
     // the missing intermediate looks the same from here
@@ -96,8 +96,9 @@ async fn a_stranger_that_asks_too_often_waits_and_a_partner_does_not() {
     let listed = format!("{OPEN}\n[[partner]]\nnet_id = \"000003\"");
     let rooms = Arc::new(Known::default());
     let server = federation.home(&listed, limits(50, 2), rooms.clone()).await;
-    let stranger = federation.guest(Some(&federation.identity(AWAY_NAME)), server.address());
-    let partner = federation.guest(Some(&federation.identity("000003.netids.example")), server.address());
+    let stranger = federation.guest(Some(&federation.identity(AWAY_NAME)), server.address().unwrap());
+    let partner =
+        federation.guest(Some(&federation.identity("000003.netids.example")), server.address().unwrap());
     let mut refused = Vec::new();
     for n in 0..30 {
         let mut ask = home_ns();
@@ -127,7 +128,7 @@ async fn a_stranger_that_asks_too_often_waits_and_a_partner_does_not() {
         assert_eq!(partner.code(&ask).await, "Success");
     }
     // our own client hears the same as a refusal, and later gets its answer
-    let client = federation.client(server.address());
+    let client = federation.client(server.address().unwrap());
     let error = client.send(js(), home_ns_req(), federation.soon()).await.unwrap_err();
     assert!(error.to_string().contains("try again in"), "{error}");
     federation.clock.sleep(Duration::from_millis(700)).await;
@@ -140,7 +141,7 @@ async fn every_refusal_has_its_rule_and_remedy_in_the_log_once() {
     let federation = Federation::new();
     let rooms = Arc::new(Known::default());
     let server = federation.home(OPEN, Limits::default(), rooms.clone()).await;
-    let guest = federation.guest(Some(&federation.identity(AWAY_NAME)), server.address());
+    let guest = federation.guest(Some(&federation.identity(AWAY_NAME)), server.address().unwrap());
     let with = |name: &str, value: Value| {
         let mut message = home_ns();
         message[name] = value;
@@ -182,10 +183,10 @@ async fn who_is_slow_loses_the_line_and_holds_nobody_up() {
     let federation = Federation::new();
     let rooms = Arc::new(Known::default());
     let server = federation.home(OPEN, Limits::default(), rooms.clone()).await;
-    let guest = federation.guest(Some(&federation.identity(AWAY_NAME)), server.address());
+    let guest = federation.guest(Some(&federation.identity(AWAY_NAME)), server.address().unwrap());
     let began = federation.clock.now();
     let slow_body = async {
-        let stream = TcpStream::connect(server.address()).await.unwrap();
+        let stream = TcpStream::connect(server.address().unwrap()).await.unwrap();
         let name = HOME_NAME.try_into().unwrap();
         let mut stream = TlsConnector::from(guest.tls.clone()).connect(name, stream).await.unwrap();
         stream.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{").await.unwrap();
@@ -205,7 +206,7 @@ async fn who_is_slow_loses_the_line_and_holds_nobody_up() {
         federation.clock.now() - began
     };
     let hung = async {
-        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        let mut stream = TcpStream::connect(server.address().unwrap()).await.unwrap();
         stream.write_all(&[0x16, 3, 1]).await.unwrap();
         assert!(matches!(stream.read(&mut [0; 8]).await, Ok(0) | Err(_)));
         federation.clock.now() - began
@@ -213,7 +214,7 @@ async fn who_is_slow_loses_the_line_and_holds_nobody_up() {
     let hung_up = async {
         // in the middle of a message, twenty times
         for _ in 0..20 {
-            let stream = TcpStream::connect(server.address()).await.unwrap();
+            let stream = TcpStream::connect(server.address().unwrap()).await.unwrap();
             let name = HOME_NAME.try_into().unwrap();
             let mut stream = TlsConnector::from(guest.tls.clone()).connect(name, stream).await.unwrap();
             stream

@@ -75,7 +75,7 @@ impl Forwarder {
     /// A gateway with this EUI (16 hexadecimal digits) that has not sent anything.
     pub async fn new(server: SocketAddr, eui: &str) -> io::Result<Forwarder> {
         let eui = u64::from_str_radix(eui, 16).map_err(io::Error::other)?.to_be_bytes();
-        let local = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        let local = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         Ok(Forwarder {
             eui,
             server,

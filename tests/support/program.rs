@@ -23,6 +23,8 @@ pub struct Place {
     pub folder: tempfile::TempDir,
     config: Option<PathBuf>,
     variables: Vec<(String, String)>,
+    /// The network namespace in which commands are typed.
+    namespace: Option<String>,
 }
 
 /// What a command left behind.
@@ -40,7 +42,7 @@ impl Place {
     /// An empty folder, no configuration.
     pub fn empty() -> Place {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Place { folder, config: None, variables: Vec::new() }
+        Place { folder, config: None, variables: Vec::new(), namespace: None }
     }
 
     /// With a configuration; `@` stands for the folder.
@@ -63,13 +65,28 @@ impl Place {
         self.variables.push((name.into(), value));
     }
 
+    /// Type all commands in a network namespace (`ip netns`).
+    #[allow(dead_code)] // one test binary does
+    pub fn enter(&mut self, namespace: &str) {
+        self.namespace = Some(namespace.into());
+    }
+
     /// A path in the folder.
     pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_roamgate"));
+        let program = env!("CARGO_BIN_EXE_roamgate");
+        let mut command = match &self.namespace {
+            // it becomes the program, so signals reach that
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, program]);
+                command
+            }
+            None => Command::new(program),
+        };
         command.args(arguments);
         if let Some(config) = self.config.as_ref().filter(|_| !matches!(arguments.first(), Some(&"pki"))) {
             command.arg("-c").arg(config);

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use crate::backend::Limits;
 use crate::backend::message::{Refusal, ResultCode};
 use crate::clock::Clock;
-use crate::limits::{Buckets, Rate, Seldom, Wait};
+use crate::limits::{Buckets, Rate, Seldom, Wait, household};
 
 /// New connections of one address: whoever has no certificate gets no further than here.
 /// At once as many as there is room for, because two hundred joins of one partner may want them.
@@ -102,14 +102,6 @@ impl Drop for Connection {
     }
 }
 
-/// One household has one address of the old kind, and 2^64 of the new.
-fn household(from: IpAddr) -> IpAddr {
-    match from.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-        old => old,
-    }
-}
-
 /// What the operator can do about a refusal.
 pub(super) fn remedy(code: ResultCode) -> &'static str {
     match code {
@@ -153,14 +145,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_household_is_an_old_address_or_a_prefix_of_the_new_kind() {
-        let of = |text: &str| household(text.parse().unwrap()).to_string();
-        assert_eq!(of("192.0.2.7"), "192.0.2.7");
-        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_has_its_own_rate_a_stranger_another_and_an_address_a_third() {
