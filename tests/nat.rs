@@ -304,7 +304,19 @@ async fn two_hotspots_behind_nat_reach_each_other_through_a_front() {
     assert_eq!(downlinks, [(12, b"moved".to_vec())]);
     delivered(&home_daemon, &["five", "six", "seven", "eight", "nine", "ten"]).await;
 
-    // what the address of the front sees of it is TLS between the two hotspots
+    // class C: the home speaks first, through the front, to a hotspot that nobody can reach
+    home.does(&["device", "set", &eui, "--class", "C"]).await;
+    device.become_class_c();
+    let mut joined = device.join().await.ok;
+    for _ in 0..3 {
+        joined = joined || device.join().await.ok;
+    }
+    assert!(joined, "{}", visited_daemon.log.text());
+    talks(&mut device, "eleven").await;
+    home.does(&["device", "send", &eui, "--port", "12", "--text", "at once"]).await;
+    assert_eq!(device.listen(Duration::from_secs(5)).await, [(12, b"at once".to_vec())]);
+
+    // what the front sees of it is TLS between the two hotspots
     for words in ["one", "down", "moved"] {
         assert!(!front_daemon.log.text().contains(&hex::encode(words)));
     }

@@ -510,7 +510,7 @@ impl Hotspot {
             // the counter runs with paused time from an arbitrary start, and wraps
             tmst: Count((self.epoch.elapsed().as_micros() as u32).wrapping_add(u32::MAX - 500_000)),
             at: Instant::now(),
-            time: "2026-11-20T10:00:00Z".parse().unwrap(),
+            time: "2026-11-20T10:00:00Z".parse::<jiff::Timestamp>().unwrap() + self.epoch.elapsed(),
             location: None,
         }
     }
@@ -785,7 +785,8 @@ async fn link_check_and_device_time_are_answered() {
     assert_eq!((ack, port, commands.len()), (false, 0, 9));
     // margin: 8 dB over the -7.5 dB that SF7 needs
     assert_eq!(commands[..3], [0x02, 16, 1]);
-    let (gps, _) = crate::lorawan::mac::gps_time("2026-11-20T10:00:00Z".parse().unwrap());
+    // the time of the uplink: a join takes it seven seconds
+    let (gps, _) = crate::lorawan::mac::gps_time("2026-11-20T10:00:07Z".parse().unwrap());
     assert_eq!(commands[3..8], [&[0x0D][..], &gps.to_le_bytes()].concat());
 }
 

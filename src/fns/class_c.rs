@@ -1,13 +1,13 @@
 //! Class C: a device that listens all the time is sent to at once (TS002 8.2), on the way that its last uplink showed.
 //!
-//! The way is the path part of that uplink's token: it outlives receive windows, radio sessions and this process. At home
-//! only; a visitor of class C is reached through the windows of class A.
+//! The way is the path part of that uplink's token: it outlives receive windows, radio sessions and this process. Whose
+//! device it is makes no difference: the token says which device, and for whom.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::backend::door::Caller;
-use crate::backend::message::{DlMeta, Radiated, Refusal, ResultCode, XmitAns};
+use crate::backend::message::{DlMeta, Party, Radiated, Refusal, ResultCode, XmitAns};
 use crate::clock::Instant;
 use crate::jit;
 use crate::lorawan::DevAddr;
@@ -24,6 +24,8 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const AHEAD: Duration = Duration::from_millis(60);
 /// So long after RX1 opens a device still waits for a preamble there, and hears nothing else (SF12).
 const RX1_OPEN: Duration = Duration::from_millis(250);
+/// RX1 of a partner's device is awaited so long; partners give up after five seconds.
+const RX1_WAIT: Duration = Duration::from_secs(3);
 /// A head that is gone or busy is asked again after this; whoever asks doubles it.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Devices of class C whose heads are remembered.
@@ -66,8 +68,14 @@ impl Fns {
         dl: &DlMeta,
     ) -> Result<XmitAns, Refusal> {
         let failed = |why: String| Refusal::new(ResultCode::XmitFailed, why);
-        if !from.ours {
-            return Err(failed("a visitor is reached in the windows of class A only".into()));
+        // the token is of yesterday, and what was agreed then need not be agreed any more
+        if let Party::Ns(net_id) = &from.party
+            && !from.ours
+            && !self.partners.agreement(*net_id).passive.any()
+        {
+            let line = self.partners.agreement(*net_id).line;
+            let why = format!("passive roaming is off for NetID {net_id}: {line}");
+            return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
         }
         let hearing = self.hearing(from, dl)?;
         if hearing.dev_addr.is_none() || hearing.dev_addr != downlink_addr(&phy)? {
@@ -85,10 +93,15 @@ impl Fns {
             return Err(Refusal::new(ResultCode::MalformedRequest, why));
         };
         let slot = Slot { name: "RXC", delay: Duration::ZERO, frequency, data_rate };
-        let start = self.clock.now() + AHEAD;
+        let mut start = self.clock.now() + AHEAD;
         if let Some(wait) = self.rx1_ahead(&hearing, dl, start, phy.len(), data_rate) {
-            let why = "the device is about to listen in RX1 of its last uplink";
-            return Err(Refusal { retry_in: Some(wait), ..failed(why.into()) });
+            if from.ours {
+                let why = "the device is about to listen in RX1 of its last uplink";
+                return Err(Refusal { retry_in: Some(wait), ..failed(why.into()) });
+            }
+            // between networks there is no word for it, and it is a matter of a second
+            self.clock.sleep(wait.min(RX1_WAIT)).await;
+            start = self.clock.now() + AHEAD;
         }
         let ears = lock(&self.ways).of(&hearing).unwrap_or_else(|| self.ears(&hearing));
         let online = |gateway| self.air.online(gateway);

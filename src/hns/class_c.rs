@@ -31,6 +31,10 @@ const STORE_PAUSE: Duration = Duration::from_secs(30);
 const BUSY: Duration = Duration::from_millis(100);
 /// Between the end of one frame and the next one to the same device.
 const GAP: Duration = Duration::from_millis(100);
+/// What another network that serves the device could not send is tried again after this.
+const AGAIN: Duration = Duration::from_secs(10);
+/// Another network does not say when a frame ends: SF12 and 51 bytes take less.
+const UNTOLD: Duration = Duration::from_secs(3);
 /// The longest pause between two tries.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -251,7 +255,7 @@ impl Hns {
             match self.peers.ask(sns.clone(), down, by).await {
                 Ok(taken) => {
                     self.note_carried(activation.sns, activation, Way::Down, item.payload.len()).await;
-                    let until_end = taken.until_end.unwrap_or_default();
+                    let until_end = taken.until_end.or(activation.sns.map(|_| UNTOLD)).unwrap_or_default();
                     if let Err(error) = self.sent(dev_eui, activation, item, fcnt_down, taken).await {
                         tracing::warn!(DevEUI = %dev_eui, item = item.id, "sent, but may be sent again: {error}");
                         return Tried::Later(STORE_PAUSE);
@@ -263,6 +267,14 @@ impl Hns {
                 }
                 Err(PeerError::Refused { refusal, .. }) if refusal.code == ResultCode::UnknownDevAddr => {
                     return Tried::OtherSession;
+                }
+                // another network does not say when its radio will be free
+                Err(PeerError::Refused { refusal, .. })
+                    if refusal.code == ResultCode::XmitFailed
+                        && refusal.retry_in.is_none()
+                        && activation.sns.is_some() =>
+                {
+                    return Tried::Later(AGAIN);
                 }
                 Err(PeerError::Refused {
                     refusal: Refusal { retry_in: Some(wait), description, .. },

@@ -6,11 +6,12 @@ use crate::backend::door::{self, Caller, Commit, Deadline, PeerError};
 use crate::backend::message::{
     ClassMode, DlMeta, NwkKeys, Party, Refusal, ResultCode, UlMeta, XmitAns, XmitAppDown, XmitDown,
 };
+use crate::jit;
 use crate::lorawan::frame::Downlink;
 use crate::lorawan::{DevAddr, DevEui, NetId, Region, crypto};
 
 use super::uplink::Accepted;
-use super::{Session, Sns, Write};
+use super::{Path, Session, Sns, Write};
 
 /// What an uplink left open: where its downlink goes and what must go with it.
 #[derive(Debug, Clone)]
@@ -194,7 +195,7 @@ fn reachable(
     dev_addr: Option<DevAddr>,
     home: Option<NetId>,
     now: u64,
-) -> Result<&Session, Refusal> {
+) -> Result<(&Session, &Path), Refusal> {
     if home.is_some() && sessions.iter().all(|session| session.home != home) {
         let why = format!("no session of {dev_eui} that you have handed over");
         return Err(Refusal::new(ResultCode::UnknownDevEui, why));
@@ -210,8 +211,8 @@ fn reachable(
         return Err(Refusal::new(ResultCode::UnknownDevAddr, why));
     };
     let why = match (session.class, &session.path) {
-        (ClassMode::C, Some(_)) => return Ok(session),
-        (ClassMode::C, None) => "its next uplink at home shows the way to it",
+        (ClassMode::C, Some(path)) => return Ok((session, path)),
+        (ClassMode::C, None) => "its next uplink shows the way to it",
         (ClassMode::A, _) => "its session is of class A",
     };
     Err(Refusal::new(ResultCode::XmitFailed, format!("no receive window of {dev_eui} is open: {why}")))
@@ -286,25 +287,32 @@ impl Sns {
         let now = self.clock.unix();
         let (decide, slot) = door::decided(move |sessions: &mut Vec<Session>| {
             let nothing = Write::sessions(Commit::Nothing);
-            (reachable(sessions, dev_eui, dev_addr, home, now).cloned(), nothing)
+            let found = reachable(sessions, dev_eui, dev_addr, home, now);
+            (found.map(|(session, path)| (session.clone(), path.clone())), nothing)
         });
         self.sessions.with_device(dev_eui, Box::new(decide)).await?;
-        let session = door::outcome(&slot)??;
+        let (session, path) = door::outcome(&slot)??;
+        let via = path.via;
+        // a stateful fNS finds its context by the DevEUI (table 5)
+        let stateful = |net_id| self.book().sessions(net_id, session.dev_addr, now).contains(&session.id);
         let dl = DlMeta {
             dl_freq2: Some(session.rx2_frequency),
             data_rate2: Some(session.rx2_data_rate),
             rx_delay1: Some(session.rx_delay.max(1)),
             class_mode: Some(ClassMode::C),
-            fns_ul_token: session.path,
+            dev_eui: via.is_some_and(stateful).then_some(dev_eui),
+            fns_ul_token: path.fns_ul_token,
+            ul_tokens: path.ul_tokens,
             ..DlMeta::default()
         };
-        let room = self.region.max_payload(session.rx2_data_rate).unwrap_or(0);
+        let room = session.plan.region.as_ref().unwrap_or(&self.region);
+        let room = room.max_payload(session.rx2_data_rate).unwrap_or(0);
         Ok(Window {
             session: session.id,
             dev_eui,
             dev_addr: session.dev_addr,
             home: session.home,
-            to: Party::Ns(self.net_id),
+            to: Party::Ns(via.unwrap_or(self.net_id)),
             dl,
             room,
             ack: None,
@@ -325,11 +333,29 @@ impl Sns {
         if window.rides {
             return Ok(Gone::Rides(phy_payload, window.dl));
         }
+        let at_any_time = window.dl.class_mode == Some(ClassMode::C);
+        // when the next one may follow: our own fNS says it, others do not
+        let modulation =
+            window.dl.data_rate2.and_then(|data_rate| self.region.downlink_modulation(data_rate));
+        let takes = modulation.map(|of| jit::airtime(of, phy_payload.len(), crypto::Direction::Down));
         let down = XmitDown { phy_payload, dl: window.dl, home: window.home };
-        let sent = self.peers.ask(window.to, down, window.by).await.map_err(PeerError::into_refusal)?;
-        Ok(Gone::Sent(sent))
+        let sent = self.peers.ask(window.to, down, window.by).await.map_err(PeerError::into_refusal);
+        let told = |sent: XmitAns| match at_any_time {
+            true => XmitAns { until_end: sent.until_end.or(takes), ..sent },
+            false => sent,
+        };
+        sent.map(told).map(Gone::Sent).map_err(|refusal| match refusal.code {
+            // another network does not say when its radio will be free
+            ResultCode::XmitFailed | ResultCode::Other if at_any_time && refusal.retry_in.is_none() => {
+                Refusal { retry_in: Some(AGAIN), ..refusal }
+            }
+            _ => refusal,
+        })
     }
 }
+
+/// What could not be sent to a device that listens all the time is tried again after this; who asks doubles it.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// How long before RX1 the last word is due: an ACK goes without the hNS rather than too late.
 pub(super) const LEAD: Duration = Duration::from_millis(400);
@@ -445,12 +471,13 @@ mod tests {
     #[test]
     fn a_device_of_class_c_is_reached_in_the_session_that_was_asked_for_once_the_way_is_known() {
         let (dev_eui, addr) = (session(None).dev_eui, session(None).dev_addr);
-        let class_c = Session { class: ClassMode::C, path: Some(vec![1]), ..session(Some(1)) };
+        let way = Path { via: None, fns_ul_token: Some(vec![1]), ul_tokens: Vec::new() };
+        let class_c = Session { class: ClassMode::C, path: Some(way), ..session(Some(1)) };
         let newer = Session { id: 2, dev_addr: DevAddr::new(0x0200_0002), pending: true, ..class_c.clone() };
         let both = [class_c.clone(), newer.clone()];
         let id = |sessions: &[Session], addr| {
             reachable(sessions, dev_eui, addr, None, 1000)
-                .map(|session| session.id)
+                .map(|(session, _)| session.id)
                 .map_err(|refusal| refusal.code)
         };
         assert_eq!(id(&both, Some(addr)), Ok(1));

@@ -18,7 +18,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backend::door::{Boxed, Caller, Commit, Peers, StoreError};
-use crate::backend::message::{ClassMode, DlMeta, MacVersion, NwkKeys, Party, XmitAppUp};
+use crate::backend::message::{ClassMode, DlMeta, MacVersion, NwkKeys, Party, UlMeta, XmitAppUp};
 use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
 use crate::partners;
@@ -71,12 +71,38 @@ pub struct Session {
     pub home: Option<NetId>,
     /// Last RJcount0 of a Rejoin-request under this session (TS002 11.6).
     pub rj_count0: Option<u16>,
-    /// The way down to a class C device: FNSULToken of its last uplink, where that was heard at home.
-    pub path: Option<Vec<u8>>,
+    /// The way down to a class C device, as its last uplink showed it.
+    pub path: Option<Path>,
     /// Seconds since 1970 when it was made.
     pub created: u64,
     /// Seconds since 1970 after which it is void; `None`: no limit.
     pub expires: Option<u64>,
+}
+
+/// The way down to a device that listens all the time: the tokens of an uplink, and who gave them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// The network that heard it, where that is not us.
+    pub via: Option<NetId>,
+    /// FNSULToken.
+    pub fns_ul_token: Option<Vec<u8>>,
+    /// ULTokens of its gateways.
+    pub ul_tokens: Vec<Vec<u8>>,
+}
+
+/// Tokens of so many gateways are kept, and none that is longer: they are written with every uplink of class C.
+const TOKENS: (usize, usize) = (4, 1024);
+
+impl Path {
+    /// The tokens of an uplink; `None`: it has none, or its fNS sends nothing down.
+    pub fn of(ul: &UlMeta, via: Option<NetId>) -> Option<Path> {
+        let (most, longest) = TOKENS;
+        let DlMeta { fns_ul_token, mut ul_tokens, .. } = DlMeta::answering(ul);
+        ul_tokens.retain(|token| token.len() <= longest);
+        ul_tokens.truncate(most);
+        let is_way = fns_ul_token.is_some() || !ul_tokens.is_empty();
+        (is_way && ul.allows_downlink()).then_some(Path { via, fns_ul_token, ul_tokens })
+    }
 }
 
 impl Session {

@@ -127,7 +127,8 @@ impl Sns {
         }
         let (phy_payload, dl) = self.riding().remove(&dev_eui).unzip();
         // our own fNS is told that more may come: its answer has no frame, but it has a class
-        let dl = dl.or_else(|| accepted.session.path.is_some().then(class_c));
+        let at_home = accepted.session.path.as_ref().is_some_and(|path| path.via.is_none());
+        let dl = dl.or_else(|| at_home.then(class_c));
         Ok(PrStartAns { phy_payload, dl, home: accepted.session.home, ..answer })
     }
 

@@ -8,7 +8,7 @@ use crate::lorawan::mac::{self, UplinkCommand};
 use crate::lorawan::{NetId, Region};
 
 use super::plan::Plan;
-use super::{ForwardKey, Session, Write};
+use super::{ForwardKey, Path, Session, Write};
 
 /// An accepted frame, decided and about to be committed.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,13 +61,18 @@ pub fn accept(
         let mut accepted = describe(session.clone(), frame, ul, fcnt_up, repeated, activated);
         accepted.up.via = visited;
         if repeated {
+            // our own radio is the better way, whoever was faster
+            let away = session.path.as_ref().is_some_and(|path| path.via.is_some());
+            if visited.is_none() && away && session.plan.is_of(region) {
+                session.path = Path::of(ul, None);
+                return (Ok(accepted), Write::sessions(Commit::Lazy));
+            }
             return (Ok(accepted), nothing);
         }
         let changed = obey(session, &accepted.commands, region);
-        session.path = match (session.class, visited) {
-            (ClassMode::C, None) => ul.fns_ul_token.clone(),
-            _ => None,
-        };
+        // where the radio is of another region, nobody there sends on the device's channel
+        let reachable = session.class == ClassMode::C && session.plan.is_of(region);
+        session.path = reachable.then(|| Path::of(ul, visited)).flatten();
         accepted.session = session.clone();
         // A confirmed uplink is acknowledged and a change is confirmed, so they are safe first; and a session's
         // activation ends its predecessor
@@ -232,7 +237,7 @@ fn describe(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::backend::message::{ClassMode, NwkKeys};
+    use crate::backend::message::{ClassMode, GwInfo, NwkKeys};
     use crate::lorawan::frame::Uplink;
     use crate::lorawan::{DevAddr, DevEui, Key};
 
@@ -512,7 +517,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_way_to_a_device_of_class_c_is_that_of_its_last_uplink_at_home() {
+    fn the_way_to_a_device_of_class_c_is_that_of_its_last_uplink_and_home_is_the_better_one() {
         let (mut session, key) = (session(Some(0)), Key::new([7; 16]));
         let heard = |session: &mut Session, fcnt, visited| {
             let phy = up(&key, 0x40, 0, fcnt, &[5, 1]);
@@ -520,13 +525,30 @@ pub(super) mod tests {
             let token = Some(vec![fcnt as u8]);
             let ul = UlMeta { fns_ul_token: token, ..UlMeta::at(jiff::Timestamp::UNIX_EPOCH) };
             accept(std::slice::from_mut(session), frame, &ul, &Region::eu868(), visited, 0).0.unwrap();
-            session.path.clone()
+            session.path.clone().map(|path| (path.via, path.fns_ul_token.unwrap()))
         };
+        let away = Some(NetId::from_msb([0, 0, 2]));
         assert_eq!(heard(&mut session, 1, None), None, "class A has none");
         session.class = ClassMode::C;
-        assert_eq!(heard(&mut session, 2, None), Some(vec![2]));
-        assert_eq!(heard(&mut session, 3, None), Some(vec![3]));
-        assert_eq!(heard(&mut session, 4, Some(NetId::from_msb([0, 0, 2]))), None);
+        assert_eq!(heard(&mut session, 2, None), Some((None, vec![2])));
+        assert_eq!(heard(&mut session, 3, None), Some((None, vec![3])));
+        assert_eq!(heard(&mut session, 4, away), Some((away, vec![4])));
+        assert_eq!(heard(&mut session, 4, None), Some((None, vec![4])), "a copy at home");
+        assert_eq!(heard(&mut session, 5, None), Some((None, vec![5])));
+        assert_eq!(heard(&mut session, 5, away), Some((None, vec![5])), "a copy elsewhere");
+        session.plan = Plan::untold(&"US915".parse().unwrap());
+        assert_eq!(heard(&mut session, 6, away), None, "made for another region");
+    }
+
+    #[test]
+    fn a_way_has_few_tokens_and_is_none_where_nothing_goes_down() {
+        let gateway = |size| GwInfo { ul_token: Some(vec![1; size]), ..GwInfo::default() };
+        let gw_info: Vec<GwInfo> = [1, 2000, 2, 3, 4, 5].map(gateway).into();
+        let ul = UlMeta { gw_info, ..UlMeta::at(jiff::Timestamp::UNIX_EPOCH) };
+        let sizes =
+            |ul: &UlMeta| Path::of(ul, None).map(|path| path.ul_tokens.iter().map(Vec::len).collect());
+        assert_eq!(sizes(&ul), Some(vec![1, 2, 3, 4]));
+        assert_eq!(sizes(&UlMeta { gw_info: vec![], ..ul }), None::<Vec<usize>>);
     }
 
     #[test]

@@ -9,9 +9,9 @@ use super::{Store, forward};
 use crate::backend::door::{Boxed, Commit, StoreError};
 use crate::backend::message::{ClassMode, NwkKeys, XmitAppUp};
 use crate::lorawan::region::SubBands;
-use crate::lorawan::{DevAddr, DevEui, Key};
+use crate::lorawan::{DevAddr, DevEui, Key, NetId};
 use crate::sns::plan::{Plan, Told};
-use crate::sns::{Decide, ForwardKey, Session, Sessions};
+use crate::sns::{Decide, ForwardKey, Path, Session, Sessions};
 
 const BY_DEV_ADDR: &str = "SELECT * FROM sessions WHERE dev_addr = ?1 ORDER BY created, id";
 const BY_DEVICE: &str = "SELECT * FROM sessions WHERE dev_eui = ?1 ORDER BY created, id";
@@ -130,10 +130,28 @@ fn session(db: &Db<'_>, row: &Row<'_>) -> Result<Session, Fault> {
         roaming: row.get("roaming")?,
         home: row.get::<_, Option<Text<_>>>("home")?.map(|home| home.0),
         rj_count0: row.get("rj_count0")?,
-        path: row.get("path")?,
+        path: path(row)?,
         created: row.get::<_, Seconds>("created")?.0,
         expires: row.get::<_, Option<Seconds>>("expires")?.map(|seconds| seconds.0),
     })
+}
+
+fn path(row: &Row<'_>) -> Result<Option<Path>, Fault> {
+    let gateways = row.get::<_, Option<String>>("path_gateways")?.unwrap_or_default();
+    let ul_tokens = gateways.lines().map(hex::decode).collect::<Result<Vec<_>, _>>();
+    let ul_tokens = ul_tokens.map_err(|error| Fault::Wrong(format!("path_gateways: {error}")))?;
+    let fns_ul_token: Option<Vec<u8>> = row.get("path")?;
+    let via = row.get::<_, Option<Text<_>>>("path_via")?.map(|via| via.0);
+    let is_way = fns_ul_token.is_some() || !ul_tokens.is_empty();
+    Ok(is_way.then_some(Path { via, fns_ul_token, ul_tokens }))
+}
+
+/// A way down as its three columns: FNSULToken, network, ULTokens.
+fn path_columns(path: Option<&Path>) -> (Option<&[u8]>, Option<Text<NetId>>, Option<String>) {
+    let Some(path) = path else { return (None, None, None) };
+    let lines: Vec<String> = path.ul_tokens.iter().map(hex::encode).collect();
+    let gateways = (!lines.is_empty()).then(|| lines.join("\n"));
+    (path.fns_ul_token.as_deref(), path.via.map(Text), gateways)
 }
 
 fn plan(row: &Row<'_>) -> Result<Plan, Fault> {
@@ -189,14 +207,15 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
             (f_nwk_s_int_key, Some(s_nwk_s_int_key), Some(nwk_s_enc_key))
         }
     };
+    let (path, path_via, path_gateways) = path_columns(new.path.as_ref());
     // An id that is taken fails here: it must never be used for two sessions.
     db.run(
         "INSERT INTO sessions (id, dev_eui, dev_addr, net_id, nwk_s_key, s_nwk_s_int_key, nwk_s_enc_key, fcnt_up,
             fcnt_down, a_fcnt_down, confirmed_down, class_c, personalised, pending, rx_delay, rx1_dr_offset,
-            rx2_frequency, rx2_data_rate, created, expires, roaming, region, sub_bands, plan_told, path, home,
-            rj_count0)
+            rx2_frequency, rx2_data_rate, created, expires, roaming, region, sub_bands, plan_told, path, path_via,
+            path_gateways, home, rj_count0)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-            ?22, ?23, ?24, ?25, ?26, ?27)",
+            ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)",
         params![
             Bits(new.id),
             Text(new.dev_eui),
@@ -222,7 +241,9 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
             new.plan.region.as_ref().map(Text),
             new.plan.sub_bands.to_bits(),
             told(&new.plan),
-            new.path,
+            path,
+            path_via,
+            path_gateways,
             new.home.map(Text),
             new.rj_count0,
         ],
@@ -246,7 +267,9 @@ fn update(db: &Db<'_>, old: &Session, new: &Session) -> Result<(), Fault> {
         db.run(set, (Bits(new.id), new.fcnt_up, new.fcnt_down, new.a_fcnt_down, new.confirmed_down))?;
         if old.path != new.path {
             // Class C only.
-            db.run("UPDATE sessions SET path = ?2 WHERE id = ?1", (Bits(new.id), &new.path))?;
+            let (path, via, gateways) = path_columns(new.path.as_ref());
+            let set = "UPDATE sessions SET path = ?2, path_via = ?3, path_gateways = ?4 WHERE id = ?1";
+            db.run(set, (Bits(new.id), path, via, gateways))?;
         }
         return Ok(());
     }

@@ -91,7 +91,8 @@ stories! {
     class_c:
         a_downlink_needs_no_uplink_not_even_after_a_restart
         a_confirmed_downlink_whose_acknowledgement_is_lost_comes_again
-        a_downlink_that_meets_an_uplink_in_the_air_arrives;
+        a_downlink_that_meets_an_uplink_in_the_air_arrives
+        away_from_home_a_downlink_needs_no_uplink_either;
     nuisance:
         replayed_and_forged_frames_at_home_change_nothing
         replayed_and_forged_frames_away_change_nothing;

@@ -21,6 +21,9 @@ use crate::forwarder::{Downlink, Forwarder, rxpk};
 /// A forwarder sends PULL_DATA this often, so that a daemon which was restarted finds it soon.
 const KEEP_ALIVE: Duration = Duration::from_millis(100);
 
+/// A head says so soon what becomes of a frame that it sends at once.
+const SOON: Duration = Duration::from_secs(1);
+
 /// A running forwarder on one simulated head; it ends when dropped.
 pub struct Bridge {
     log: Log,
@@ -121,6 +124,12 @@ async fn downlinks(mut down: Forwarder, heads: Arc<dyn Heads>, gateway: GatewayE
     loop {
         let Some(downlink) = down.downlink(Duration::from_secs(3600)).await else { continue };
         let at = clock.now();
+        if downlink.txpk["imme"] == true {
+            let outcome = heads.transmit(tx(&downlink, gateway, None, at), Deadline(at + SOON)).await;
+            let error = outcome.map_or_else(|error| error.to_string(), |_| "NONE".into());
+            let _ = down.tx_ack(&downlink, Some(json!({ "txpk_ack": { "error": error } }))).await;
+            continue;
+        }
         let start = Count(downlink.tmst());
         // the head's counter is exact, so the uplink is the one so many seconds before to the microsecond
         let found = log.with(|(heard, _)| {
@@ -133,22 +142,28 @@ async fn downlinks(mut down: Forwarder, heads: Arc<dyn Heads>, gateway: GatewayE
         });
         let (uplink, delay) =
             found.unwrap_or_else(|| panic!("a downlink that answers nothing: {downlink:?}"));
-        let tx = Tx {
-            gateway,
-            session: uplink.session,
-            phy: downlink.phy.clone(),
-            frequency: downlink.frequency(),
-            modulation: modulation(&downlink).unwrap_or_else(|| panic!("{downlink:?}")),
-            power: downlink.txpk["powe"].as_i64().and_then(|dbm| i8::try_from(dbm).ok()).unwrap_or(14),
-            at: Some(start),
-            start: uplink.at + Duration::from_secs(delay),
-        };
+        let begins = uplink.at + Duration::from_secs(delay);
+        let tx = Tx { session: uplink.session, ..tx(&downlink, gateway, Some(start), begins) };
         let before = Deadline(tx.start);
         let outcome = heads.transmit(tx, before).await.map(|_| ());
         let error = outcome.as_ref().map_or_else(ToString::to_string, |()| "NONE".into());
         let phy = downlink.phy.clone();
         log.with(|(_, answers)| answers.push(Answer { uplink: uplink.phy, phy, at, delay, outcome }));
         let _ = down.tx_ack(&downlink, Some(json!({ "txpk_ack": { "error": error } }))).await;
+    }
+}
+
+/// What a head is to send; at once where no count is named.
+fn tx(downlink: &Downlink, gateway: GatewayEui, at: Option<Count>, start: Instant) -> Tx {
+    Tx {
+        gateway,
+        session: 0,
+        phy: downlink.phy.clone(),
+        frequency: downlink.frequency(),
+        modulation: modulation(downlink).unwrap_or_else(|| panic!("{downlink:?}")),
+        power: downlink.txpk["powe"].as_i64().and_then(|dbm| i8::try_from(dbm).ok()).unwrap_or(14),
+        at,
+        start,
     }
 }
 

@@ -1,7 +1,7 @@
-//! Class C at home: downlinks that need no uplink.
+//! Class C, at home and away: downlinks that need no uplink.
 
 use super::*;
-use crate::backend::message::ClassMode;
+use crate::backend::message::{ClassMode, DlMeta, XmitDown};
 
 const BARN: GatewayEui = GatewayEui::from_msb([0xBB; 8]);
 const S: Duration = Duration::from_secs(1);
@@ -164,16 +164,88 @@ async fn the_head_that_heard_the_device_best_carries_and_where_it_is_gone_the_ot
 }
 
 #[tokio::test(start_paused = true)]
-async fn away_from_home_it_is_a_device_of_class_a() {
-    let (_street, mut home, mut away, mut device) = joined().await;
+async fn away_from_home_it_is_reached_through_the_network_that_heard_it_last() {
+    let (street, mut home, mut away, mut device) = joined().await;
     home.hears(&device.up(false, false, &[], b"home")).await;
     tokio::time::sleep(60 * S).await;
     away.hears(&device.up(false, false, &[], b"away")).await;
     tokio::time::sleep(60 * S).await;
+    street.messages();
+    let from = Instant::now();
+    home.send(b"light", false);
+    home.send(b"s on", false);
+    tokio::time::sleep(10 * S).await;
+    assert_eq!(street.messages(), ["XmitDataReq", "XmitDataReq"]);
+    let (tx, handed) = away.transmitted().expect("at once");
+    assert_eq!((tx.at, (tx.frequency, tx.modulation), handed), (None, RXC, from));
+    assert_eq!(device.hears(&tx.phy), (0, false, Some((9, b"light".to_vec()))));
+    assert_eq!(device.hears(&away.transmitted().expect("then the other").0.phy).2.unwrap().1, b"s on");
+    assert!(home.transmitted().is_none() && home.waiting() == 0);
+
+    // its radio is away, and nobody says for how long: it is tried again, ever more rarely
+    away.ether.online.lock().unwrap().clear();
+    home.send(b"later", false);
+    tokio::time::sleep(60 * S).await;
+    assert!(away.transmitted().is_none() && home.waiting() == 1);
+    assert!((2..=5).contains(&street.messages().len()));
+    away.ether.online.lock().unwrap().insert(ATTIC);
+    tokio::time::sleep(300 * S).await;
+    assert_eq!(device.hears(&away.transmitted().expect("a downlink").0.phy).2.unwrap().1, b"later");
+
+    // back home, our own radio is the way again
+    home.hears(&device.up(false, false, &[], b"home")).await;
+    tokio::time::sleep(60 * S).await;
+    street.messages();
+    home.send(b"welcome", false);
+    tokio::time::sleep(10 * S).await;
+    assert!(home.transmitted().is_some() && street.messages().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_way_through_another_network_ends_with_a_day_or_with_the_agreement() {
+    let (_street, home, mut away, mut device) = joined().await;
+    away.hears(&device.up(false, false, &[], b"away")).await;
+    tokio::time::sleep(24 * 3600 * S + S).await;
     home.send(b"light", false);
     tokio::time::sleep(3600 * S).await;
-    assert!(home.transmitted().is_none() && away.transmitted().is_none() && home.waiting() == 1);
-    away.hears(&device.up(false, false, &[], b"away")).await;
-    let (tx, _) = away.transmitted().expect("in the window of its next uplink");
+    assert!(away.transmitted().is_none() && home.waiting() == 1, "it may be anywhere");
+    away.hears(&device.up(false, false, &[], b"still here")).await;
+    let (tx, _) = away.transmitted().expect("in the window of its uplink");
     assert!(tx.at.is_some() && device.hears(&tx.phy).2.unwrap().1 == b"light");
+
+    tokio::time::sleep(60 * S).await;
+    let token = home.memory.sessions.lock().unwrap()[0].path.clone().unwrap();
+    assert_eq!(token.via, Some(AWAY));
+    let down = |fns_ul_token: Option<Vec<u8>>, phy_payload: &[u8]| XmitDown {
+        phy_payload: phy_payload.to_vec(),
+        dl: DlMeta {
+            dl_freq2: Some(RXC.0),
+            data_rate2: Some(0),
+            class_mode: Some(ClassMode::C),
+            fns_ul_token,
+            ..DlMeta::default()
+        },
+        home: None,
+    };
+    let said = |caller: Caller, request: XmitDown, fns: Arc<crate::fns::Fns>| async move {
+        fns.downlink(caller, request).await.map(|_| ()).map_err(|refusal| refusal.code)
+    };
+    let caller = |from: NetId| {
+        let by = Deadline(Instant::now() + S);
+        Caller { party: Party::Ns(from), receiver: Party::Ns(AWAY), ours: false, by }
+    };
+    let mut frame = vec![0x60];
+    frame.extend(tx.phy[1..5].iter().chain(&[0, 0, 0, 1, 2, 3, 4]));
+    let (fns, other) = (away.house.fns.clone(), NetId::from_msb([0, 0, 2]));
+    let ours = token.fns_ul_token;
+    // another network's token, a frame for another device, and a partner that is one no more
+    let refused = Err(ResultCode::XmitFailed);
+    assert_eq!(said(caller(other), down(ours.clone(), &frame), fns.clone()).await, refused);
+    let mut stranger = frame.clone();
+    stranger[1] ^= 1;
+    assert_eq!(said(caller(HOME), down(ours.clone(), &stranger), fns.clone()).await, refused);
+    assert_eq!(said(caller(HOME), down(ours.clone(), &frame), fns).await, Ok(()));
+    let shut = hotspot(&Arc::new(Street::default()), AWAY, "", true).await;
+    let fns = shut.house.fns.clone();
+    assert_eq!(said(caller(HOME), down(ours, &frame), fns).await, Err(ResultCode::NoRoamingAgreement));
 }

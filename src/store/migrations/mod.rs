@@ -26,6 +26,7 @@ const STEPS: &[&str] = &[
     include_str!("0012_handover.sql"),
     include_str!("0013_statements.sql"),
     include_str!("0014_homes.sql"),
+    include_str!("0015_paths.sql"),
 ];
 
 /// The schema that this program works with.

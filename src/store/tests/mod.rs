@@ -68,7 +68,11 @@ fn session(id: u64) -> Session {
         rx1_dr_offset: 0,
         rx2_frequency: 869_525_000,
         rx2_data_rate: 0,
-        path: Some(vec![1, 2]),
+        path: Some(sns::Path {
+            via: Some(NetId::from_msb([0x60, 5, 10])),
+            fns_ul_token: Some(vec![1, 2]),
+            ul_tokens: vec![vec![3], vec![4, 5]],
+        }),
         plan: Default::default(),
         created: 1_700_000_000 + (id & 0xFF),
         roaming: true,
