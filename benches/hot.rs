@@ -85,6 +85,7 @@ fn heard(phy: Vec<u8>, at: Instant, clock: &Clock) -> Heard {
         at,
         time: clock.wall(),
         location: None,
+        fine_time: None,
     }
 }
 

@@ -17,7 +17,7 @@ const HOUSE: &str = "
     adapters  discovery  discovery::resolve  discovery::cache  pki  pki::make  tls
     roles     fns  sns  hns  js
     rules     jit  partners  usage  discovery::name  discovery::bucket  pki::check
-    words     backend  backend::door > backend::pending > backend::tokens > backend::message > backend::keywrap > lorawan
+    words     backend  backend::door > backend::pending > backend::tokens > backend::manners > backend::message > backend::keywrap > lorawan
     leaves    clock  limits  systemd  telemetry
 ";
 

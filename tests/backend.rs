@@ -78,6 +78,7 @@ impl Federation {
             deliver: None,
             pending: Arc::default(),
             tokens: Arc::default(),
+            manners: Arc::default(),
             limits: Limits::default(),
             clock: self.clock.clone(),
         };
@@ -115,6 +116,7 @@ impl Federation {
             keks,
             pending: Arc::default(),
             tokens: Arc::default(),
+            manners: Arc::default(),
             clock,
         })
     }
@@ -143,7 +145,7 @@ impl Rooms for Known {
     fn answer(self: Arc<Self>, from: Caller, request: Request) -> Boxed<'static, Result<Answer, Refusal>> {
         self.0.lock().unwrap().push((from, request.message_type()));
         let answer = match request {
-            Request::HomeNs(_) => Ok(Answer::HomeNs(HomeNsAns { h_net_id: HOME })),
+            Request::HomeNs(_) => Ok(Answer::HomeNs(HomeNsAns { h_net_id: HOME, h_nsid: None })),
             _ => Err(Refusal::new(ResultCode::UnknownDevEui, "nobody")),
         };
         Box::pin(std::future::ready(answer))
@@ -163,7 +165,7 @@ impl Rooms for Slow {
             self.begun.send(()).unwrap();
             let _ = self.go.acquire().await;
             self.done.send(()).unwrap();
-            Ok(Answer::HomeNs(HomeNsAns { h_net_id: HOME }))
+            Ok(Answer::HomeNs(HomeNsAns { h_net_id: HOME, h_nsid: None }))
         })
     }
 }
@@ -230,7 +232,7 @@ async fn a_partner_is_asked_and_answers_over_one_warm_connection() {
     for _ in 0..3 {
         let began = federation.clock.now();
         let answer = client.send(js(), home_ns_req(), soon(&federation.clock)).await;
-        assert_eq!(answer.unwrap(), Answer::HomeNs(HomeNsAns { h_net_id: HOME }));
+        assert_eq!(answer.unwrap(), Answer::HomeNs(HomeNsAns { h_net_id: HOME, h_nsid: None }));
         println!("HomeNSReq to HomeNSAns: {:?}", federation.clock.now() - began);
     }
     assert_eq!(connections.load(Ordering::Relaxed), 1);
@@ -595,7 +597,8 @@ fn pr_start() -> Request {
     let phy_payload = hex::decode("40CDAB14EA8001000A3208FB1A849A7D35345103E892").unwrap();
     let mut ul = UlMeta::at("2026-11-20T10:15:42Z".parse().unwrap());
     (ul.data_rate, ul.ul_freq, ul.rf_region) = (Some(5), Some(868_300_000), Some("EU868".into()));
-    PrStartReq { phy_payload, ul, downlink_in_answer: true, mic_check: false, home: None }.into()
+    PrStartReq { phy_payload, ul, downlink_in_answer: true, dedup_window: None, mic_check: false, home: None }
+        .into()
 }
 
 /// Passes bytes on to `to`, and counts connections.
@@ -661,6 +664,7 @@ impl Federation {
             keks: BTreeMap::new(),
             pending: Arc::clone(&pending),
             tokens: Arc::clone(&tokens),
+            manners: Arc::default(),
             clock: self.clock.clone(),
         });
         let rooms = Arc::new(Known::default());
@@ -676,6 +680,7 @@ impl Federation {
             deliver: Some(Arc::new(client.clone())),
             pending,
             tokens,
+            manners: Arc::default(),
             limits: Limits::default(),
             clock: self.clock.clone(),
         };

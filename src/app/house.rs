@@ -121,6 +121,12 @@ impl Doors {
 }
 
 impl Peers for Doors {
+    fn notify(&self, to: Party, transaction: u32, outcome: Result<(), Refusal>) {
+        if !self.ours.contains(&to) {
+            self.outside.notify(to, transaction, outcome);
+        }
+    }
+
     fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
         if !self.ours.contains(&to) {
             return self.outside.send(to, request, by);

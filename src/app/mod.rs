@@ -260,7 +260,9 @@ async fn build(
             sns: Arc::new(sns),
             hns: Arc::new(Hns::new(devices, application, peers, clock.clone()).knowing(abroad)),
             js: Arc::new(
-                Js::new(shared, keks, net_id, config.join_server.authorise.clone()).serving(applications),
+                Js::new(shared, keks, net_id, config.join_server.authorise.clone())
+                    .serving(applications)
+                    .home_at(config.network.ns_id),
             ),
         }
     };

@@ -512,6 +512,7 @@ impl Hotspot {
             at: Instant::now(),
             time: "2026-11-20T10:00:00Z".parse::<jiff::Timestamp>().unwrap() + self.epoch.elapsed(),
             location: None,
+            fine_time: None,
         }
     }
 

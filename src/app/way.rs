@@ -12,6 +12,8 @@ use tracing::Instrument;
 use crate::backend::client::{self, Client, Discover, NoDiscovery, PartnerNames};
 use crate::backend::door::{Boxed, Deadline, Deliver, PeerError, Peers, Rooms};
 use crate::backend::keywrap::Keks;
+use crate::backend::manners::{Manners, Set};
+use crate::backend::message::wire::{self, Dialect};
 use crate::backend::message::{Answer, Party, Request};
 use crate::backend::pending::Pending;
 use crate::backend::server::{self, Doorstep, Server};
@@ -22,6 +24,7 @@ use crate::config::{Config, Role};
 use crate::discovery::name::net_id_name;
 use crate::discovery::{Resolver, Suffix};
 use crate::front::{self, Front};
+use crate::partners::{Partner, Quirk, Version};
 use crate::pki::check::PeerRules;
 use crate::tls::{self, Identity, Roots, Trust};
 
@@ -43,6 +46,7 @@ pub struct Way {
     /// Both ends know of them.
     pending: Arc<Pending>,
     tokens: Arc<Tokens>,
+    manners: Arc<Manners>,
     clock: Clock,
 }
 
@@ -69,6 +73,7 @@ impl Way {
             keks,
             pending,
             tokens,
+            manners: Arc::new(manners(config)),
             clock: clock.clone(),
         })
     }
@@ -90,6 +95,7 @@ impl Way {
             keks: self.keks.clone(),
             pending: self.pending.clone(),
             tokens: self.tokens.clone(),
+            manners: self.manners.clone(),
             clock: self.clock.clone(),
         })))
     }
@@ -176,6 +182,7 @@ impl Way {
             deliver: out.map(|out| Arc::new(out) as Arc<dyn Deliver>),
             pending: self.pending.clone(),
             tokens: self.tokens.clone(),
+            manners: self.manners.clone(),
             limits: self.config.backend.as_ref().map(|backend| backend.limits).unwrap_or_default(),
             clock: self.clock.clone(),
         };
@@ -186,6 +193,24 @@ impl Way {
             None => "answer partners".into(),
         })
     }
+}
+
+/// What the configuration says of how partners want to be spoken to.
+fn manners(config: &Config) -> Manners {
+    let set = |partner: &Partner| {
+        let version = match partner.version {
+            Version::Auto => None,
+            Version::V1_0 => Some(wire::Version::V1_0),
+            Version::V1_1 => Some(wire::Version::V1_1),
+        };
+        let dialect = Dialect {
+            lower_hex: partner.quirks.contains(&Quirk::LowerHex),
+            old_regions: partner.quirks.contains(&Quirk::OldRegions),
+        };
+        (partner.net_id, Set { version, dialect })
+    };
+    let own = config.network.ns_id;
+    Manners::new(own, config.roaming.partner.iter().map(set).collect())
 }
 
 /// The ways in that are no port of ours.

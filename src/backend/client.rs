@@ -19,9 +19,9 @@ use tracing::{Instrument, Span};
 
 use super::door::{Boxed, Deadline, Deliver, PeerError, Peers};
 use super::keywrap::Keks;
-use super::message::wire::MessageType;
-use super::message::wire::{self, Confused, Header};
-use super::message::{Answer, Party, Request};
+use super::manners::Manners;
+use super::message::wire::{self, Confused, Header, MessageType, Version};
+use super::message::{Answer, Party, PrStartAns, Refusal, Request};
 use super::pending::Pending;
 use super::tokens::Tokens;
 use crate::clock::Clock;
@@ -148,6 +148,8 @@ pub struct Parts {
     pub pending: Arc<Pending>,
     /// What partners want to see again.
     pub tokens: Arc<Tokens>,
+    /// How they want to be spoken to.
+    pub manners: Arc<Manners>,
     /// Time and chance.
     pub clock: Clock,
 }
@@ -177,6 +179,24 @@ impl Peers for Client {
     fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
         Box::pin(self.send(to, request, by))
     }
+
+    fn notify(&self, to: Party, transaction: u32, outcome: Result<(), Refusal>) {
+        let client = self.clone();
+        let work = async move {
+            let parts = &client.0.parts;
+            let now = parts.clock.now();
+            let header = parts.manners.header(Party::Ns(parts.net_id), to.clone(), transaction, now);
+            if header.version < Version::V1_1 {
+                return;
+            }
+            let by = Deadline(now + EXCHANGE_TIME);
+            if let Err(error) = client.deliver(to, wire::encode_notif(&header, &outcome), by).await {
+                // a deployed peer answers 400 to it, which is no harm
+                tracing::debug!("a PRStartNotif was not taken: {error}");
+            }
+        };
+        tokio::spawn(work.in_current_span());
+    }
 }
 
 impl Client {
@@ -205,9 +225,7 @@ impl Client {
             local = false,
             ResultCode = tracing::field::Empty,
         );
-        let receiver_token = self.0.parts.tokens.for_it(&to, &request);
-        let header = Header { receiver_token, ..Header::new(sender, to.clone(), transaction.id) };
-        let exchange = self.clone().exchange(header, request, by, transaction);
+        let exchange = self.clone().converse(sender, to.clone(), request, by, transaction);
         let work = tokio::spawn(exchange.instrument(span.clone()));
         let answer = match timeout_at(by.0, work).await {
             Ok(Ok(answer)) => answer,
@@ -218,12 +236,50 @@ impl Client {
         answer
     }
 
-    async fn exchange(
+    /// Ask, and once more in 1.0 where the peer turns out not to understand 1.1: it has done nothing then.
+    async fn converse(
         self,
-        header: Header,
+        sender: Party,
+        to: Party,
         request: Request,
         by: Deadline,
-        _transaction: Transaction,
+        transaction: Transaction,
+    ) -> Result<Answer, PeerError> {
+        let Parts { manners, tokens, clock, .. } = &self.0.parts;
+        let receiver_token = tokens.for_it(&to, &request);
+        loop {
+            let header = manners.header(sender.clone(), to.clone(), transaction.id, clock.now());
+            let header = Header { receiver_token: receiver_token.clone(), ..header };
+            let mut unheard = false;
+            let answer = self.exchange(&header, &request, by, &mut unheard).await;
+            let again = match &answer {
+                Ok(answer) => {
+                    manners.understood(&header);
+                    if let Answer::HomeNs(home) = answer {
+                        manners.learn(&Party::Ns(home.h_net_id), home.h_nsid);
+                    }
+                    false
+                }
+                Err(PeerError::Refused { refusal, .. }) => {
+                    manners.falls_back(&header, Some(refusal), clock.now())
+                }
+                Err(_) if unheard => manners.falls_back(&header, None, clock.now()),
+                Err(_) => false,
+            };
+            if !again {
+                return answer;
+            }
+            tracing::info!(to = %to, "it does not understand TS002 1.1: asked in 1.0 for a day");
+        }
+    }
+
+    /// `unheard`: it has a server that did not take the message, by its HTTP status alone.
+    async fn exchange(
+        &self,
+        header: &Header,
+        request: &Request,
+        by: Deadline,
+        unheard: &mut bool,
     ) -> Result<Answer, PeerError> {
         let Inner { parts, .. } = &*self.0;
         let to = &header.receiver;
@@ -232,7 +288,7 @@ impl Client {
                 "this machine's clock is not set, so no certificate can be judged; GPS or NTP has to set it";
             return Err(PeerError::Forbidden { to: to.clone(), why: why.into() });
         }
-        let url = self.find(to, dev_eui(&request), by).await?;
+        let url = self.find(to, dev_eui(request), by).await?;
         if parts.clock.now() >= by.0 {
             // nobody waits any more, and nothing has left
             return Err(PeerError::Late { to: to.clone() });
@@ -240,13 +296,13 @@ impl Client {
         let broken = |error: reqwest::Error| PeerError::Transport { to: to.clone(), why: chain(&error) };
         let (http, places) = self.warm(&url.endpoint).map_err(broken)?;
         // before it leaves: the answer may come before the HTTP response
-        let answer = MessageType::of(&request).answer();
+        let answer = MessageType::of(request).answer();
         let mut later = parts.pending.expect(to.clone(), header.transaction, answer);
         // never closed, so there is always a place some time
         let Ok(Ok(place)) = timeout_at(by.0, places.acquire_owned()).await else {
             return Err(PeerError::Late { to: to.clone() });
         };
-        let (status, mut body) = match post(&http, &url, wire::encode_request(&header, &request)).await {
+        let (status, mut body) = match post(&http, &url, wire::encode_request(header, request)).await {
             Ok(answer) => answer,
             // what was answered already counts, whatever becomes of the connection
             Err(error) => match later.overtook() {
@@ -267,14 +323,18 @@ impl Client {
             }
         }
         if let Some(token) = wire::sender_token(&body) {
-            parts.tokens.note(to, &request, &token);
+            parts.tokens.note(to, request, &token);
         }
         let keks = parts.keks.get(to).cloned().unwrap_or_default();
-        match wire::decode_answer(&body, &header, &request, &keks) {
+        match wire::decode_answer(&body, header, request, &keks) {
+            Ok(Ok(Answer::PrStart(answer))) if header.version == Version::V1_1 => {
+                Ok(Answer::PrStart(PrStartAns { asked: Some(header.transaction), ..answer }))
+            }
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(refusal)) => Err(PeerError::Refused { to: to.clone(), refusal }),
             // a status that says no and a body that says nothing
             Err(Confused::NoAnswer(_)) if !status.is_success() => {
+                *unheard = true;
                 Err(PeerError::Transport { to: to.clone(), why: refused_by_http(status) })
             }
             Err(confused) => {

@@ -102,6 +102,10 @@ impl PeerError {
 pub trait Peers: Send + Sync {
     /// Send a request and wait for its answer until `by`.
     fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>>;
+
+    /// Tell a peer what became of the Join-accept that it gave as the answer to a request (PRStartNotif): nobody waits for
+    /// it, and nothing comes back. Where there is no such word, nobody is told.
+    fn notify(&self, _to: Party, _transaction: u32, _outcome: Result<(), Refusal>) {}
 }
 
 impl dyn Peers {

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod door;
 pub mod keywrap;
+pub mod manners;
 pub mod message;
 pub mod pending;
 pub mod server;

@@ -31,6 +31,14 @@ impl Pending {
         waiting.is_some_and(|waiting| waiting.send(body).is_ok())
     }
 
+    /// Bring an error instead of the answer, whichever is awaited. `false`: none is.
+    pub fn fail(&self, from: &Party, transaction: u32, body: Vec<u8>) -> bool {
+        let of = |(party, id, _): &Key| party == from && *id == transaction;
+        let mut all = self.all();
+        let Some(key) = all.keys().find(|key| of(key)).cloned() else { return false };
+        all.remove(&key).is_some_and(|waiting| waiting.send(body).is_ok())
+    }
+
     fn all(&self) -> MutexGuard<'_, BTreeMap<Key, oneshot::Sender<Vec<u8>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,6 +88,10 @@ mod tests {
         assert!(pending.bring(&a, 7, "PRStartAns", vec![2]));
         assert!(!pending.bring(&a, 7, "PRStartAns", vec![3]), "a second answer is discarded");
         assert_eq!(awaited.body().await, Some(vec![2]));
+        let mut awaited = pending.expect(a.clone(), 8, "PRStartAns");
+        assert!(!pending.fail(&b, 8, vec![4]) && !pending.fail(&a, 9, vec![4]));
+        assert!(pending.fail(&a, 8, vec![4]) && !pending.fail(&a, 8, vec![4]));
+        assert_eq!(awaited.body().await, Some(vec![4]));
         drop(pending.expect(a.clone(), 9, "PRStartAns"));
         assert!(!pending.bring(&a, 9, "PRStartAns", vec![]), "nobody waits any more");
         assert!(pending.all().is_empty());

@@ -38,7 +38,8 @@ use said::{Key, Said};
 use super::Limits;
 use super::door::{Caller, Deadline, Deliver, Rooms};
 use super::keywrap::Keks;
-use super::message::wire::{self, Envelope, Header, Incoming, MessageType, Reply};
+use super::manners::Manners;
+use super::message::wire::{self, Envelope, Header, Incoming, MessageType, Notice, Reply};
 use super::message::{Answer, Party, Refusal, Request, ResultCode};
 use super::pending::Pending;
 use super::tokens::Tokens;
@@ -170,6 +171,8 @@ pub struct Parts {
     pub pending: Arc<Pending>,
     /// What partners want to see again.
     pub tokens: Arc<Tokens>,
+    /// How they want to be spoken to.
+    pub manners: Arc<Manners>,
     /// How often partners may ask.
     pub limits: Limits,
     /// Time.
@@ -206,6 +209,7 @@ pub async fn serve(
         deliver: parts.deliver,
         pending: parts.pending,
         tokens: parts.tokens,
+        manners: parts.manners,
         patience: Patience::new(parts.limits, parts.clock.clone()),
         said: Said::default(),
         clock: parts.clock,
@@ -402,6 +406,7 @@ struct Reception {
     deliver: Option<Arc<dyn Deliver>>,
     pending: Arc<Pending>,
     tokens: Arc<Tokens>,
+    manners: Arc<Manners>,
     patience: Patience,
     /// To joins.
     said: Said,
@@ -449,6 +454,10 @@ async fn receive(State(reception): State<Arc<Reception>>, request: HttpRequest) 
         // Step 3
         Ok(Incoming::Answer(reply)) => {
             reception.take(&guest, &reply, patient.is_ok(), body.to_vec());
+            plain(StatusCode::OK)
+        }
+        Ok(Incoming::Notice(notice)) => {
+            reception.note(&guest, &notice, patient.is_ok(), body.to_vec());
             plain(StatusCode::OK)
         }
         Ok(Incoming::Unasked(message_type)) => {
@@ -542,6 +551,22 @@ impl Reception {
         if let Some(left_out) = self.patience.tell(&guest.name, reply.name) {
             let message_type = reply.name;
             tracing::info!(message_type, peer = guest.name, authentic, left_out, "not asked for: discarded");
+        }
+    }
+
+    /// What became of an earlier message, by who was to receive it (section 17).
+    fn note(&self, guest: &Guest, notice: &Notice, patient: bool, body: Vec<u8>) {
+        let authentic =
+            patient && self.authority(&guest.peer).is_ok() && self.is_party(&guest.peer, &notice.sender);
+        let failed = notice.result.is_err();
+        if authentic && failed && self.pending.fail(&notice.sender, notice.transaction, body) {
+            return;
+        }
+        if let Some(left_out) = self.patience.tell(&guest.name, notice.name) {
+            let (message_type, peer) = (notice.name, &guest.name);
+            let result = notice.result.as_ref().map_or_else(ToString::to_string, |()| "Success".into());
+            tracing::info!(target: "roamgate::net", milestone = "notification", MessageType = message_type,
+                TransactionID = notice.transaction, result, peer, authentic, left_out);
         }
     }
 
@@ -645,6 +670,8 @@ impl Reception {
             });
             (admitted, keks.unwrap_or_default())
         };
+        let dialect =
+            envelope.header().map(|header| self.manners.dialect(&header.sender)).unwrap_or_default();
         let result = match result {
             Ok(admitted) => self.ask_rooms(admitted, span).await,
             Err(refusal) => Err(refusal),
@@ -656,7 +683,7 @@ impl Reception {
                 span.record("ResultCode", tracing::field::display(refusal))
             }
         };
-        let answer = envelope.answer(&result, &keks);
+        let answer = envelope.answer_in(dialect, &result, &keks);
         // what failed here may go better the next time
         let failed = matches!(&result, Err(refusal) if refusal.code == ResultCode::Other);
         if let Some(key) = repeatable.filter(|_| bound && !failed) {
@@ -751,6 +778,7 @@ impl Reception {
         if let Some(token) = &header.sender_token {
             self.tokens.note(&header.sender, &request, token);
         }
+        self.manners.learn(&header.sender, header.sender_nsid);
         let place = self.place(&header.sender)?;
         let by = Deadline(self.clock.now() + time_for(&request));
         let caller = Caller { party: header.sender, receiver: header.receiver, ours: false, by };

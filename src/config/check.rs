@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Config, Network, Role};
 use crate::backend::tunnel;
 use crate::lorawan::{JoinEuiRange, NetId};
-use crate::partners::KekKey;
+use crate::partners::{KekKey, Version};
 use crate::{application, backend, radio};
 
 /// A combination of values that cannot be.
@@ -92,6 +92,13 @@ impl Config {
                     at("handover"),
                     "with handover roaming the keys of the session travel, and never in the clear".into(),
                     "agree on a key with the partner: kek = { label = \"...\", key = { file = \"...\" } }",
+                );
+            }
+            if partner.version == Version::V1_1 && self.network.ns_id.is_none() {
+                refuse(
+                    at("version"),
+                    "a request of TS002 1.1 carries the NSID of its sender, and there is none".into(),
+                    "set ns_id in [network] to an EUI-64 of yours, or leave version out",
                 );
             }
             let on = partner.passive.any() || partner.handover.any();

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::message::MacVersion;
 use crate::lorawan::region::SubBands;
-use crate::lorawan::{NetId, Region};
+use crate::lorawan::{NetId, NsId, Region};
 use crate::{application, backend, discovery, front, js, partners, radio, store};
 
 pub use check::Refusal;
@@ -102,6 +102,9 @@ pub struct Network {
     pub dwell_time: Option<DwellTime>,
     /// What this node is.
     pub roles: Roles,
+    /// NSID: an EUI-64 of this network server, with which its requests are of TS002 1.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns_id: Option<NsId>,
     /// Allow NetIDs 000000 and 000001 to roam: they belong to nobody.
     pub experimental: bool,
 }
@@ -115,6 +118,7 @@ impl Default for Network {
             sub_bands: Vec::new(),
             dwell_time: None,
             roles: Roles::default(),
+            ns_id: None,
             experimental: false,
         }
     }

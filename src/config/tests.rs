@@ -86,6 +86,8 @@ const BACKEND: &str = "[backend]\nlisten = \"[::]:443\"\nidentity = { chain = \"
 const DISCOVERY: &str = "[discovery]\njoin_eui_suffix = \"j.example\"\nnet_id_suffix = \"n.example\"\n";
 const ROAMING: &str = "[roaming.default]\npassive = { start = true, activation = true }\n";
 
+const FRONT: &str = "[front]\nlisten = \"[::]:443\"\nanyone = true\n";
+
 const APPLICATION: &str =
     "[[join_server.application]]\nas_id = \"as\"\nkek = { label = \"a\", key = { credential = \"k\" } }\n";
 
@@ -126,6 +128,30 @@ fn what_cannot_be_together_is_refused_at_its_line() {
         ),
         (whole.clone() + APPLICATION + APPLICATION, "join_server.application[1].as_id: ", "two entries"),
         (whole.clone() + partner + "pin = \"sha256/AAAA\"\n", "r.toml:17:7: ", "32 bytes"),
+        (whole.clone() + partner + "version = \"1.1\"\n", "r.toml:17:11: ", "carries the NSID"),
+        (
+            whole.replace("roots", "reachability = { relay = [] }\nroots"),
+            "backend.reachability.relay: ",
+            "through no front",
+        ),
+        (
+            whole.replace("roots", "reachability = { relay = [{ server = \"front.example\" }] }\nroots"),
+            "backend.reachability.relay[0].server: ",
+            "no HOST:PORT",
+        ),
+        (
+            whole.replace("roots", "reachability = { relay = [{ server = \"f:1\", pin = \"x\" }] }\nroots"),
+            "backend.reachability.relay[0].pin: ",
+            "32 bytes",
+        ),
+        (whole.clone() + FRONT, "r.toml:14:2: front: ", "this node is none"),
+        ("[network]\nroles = [\"front\"]\n".into(), "r.toml:2:9: network.roles: ", "no [front] says where"),
+        (["[network]\nroles = [\"front\"]\n", FRONT].concat(), "front: ", "no identity to show to hotspots"),
+        (
+            ["[network]\nroles = [\"front\"]\n", BACKEND, &FRONT.replace("anyone = true", "")].concat(),
+            "front.hotspot: ",
+            "nobody may come",
+        ),
         (whole.replace("roots = [\"r.pem\"]", "roots = []"), "r.toml:8:9: backend.roots: ", "no roots"),
         (whole.replace("[\"0000000000000001\"]", "[]"), "r.toml:4:13: join_server.join_euis: ", "visitor"),
         (

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::backend::door::{Caller, Deadline, PeerError};
 use crate::backend::message::{
-    Home, HomeNsReq, HrStopReq, Party, PrStartAns, ProfileAt, ProfileReq, ResultCode, RoamingActivation,
+    Home, HomeNsReq, HrStopReq, Party, PrStartAns, ProfileAt, ProfileReq, Refusal, ResultCode,
+    RoamingActivation,
 };
 use crate::lorawan::frame::{JoinRequest, RejoinKind, RejoinRequest};
 use crate::lorawan::{DevEui, JoinEui, NetId};
@@ -76,6 +77,11 @@ impl Fns {
         let granted = PrStartAns { phy_payload: None, dl: None, ..answer.clone() };
         // the Join-accept first: it has a window to reach
         let carried = self.carry(heard, Party::Ns(net_id), answer).await;
+        if let Some(transaction) = granted.asked {
+            let failed = |why: &Unanswered| Refusal::new(ResultCode::XmitFailed, why.to_string());
+            let outcome = carried.as_ref().copied().map_err(failed);
+            self.peers.notify(Party::Ns(net_id), transaction, outcome);
+        }
         let whose = granted.home.unwrap_or(net_id);
         if whose != self.me && carried.is_ok() {
             self.note_roaming(whose, join.dev_eui, true).await;

@@ -69,6 +69,8 @@ pub struct Ear {
     pub snr: f64,
     /// Degrees latitude, longitude of the head, where known.
     pub location: Option<(f64, f64)>,
+    /// Nanoseconds since the last pulse of GPS, where the head measures them.
+    pub fine_time: Option<u32>,
     late: bool,
 }
 
@@ -82,6 +84,7 @@ impl From<&Heard> for Ear {
             rssi: heard.rssi,
             snr: heard.snr,
             location: heard.location,
+            fine_time: heard.fine_time,
             late: false,
         }
     }
@@ -98,6 +101,7 @@ impl From<&Hearing> for Ear {
             rssi: 0,
             snr: 0.0,
             location: None,
+            fine_time: None,
             late: false,
         }
     }

@@ -91,6 +91,8 @@ pub struct Heard {
     pub time: Timestamp,
     /// Degrees latitude, longitude of the head, where known.
     pub location: Option<(f64, f64)>,
+    /// Nanoseconds since the last pulse of GPS, where the head measures them: within the second of `time`.
+    pub fine_time: Option<u32>,
 }
 
 /// A transmission by one radio head, at an exact count or as soon as the head can.
@@ -505,6 +507,7 @@ mod tests {
             at: Instant::now(),
             time: Timestamp::UNIX_EPOCH,
             location: None,
+            fine_time: None,
         }
     }
 }

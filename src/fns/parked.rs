@@ -363,6 +363,7 @@ impl Fns {
             }
         }
         let req = PrStartReq {
+            dedup_window: None,
             phy_payload: frame.phy_payload.clone(),
             ul: frame.ul.clone(),
             downlink_in_answer: self.downlink_in_answer,

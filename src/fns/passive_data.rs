@@ -8,6 +8,7 @@ use crate::backend::door::{Deadline, PeerError, StoreError};
 use crate::backend::message::{Party, PrStartAns, ResultCode, UlMeta, XmitUp};
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::{DevAddr, DevEui, NetId};
+use crate::partners::{Partner, Quirk};
 
 use super::activate::Unanswered;
 use super::contexts::{self, Context, ContextId, Fitting, Stage};
@@ -179,6 +180,10 @@ impl Fns {
     ) -> PrStartAns {
         self.keep(net_id, &answer, (None, Some(addr))).await;
         let stateless = answer.lifetime.unwrap_or(0) == 0;
+        let takes = |partner: &Partner| partner.quirks.contains(&Quirk::TakesFirstFrame);
+        if self.partners.partner(net_id).is_some_and(takes) {
+            return answer;
+        }
         if stateless || answer.taken || answer.phy_payload.is_some() {
             return answer;
         }

@@ -185,6 +185,8 @@ impl Fns {
             ul: self.ul_meta(heard, token, to == self.me),
             // our own sNS hears from us whether the radio took a downlink; a partner need not reach us
             downlink_in_answer: self.downlink_in_answer && to != self.me,
+            // the first hearing goes out at once
+            dedup_window: (to != self.me).then_some(0),
             mic_check: to != self.me && self.partners.agreement(to).passive.mic_check,
             home,
         };
@@ -230,6 +232,7 @@ impl Fns {
                 rf_region: Some(region.clone()),
                 rssi: Some(ear.rssi),
                 snr: Some(ear.snr),
+                fine_recv_time: ear.fine_time,
                 lat: ear.location.map(|(lat, _)| lat),
                 lon: ear.location.map(|(_, lon)| lon),
                 ul_token: None,

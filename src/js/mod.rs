@@ -12,7 +12,7 @@ use crate::backend::message::{
     AppSKeyAns, AppSKeyReq, HomeNsAns, HomeNsReq, JoinAns, JoinReq, MacVersion, Party, Refusal, RejoinReq,
     ResultCode,
 };
-use crate::lorawan::{DevEui, JoinEui, Key, NetId};
+use crate::lorawan::{DevEui, JoinEui, Key, NetId, NsId};
 
 use config::Application;
 pub use join::{Asking, accept_join, accept_rejoin};
@@ -75,6 +75,7 @@ pub struct Js {
     us: NetId,
     authorise: Authorise,
     applications: Arc<[(Application, keywrap::Kek)]>,
+    nsid: Option<NsId>,
 }
 
 /// Who may ask for a device's home (`[join_server] authorise`).
@@ -92,12 +93,17 @@ type Rule = fn(&mut Option<Device>, &JoinReq, Asking<'_>) -> (Result<JoinAns, Re
 impl Js {
     /// `as_keks` wrap AppSKeys for the application server of this house; `us` is the home network of devices that have no other.
     pub fn new(root_keys: Arc<dyn RootKeys>, as_keks: Keks, us: NetId, authorise: Authorise) -> Js {
-        Js { root_keys, as_keks, us, authorise, applications: Arc::default() }
+        Js { root_keys, as_keks, us, authorise, applications: Arc::default(), nsid: None }
     }
 
     /// Application servers outside this house, each with its key-encryption key.
     pub fn serving(self, applications: Vec<(Application, keywrap::Kek)>) -> Js {
         Js { applications: applications.into(), ..self }
+    }
+
+    /// The NSID of our network server, told to who asks for a home (HNSID).
+    pub fn home_at(self, nsid: Option<NsId>) -> Js {
+        Js { nsid, ..self }
     }
 
     /// AppSKeyReq (TS002 12.3).
@@ -183,7 +189,10 @@ impl Js {
                 let why = format!("device {} is disabled", req.dev_eui);
                 Err(Refusal::new(ResultCode::ActivationDisallowed, why))
             }
-            Some((home, true)) => Ok(HomeNsAns { h_net_id: home.unwrap_or(self.us) }),
+            Some((home, true)) => Ok(HomeNsAns {
+                h_net_id: home.unwrap_or(self.us),
+                h_nsid: self.nsid.filter(|_| home.is_none()),
+            }),
         }
     }
 }

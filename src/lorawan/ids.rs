@@ -101,6 +101,10 @@ eui!(
     /// A radio head.
     GatewayEui
 );
+eui!(
+    /// NSID of a network server: several may share a NetID (TS002 1.1).
+    NsId
+);
 
 /// A network (24 bits, TS002 table 2).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

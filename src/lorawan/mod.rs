@@ -11,6 +11,6 @@ pub mod key;
 pub mod mac;
 pub mod region;
 
-pub use ids::{DevAddr, DevEui, GatewayEui, JoinEui, JoinEuiRange, NetId};
+pub use ids::{DevAddr, DevEui, GatewayEui, JoinEui, JoinEuiRange, NetId, NsId};
 pub use key::Key;
 pub use region::{Modulation, Region};

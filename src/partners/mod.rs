@@ -6,6 +6,7 @@ mod authorization;
 mod filter;
 mod kek;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -181,6 +182,39 @@ pub struct Partner {
     /// How we answer it. Its answers to us are taken either way.
     #[serde(default)]
     pub mode: Mode,
+    /// The version of TS002 in which it is asked.
+    #[serde(default)]
+    pub version: Version,
+    /// What it does or wants otherwise than the specification.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub quirks: BTreeSet<Quirk>,
+}
+
+/// The version of requests (TS002 17). Answers are of the version of their question.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Version {
+    /// 1.1 where we have an NSID, unless it turns out not to understand it.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// 1.0.
+    #[serde(rename = "1.0")]
+    V1_0,
+    /// 1.1. Needs `[network] ns_id`.
+    #[serde(rename = "1.1")]
+    V1_1,
+}
+
+/// What a peer does or wants otherwise (TS002 18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quirk {
+    /// It reads hexadecimal digits in small letters only.
+    LowerHex,
+    /// It knows the region names of TS002 1.0 only: US902, Australia915, China779, China470.
+    OldRegions,
+    /// As home it takes the frame of a PRStartReq although it does not say so: it is not sent again (A9).
+    TakesFirstFrame,
 }
 
 /// How a request is answered (TS002 4.3).

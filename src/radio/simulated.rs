@@ -350,6 +350,7 @@ impl State {
                 at: frame.end,
                 time,
                 location: head.location,
+                fine_time: None,
             };
             // a program that does not keep up loses frames, as with a real concentrator
             let _ = head.heard.try_send(heard);

@@ -138,6 +138,7 @@ impl Sns {
             service: (lifetime > 0).then(|| service_of(&pending)),
             home: who.home,
             taken: false,
+            asked: None,
         })
     }
 

@@ -23,7 +23,9 @@ impl Sns {
             return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
         }
         let XmitUp { phy_payload, ul, downlink_in_answer } = req;
-        let req = PrStartReq { phy_payload, ul, downlink_in_answer, mic_check: false, home: None };
+        let dedup_window = None;
+        let req =
+            PrStartReq { phy_payload, ul, downlink_in_answer, dedup_window, mic_check: false, home: None };
         let Uplink::Data(frame) = Uplink::parse(&req.phy_payload)? else {
             let why = "Join and Rejoin frames never travel in an XmitDataReq";
             return Err(Refusal::new(ResultCode::MalformedRequest, why));

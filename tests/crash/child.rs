@@ -153,6 +153,7 @@ fn listen(clock: &Clock, heard: &mpsc::Sender<Heard>, asked: &mpsc::Sender<Asked
                     at: clock.now(),
                     time: clock.wall(),
                     location: None,
+                    fine_time: None,
                 };
                 let _ = heard.blocking_send(frame);
             }

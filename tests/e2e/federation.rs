@@ -233,6 +233,16 @@ impl Street {
         told.iter().filter(|record| record.node == node).map(|record| record.fields["why"].clone()).collect()
     }
 
+    /// Notifications that came: from whom, what.
+    pub fn notifications(&mut self) -> Vec<(String, String)> {
+        let told = self.milestones("notification", ("", ""));
+        let read = |record: &Arc<Record>| {
+            let field = |name: &str| record.fields[name].clone();
+            (field("peer"), format!("{} {}", field("MessageType"), field("result")))
+        };
+        told.iter().map(read).collect()
+    }
+
     /// How often a message went from one hotspot to a partner.
     pub fn asked(&mut self, site: Site, message: &str) -> usize {
         let node = site.net_id.to_string();

@@ -25,6 +25,7 @@ mod relay;
 mod restart;
 mod trust;
 mod v11;
+mod versions;
 mod windows;
 
 use std::collections::VecDeque;
@@ -121,6 +122,10 @@ stories! {
     relay:
         two_hotspots_without_a_port_reach_each_other_through_a_front
         a_front_passes_on_to_whom_it_admits_and_says_why_it_does_not;
+    versions:
+        a_partner_is_asked_in_1_1_until_it_does_not_understand
+        what_is_set_for_a_partner_stands
+        two_hotspots_with_nsids_speak_1_1;
     windows:
         what_rx1_cannot_carry_goes_in_rx2
         a_downlink_that_no_window_took_waits_for_the_next_uplink

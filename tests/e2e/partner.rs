@@ -147,9 +147,19 @@ impl Asked {
         self.say(code, json!({}));
     }
 
+    /// An ErrorNotif in the place of the answer.
+    pub fn fail(self, code: &str) {
+        let mut notif = json!({ "MessageType": "ErrorNotif", "Result": { "ResultCode": code } });
+        notif["ProtocolVersion"] = self.body["ProtocolVersion"].clone();
+        notif["SenderID"] = self.body["ReceiverID"].clone();
+        notif["ReceiverID"] = self.body["SenderID"].clone();
+        notif["TransactionID"] = self.body["TransactionID"].clone();
+        self.answer.send(notif).expect("somebody waits for the answer");
+    }
+
     fn say(self, code: &str, mut answer: Value) {
         let asked = self.body["MessageType"].as_str().unwrap();
-        answer["ProtocolVersion"] = "1.0".into();
+        answer["ProtocolVersion"] = self.body["ProtocolVersion"].clone();
         answer["SenderID"] = self.body["ReceiverID"].clone();
         answer["ReceiverID"] = self.body["SenderID"].clone();
         answer["TransactionID"] = self.body["TransactionID"].clone();

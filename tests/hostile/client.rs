@@ -161,7 +161,7 @@ async fn who_answers_twice_is_heard_once() {
                 Ok(answer) => {
                     assert_eq!(
                         answer,
-                        Answer::HomeNs(HomeNsAns { h_net_id: HOME }),
+                        Answer::HomeNs(HomeNsAns { h_net_id: HOME, h_nsid: None }),
                         "the second answer was taken"
                     );
                     answered += 1;

@@ -72,6 +72,7 @@ impl Federation {
             deliver: None,
             pending: Arc::default(),
             tokens: Arc::default(),
+            manners: Arc::default(),
             limits,
             clock: self.clock.clone(),
         };
@@ -110,6 +111,7 @@ impl Federation {
             keks,
             pending: Arc::default(),
             tokens: Arc::default(),
+            manners: Arc::default(),
             clock,
         })
     }
@@ -166,7 +168,7 @@ impl Rooms for Known {
     fn answer(self: Arc<Self>, from: Caller, request: Request) -> Boxed<'static, Result<Answer, Refusal>> {
         self.0.lock().unwrap().push(from.party);
         let answer = match request {
-            Request::HomeNs(_) => Ok(Answer::HomeNs(HomeNsAns { h_net_id: HOME })),
+            Request::HomeNs(_) => Ok(Answer::HomeNs(HomeNsAns { h_net_id: HOME, h_nsid: None })),
             _ => Err(Refusal::new(ResultCode::UnknownDevEui, "nobody")),
         };
         Box::pin(std::future::ready(answer))

@@ -138,6 +138,7 @@ impl Hotspot {
             at: now,
             time: self.clock.wall(),
             location: None,
+            fine_time: None,
         };
         self.fns.uplink(heard).await;
     }

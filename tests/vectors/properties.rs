@@ -36,6 +36,7 @@ fn gateway() -> impl Strategy<Value = GwInfo> {
     let level = (prop::option::of(-150..30), prop::option::of((-100..100).prop_map(|n| f64::from(n) / 4.0)));
     (id, region, level, place(), place(), token, any::<Option<bool>>()).prop_map(
         |(id, rf_region, (rssi, snr), lat, lon, ul_token, dl_allowed)| GwInfo {
+            fine_recv_time: None,
             id,
             rf_region,
             rssi,
@@ -149,7 +150,7 @@ proptest! {
     fn uplinks_survive_the_wire(ul in ul_meta(), payload in prop::collection::vec(any::<u8>(), 0..242), ride in any::<bool>()) {
         let (_, _, data) = request("xmitdata-req-ul-passive.json");
         let Request::XmitUp(XmitUp { phy_payload, .. }) = data else { panic!() };
-        round_trip(PrStartReq { phy_payload: phy_payload.clone(), ul: ul.clone(), downlink_in_answer: ride, mic_check: false, home: None }.into());
+        round_trip(PrStartReq { phy_payload: phy_payload.clone(), ul: ul.clone(), downlink_in_answer: ride, dedup_window: None, mic_check: false, home: None }.into());
         round_trip(XmitUp { phy_payload, ul: ul.clone(), downlink_in_answer: ride }.into());
         // between sNS and hNS: no token, and a counter that is known
         let ul = UlMeta { fns_ul_token: None, fcnt_down: Some(ul.fcnt_down.unwrap_or(0)), ..ul };

@@ -32,7 +32,15 @@ fn ul() -> UlMeta {
 
 fn start(phy: &[u8]) -> Request {
     let (phy_payload, ul) = (phy.to_vec(), ul());
-    PrStartReq { phy_payload, ul, downlink_in_answer: false, mic_check: false, home: None }.into()
+    PrStartReq {
+        phy_payload,
+        ul,
+        downlink_in_answer: false,
+        dedup_window: None,
+        mic_check: false,
+        home: None,
+    }
+    .into()
 }
 
 fn handover(phy: &[u8]) -> HrStartReq {

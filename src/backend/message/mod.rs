@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use crate::lorawan::frame::FrameError;
 use crate::lorawan::region::JOIN_ACCEPT_DELAY1;
-use crate::lorawan::{DevAddr, DevEui, GatewayEui, JoinEui, Key, Modulation, NetId, Region};
+use crate::lorawan::{DevAddr, DevEui, GatewayEui, JoinEui, Key, Modulation, NetId, NsId, Region};
 
 /// Who speaks or is spoken to (SenderID, ReceiverID).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,6 +182,8 @@ pub struct GwInfo {
     pub rssi: Option<i32>,
     /// dB.
     pub snr: Option<f64>,
+    /// FineRecvTime (1.1): nanoseconds within the second of arrival.
+    pub fine_recv_time: Option<u32>,
     /// Degrees.
     pub lat: Option<f64>,
     /// Degrees.
@@ -363,6 +365,8 @@ pub struct HomeNsReq {
 pub struct HomeNsAns {
     /// HNetID.
     pub h_net_id: NetId,
+    /// HNSID (1.1), where it is known.
+    pub h_nsid: Option<NsId>,
 }
 
 /// fNS to sNS: a Join, Rejoin or data frame without a context (TS002 12.5, 12.10).
@@ -374,6 +378,8 @@ pub struct PrStartReq {
     pub ul: UlMeta,
     /// The asker takes a class A downlink in the answer (between Roamgates; a VSExtension).
     pub downlink_in_answer: bool,
+    /// DedupWindowSize (1.1): how long the asker collects copies before it asks, milliseconds.
+    pub dedup_window: Option<u32>,
     /// It is agreed that the asker checks MICs: a key in the answer is wanted. Without, keys that a partner
     /// sends unasked are not even opened. Inside the house only.
     pub mic_check: bool,
@@ -424,6 +430,9 @@ pub struct PrStartAns {
     /// The frame of the question was taken as any uplink is, so nobody need send it again by XmitDataReq
     /// (between Roamgates; a VSExtension).
     pub taken: bool,
+    /// TransactionID of the question, where it was of 1.1: who answered wants to hear what became of a Join-accept
+    /// (PRStartNotif). Our client's word, no object of the answer.
+    pub asked: Option<u32>,
 }
 
 /// The key that an fNS checks uplink MICs with (TS002 12.5 step 6).

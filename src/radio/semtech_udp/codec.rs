@@ -128,6 +128,8 @@ pub struct Frame {
     pub snr: f64,
     /// The counter at the end of the frame.
     pub tmst: Count,
+    /// Nanoseconds since the last pulse of GPS.
+    pub fine_time: Option<u32>,
 }
 
 /// An element that may have any shape: one that we cannot read must not cost its neighbours.
@@ -158,6 +160,8 @@ struct RxPk {
     rssi: f64,
     #[serde(default)]
     lsnr: Option<f64>,
+    #[serde(default)]
+    ftime: Option<Lenient<u32>>,
     #[serde(default)]
     size: Option<usize>,
     data: String,
@@ -226,6 +230,10 @@ fn frame(rxpk: &RxPk) -> Option<Frame> {
         rssi: rxpk.rssi.round() as i32,
         snr: rxpk.lsnr.unwrap_or(0.0),
         tmst: Count(rxpk.tmst),
+        fine_time: match rxpk.ftime {
+            Some(Lenient::Good(time @ 0..1_000_000_000)) => Some(time),
+            _ => None,
+        },
     })
 }
 
@@ -499,7 +507,7 @@ mod tests {
                 "data": BASE64.encode(&phy)}]});
             let push = Push::parse(body.to_string().as_bytes()).unwrap();
             let modulation = Modulation::Lora { sf, bandwidth: 125_000 };
-            let frame = Frame { phy, frequency, modulation, rssi: -80, snr: -7.5, tmst: Count(tmst) };
+            let frame = Frame { phy, frequency, modulation, rssi: -80, snr: -7.5, tmst: Count(tmst), fine_time: None };
             prop_assert_eq!(push.frames, vec![frame]);
         }
     }

@@ -211,6 +211,7 @@ impl Protocol {
                         at,
                         time: wall,
                         location: head.location,
+                        fine_time: frame.fine_time,
                     }
                 });
                 heard.collect()

@@ -299,6 +299,7 @@ impl Owner {
             at,
             time,
             location: self.terms.location.or(self.fix.position()),
+            fine_time: None,
             phy: packet.payload,
         };
         if self.heard.try_send(heard).is_err() {

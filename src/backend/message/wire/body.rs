@@ -64,7 +64,19 @@ fn pr_start_req(fields: &Fields) -> Decoded<PrStartReq> {
         Uplink::Data(data) => same_dev_addr(ul.dev_addr, data.dev_addr())?,
     }
     let downlink_in_answer = downlink_in_answer(fields);
-    Ok(PrStartReq { phy_payload, ul, downlink_in_answer, mic_check: false, home: None })
+    let dedup_window = dedup_window(fields)?;
+    Ok(PrStartReq { phy_payload, ul, downlink_in_answer, dedup_window, mic_check: false, home: None })
+}
+
+/// DedupWindowSize (1.1), milliseconds. One client writes text such as "250ms".
+fn dedup_window(fields: &Fields) -> Decoded<Option<u32>> {
+    let text = fields.text("DedupWindowSize").ok().flatten();
+    match text.and_then(|text| text.strip_suffix("ms")) {
+        Some(number) => {
+            number.trim().parse().map(Some).map_err(|_| fields.wrong("DedupWindowSize", "is no time"))
+        }
+        None => fields.u32("DedupWindowSize"),
+    }
 }
 
 /// Four messages with one name: PHYPayload or FRMPayload, ULMetaData or DLMetaData.
@@ -202,12 +214,13 @@ fn hr_start_req(fields: &Fields) -> Decoded<HrStartReq> {
 }
 
 /// The objects of a request. Fields that are "inside the house only" have no object in TS002 and stay there.
-pub(super) fn put_request(to: &mut Members, request: &Request) {
+pub(super) fn put_request(to: &mut Members, version: Version, request: &Request) {
     match request {
         Request::HomeNs(req) => to.shown("DevEUI", Some(req.dev_eui)),
         Request::PrStart(req) => {
             to.hex("PHYPayload", &req.phy_payload);
-            to.put("ULMetaData", ul_object(&req.ul));
+            to.some("DedupWindowSize", req.dedup_window.filter(|_| version == Version::V1_1));
+            to.put("ULMetaData", ul_object(&req.ul, version));
             put_downlink_in_answer(to, req.downlink_in_answer);
         }
         Request::PrStop(req) => {
@@ -217,7 +230,7 @@ pub(super) fn put_request(to: &mut Members, request: &Request) {
         }
         Request::XmitUp(req) => {
             to.hex("PHYPayload", &req.phy_payload);
-            to.put("ULMetaData", ul_object(&req.ul));
+            to.put("ULMetaData", ul_object(&req.ul, version));
             put_downlink_in_answer(to, req.downlink_in_answer);
         }
         Request::XmitDown(req) => {
@@ -228,7 +241,7 @@ pub(super) fn put_request(to: &mut Members, request: &Request) {
             to.hex("FRMPayload", &req.frm_payload);
             let fcnt_down = req.ul.fcnt_down.and_then(|next| next.checked_sub(1));
             let ul = UlMeta { fcnt_down, fns_ul_token: None, ..req.ul.clone() };
-            to.put("ULMetaData", ul_object(&ul));
+            to.put("ULMetaData", ul_object(&ul, version));
             put_roamgate_flag(to, ACKNOWLEDGED, req.ack);
         }
         Request::XmitAppDown(req) => {
@@ -241,7 +254,7 @@ pub(super) fn put_request(to: &mut Members, request: &Request) {
             put_settings(to, req.dl_settings, req.rx_delay, req.cf_list);
             // optional, and in the metadata already
             to.shown("DevEUI", Some(req.dev_eui).filter(|_| req.ul.dev_eui.is_none()));
-            to.put("ULMetaData", ul_object(&req.ul));
+            to.put("ULMetaData", ul_object(&req.ul, version));
             if let Some(time) = req.profile_time {
                 to.time("DeviceProfileTimestamp", time);
             }
@@ -280,11 +293,14 @@ fn put_settings(to: &mut Members, dl_settings: u8, rx_delay: u8, cf_list: Option
 // ---- answers
 
 /// The objects of a successful answer to `asked`.
-pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<Answer> {
+pub(super) fn answer(asked: &Request, version: Version, fields: &Fields, keks: &Keks) -> Decoded<Answer> {
     Ok(match asked {
         Request::HomeNs(_) => {
             let h_net_id = fields.array("HNetID")?.map(NetId::from_msb);
-            Answer::HomeNs(HomeNsAns { h_net_id: fields.need("HNetID", h_net_id)? })
+            // in 1.0 an NSID is ignored, whatever it is
+            let h_nsid = fields.array("HNSID").ok().flatten().filter(|_| version == Version::V1_1);
+            let h_nsid = h_nsid.map(NsId::from_msb);
+            Answer::HomeNs(HomeNsAns { h_net_id: fields.need("HNetID", h_net_id)?, h_nsid })
         }
         Request::PrStart(req) => Answer::PrStart(PrStartAns {
             phy_payload: fields.bytes("PHYPayload")?,
@@ -298,6 +314,7 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
             service: service_profile(fields)?,
             home: None,
             taken: roamgate_flag(fields, UPLINK_TAKEN),
+            asked: None,
         }),
         Request::PrStop(_) => Answer::PrStop(PrStopAns),
         Request::XmitUp(_) | Request::XmitDown(_) | Request::XmitAppUp(_) | Request::XmitAppDown(_) => {
@@ -364,9 +381,17 @@ pub(super) fn answer(asked: &Request, fields: &Fields, keks: &Keks) -> Decoded<A
 }
 
 /// The objects of a successful answer; an error where a key may not leave.
-pub(super) fn put_answer(to: &mut Members, answer: &Answer, keks: &Keks) -> Result<(), KekError> {
+pub(super) fn put_answer(
+    to: &mut Members,
+    answer: &Answer,
+    version: Version,
+    keks: &Keks,
+) -> Result<(), KekError> {
     match answer {
-        Answer::HomeNs(ans) => to.shown("HNetID", Some(ans.h_net_id)),
+        Answer::HomeNs(ans) => {
+            to.shown("HNetID", Some(ans.h_net_id));
+            to.shown("HNSID", ans.h_nsid.filter(|_| version == Version::V1_1));
+        }
         Answer::PrStart(ans) => {
             to.some_hex("PHYPayload", ans.phy_payload.as_deref());
             to.shown("DevEUI", ans.dev_eui);
@@ -530,6 +555,11 @@ fn ul_meta(meta: &Fields) -> Decoded<UlMeta> {
             // whole dBm by the table; a peer that measures finer is rounded
             rssi: gateway.number("RSSI")?.map(|rssi| rssi.round() as i32),
             snr: gateway.number("SNR")?,
+            fine_recv_time: gateway
+                .integer("FineRecvTime", 0..=999_999_999)
+                .ok()
+                .flatten()
+                .map(|ns| ns as u32),
             lat: gateway.number("Lat")?,
             lon: gateway.number("Lon")?,
             ul_token: gateway.bytes("ULToken")?,
@@ -564,7 +594,7 @@ fn ul_meta_of_frame(fields: &Fields) -> Decoded<UlMeta> {
     Ok(ul)
 }
 
-fn ul_object(ul: &UlMeta) -> serde_json::Value {
+fn ul_object(ul: &UlMeta, version: Version) -> serde_json::Value {
     let gateway = |gateway: &GwInfo| {
         let mut object = Members::default();
         // a 32-bit number by the specification: the low half of an EUI
@@ -572,6 +602,7 @@ fn ul_object(ul: &UlMeta) -> serde_json::Value {
         object.some("RFRegion", gateway.rf_region.as_deref());
         object.some("RSSI", gateway.rssi);
         object.some("SNR", gateway.snr);
+        object.some("FineRecvTime", gateway.fine_recv_time.filter(|_| version == Version::V1_1));
         object.some("Lat", gateway.lat);
         object.some("Lon", gateway.lon);
         object.some_hex("ULToken", gateway.ul_token.as_deref());

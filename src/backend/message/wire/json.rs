@@ -11,6 +11,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::super::{Refusal, ResultCode};
+use super::Dialect;
 
 /// Any JSON value.
 #[derive(Debug, Clone, PartialEq)]
@@ -309,6 +310,11 @@ impl Members {
     }
     pub(super) fn object(self) -> Value {
         Value::Object(self.0)
+    }
+    /// As a peer wants to read it.
+    pub(super) fn spoken(mut self, dialect: Dialect) -> Vec<u8> {
+        dialect.speak(&mut self.0);
+        self.bytes()
     }
     pub(super) fn bytes(self) -> Vec<u8> {
         self.object().to_string().into_bytes()

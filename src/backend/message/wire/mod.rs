@@ -5,11 +5,13 @@
 //! and reads its answer. What is emitted is the specification's form; what is accepted is wider.
 
 mod body;
+mod dialect;
 mod json;
 mod profile;
 
 use std::fmt;
 
+pub use dialect::Dialect;
 use json::{Fields, Json, Members, Object, malformed};
 
 use super::*;
@@ -48,15 +50,28 @@ pub struct Header {
     /// ReceiverToken: our own, handed back.
     pub receiver_token: Option<Vec<u8>>,
     /// SenderNSID (1.1 only).
-    pub sender_nsid: Option<[u8; 8]>,
+    pub sender_nsid: Option<NsId>,
+    /// ReceiverNSID (1.1 only), where it is known.
+    pub receiver_nsid: Option<NsId>,
+    /// How it is written; nothing of what was read.
+    pub dialect: Dialect,
 }
 
 impl Header {
     /// The header of a 1.0 request without tokens.
     pub fn new(sender: Party, receiver: Party, transaction: u32) -> Header {
         let version = Version::V1_0;
-        let (sender_token, receiver_token, sender_nsid) = (None, None, None);
-        Header { version, sender, receiver, transaction, sender_token, receiver_token, sender_nsid }
+        Header {
+            version,
+            sender,
+            receiver,
+            transaction,
+            sender_token: None,
+            receiver_token: None,
+            sender_nsid: None,
+            receiver_nsid: None,
+            dialect: Dialect::default(),
+        }
     }
 }
 
@@ -176,7 +191,9 @@ pub enum Incoming {
     Request(Envelope),
     /// The answer to something that was asked before: nothing is ever answered to it (step 3).
     Answer(Reply),
-    /// A notification, or an answer that nobody can have asked for (its MessageType): likewise.
+    /// Something that has happened to an earlier message (1.1): likewise.
+    Notice(Notice),
+    /// An answer or a notification that nobody can understand (its MessageType): likewise.
     Unasked(String),
 }
 
@@ -192,6 +209,23 @@ pub struct Reply {
     /// TransactionID.
     pub transaction: u32,
 }
+
+/// PRStartNotif or ErrorNotif.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notice {
+    /// MessageType.
+    pub name: &'static str,
+    /// SenderID.
+    pub sender: Party,
+    /// TransactionID of the message that it is about.
+    pub transaction: u32,
+    /// What happened.
+    pub result: Result<(), Refusal>,
+}
+
+/// MessageTypes that get no answer.
+const PR_START_NOTIF: &str = "PRStartNotif";
+const ERROR_NOTIF: &str = "ErrorNotif";
 
 /// Steps 2 and 3 of section 6.1.
 pub fn open(body: &[u8]) -> Result<Incoming, NotAttributable> {
@@ -210,10 +244,20 @@ pub fn open(body: &[u8]) -> Result<Incoming, NotAttributable> {
         };
         return Ok(reply().map_or_else(|_| Incoming::Unasked(name.to_owned()), Incoming::Answer));
     }
-    if matches!(name, "PRStartNotif" | "ErrorNotif") {
-        return Ok(Incoming::Unasked(name.to_owned()));
+    if let Some(name) = [PR_START_NOTIF, ERROR_NOTIF].into_iter().find(|notice| *notice == name) {
+        return Ok(notice(name, &fields).map_or_else(|| Incoming::Unasked(name.into()), Incoming::Notice));
     }
     Err(NotAttributable::UnknownType(cut(name, 40)))
+}
+
+fn notice(name: &'static str, fields: &Fields) -> Option<Notice> {
+    // an ErrorNotif may come from a join server
+    let sender = party(fields, "SenderID", Kind::Ns).or_else(|_| party(fields, "SenderID", Kind::Js)).ok()?;
+    let transaction = fields.u32("TransactionID").ok()??;
+    let (code, description) = result(fields).ok()?;
+    let refusal = Refusal::new(code, description);
+    let result = if code == ResultCode::Success { Ok(()) } else { Err(refusal) };
+    Some(Notice { name, sender, transaction, result })
 }
 
 fn object(body: &[u8]) -> Result<Object, NotAttributable> {
@@ -260,10 +304,11 @@ impl Envelope {
         let sender = party(&fields, "SenderID", from)?;
         let receiver = party(&fields, "ReceiverID", to)?;
         // In 1.0 an NSID is ignored, whatever it is.
-        let sender_nsid = match version {
-            Version::V1_0 => None,
-            Version::V1_1 => fields.array("SenderNSID")?,
+        let nsid = |name| match version {
+            Version::V1_0 => Ok(None),
+            Version::V1_1 => fields.array(name).map(|nsid| nsid.map(NsId::from_msb)),
         };
+        let (sender_nsid, receiver_nsid) = (nsid("SenderNSID")?, nsid("ReceiverNSID")?);
         if version == Version::V1_1 && from == Kind::Ns {
             fields.need("SenderNSID", sender_nsid)?;
         }
@@ -275,6 +320,8 @@ impl Envelope {
             sender_token: fields.bytes("SenderToken")?,
             receiver_token: fields.bytes("ReceiverToken")?,
             sender_nsid,
+            receiver_nsid,
+            dialect: Dialect::default(),
         })
     }
 
@@ -287,6 +334,11 @@ impl Envelope {
     /// The Ans. Takes from the request whatever can be read of its header, so that a malformed one
     /// is answered too; speaks the request's ProtocolVersion where that is ours.
     pub fn answer(&self, result: &Result<Answer, Refusal>, keks: &Keks) -> Vec<u8> {
+        self.answer_in(Dialect::default(), result, keks)
+    }
+
+    /// The same as its reader wants it written.
+    pub fn answer_in(&self, dialect: Dialect, result: &Result<Answer, Refusal>, keks: &Keks) -> Vec<u8> {
         let fields = Fields::top(&self.object);
         let (_, answer, from, to) = self.message_type.row();
         let version = match fields.text("ProtocolVersion") {
@@ -316,11 +368,11 @@ impl Envelope {
         let refusal = match result {
             Ok(answer) if fits(self.message_type, answer) => {
                 let mut objects = Members::default();
-                match body::put_answer(&mut objects, answer, keks) {
+                match body::put_answer(&mut objects, answer, version, keks) {
                     Ok(()) => {
                         put_result(&mut message, "Success", "");
                         message.append(objects);
-                        return message.bytes();
+                        return message.spoken(dialect);
                     }
                     Err(error) => Refusal::new(ResultCode::Other, error.to_string()),
                 }
@@ -347,7 +399,7 @@ impl Envelope {
             profile::put_profile(&mut message, at);
         }
         body::put_next_fcnt_down(&mut message, refusal.fcnt_down);
-        message.bytes()
+        message.spoken(dialect)
     }
 }
 
@@ -396,19 +448,38 @@ fn party(fields: &Fields, name: &str, kind: Kind) -> Result<Party, Refusal> {
 
 /// A request of ours.
 pub fn encode_request(header: &Header, request: &Request) -> Vec<u8> {
+    let mut message = head(header, request.message_type());
+    body::put_request(&mut message, header.version, request);
+    message.spoken(header.dialect)
+}
+
+/// PRStartNotif (1.1): what became of the Join-accept that came as an answer to the request with this header's TransactionID.
+pub fn encode_notif(header: &Header, outcome: &Result<(), Refusal>) -> Vec<u8> {
+    let mut message = head(header, PR_START_NOTIF);
+    match outcome {
+        Ok(()) => put_result(&mut message, "Success", ""),
+        Err(refusal) => {
+            let code = code_text(refusal.code, header.version, MessageType::PrStart);
+            put_result(&mut message, code, &refusal.description);
+        }
+    }
+    message.spoken(header.dialect)
+}
+
+fn head(header: &Header, message_type: &str) -> Members {
     let mut message = Members::default();
     message.put("ProtocolVersion", header.version.to_string());
     message.put("SenderID", header.sender.to_string());
     message.put("ReceiverID", header.receiver.to_string());
     message.put("TransactionID", header.transaction);
-    message.put("MessageType", request.message_type());
+    message.put("MessageType", message_type);
     message.some_hex("SenderToken", header.sender_token.as_deref());
     message.some_hex("ReceiverToken", header.receiver_token.as_deref());
     if header.version == Version::V1_1 {
-        message.some_hex("SenderNSID", header.sender_nsid.as_ref().map(|nsid| &nsid[..]));
+        message.shown("SenderNSID", header.sender_nsid);
+        message.shown("ReceiverNSID", header.receiver_nsid);
     }
-    body::put_request(&mut message, request);
-    message.bytes()
+    message
 }
 
 /// Why what came back is no answer to what was asked.
@@ -475,6 +546,8 @@ pub fn decode_answer(
     ];
     for (name, got, expected) in checks {
         match got {
+            // an error outside an answer is one to this request by its TransactionID
+            Some(got) if name == "MessageType" && got == ERROR_NOTIF && !success => {}
             None if !success => {}
             None => return Err(Confused::Malformed(format!("{name} is missing"))),
             Some(got) if got != expected => {
@@ -485,7 +558,7 @@ pub fn decode_answer(
     }
 
     if success {
-        return body::answer(request, &fields, keks).map(Ok).map_err(wrong);
+        return body::answer(request, asked.version, &fields, keks).map(Ok).map_err(wrong);
     }
     // A refusal stands even if its Lifetime cannot be read.
     let lifetime = fields.u32("Lifetime").ok().flatten();
