@@ -67,7 +67,7 @@ impl Home {
         let new = NewDevice {
             dev_eui,
             join_eui: JOIN_EUI,
-            app_key: app_key.clone(),
+            app_key: Some(app_key.clone()),
             nwk_key: None,
             name: "barometer".into(),
             mac_version: MacVersion::V1_0_3,

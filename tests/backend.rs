@@ -105,10 +105,11 @@ impl Federation {
     /// Our client as NetID 000002, which finds everybody at one address.
     fn client(&self, partners: &str, discover: Arc<dyn Discover>) -> Client {
         let partners: Arc<partners::Config> = Arc::new(toml::from_str(partners).unwrap());
-        let names = Arc::new(PartnerNames::new(&partners, &suffix()));
+        let names = Arc::new(PartnerNames::new(&partners, &suffix(), &[]));
         let tls = tls::client_config(&self.identity(AWAY_NAME), &self.trust(), Some(names)).unwrap();
         let (keks, clock) = (BTreeMap::new(), self.clock.clone());
         Client::new(client::Parts {
+            join_servers: Vec::new(),
             net_id: AWAY,
             partners,
             discover,
@@ -655,8 +656,9 @@ impl Federation {
     async fn both(&self, net_id: NetId, name: &'static str, roaming: &str, book: &Arc<Book>) -> Both {
         let partners: Arc<partners::Config> = Arc::new(toml::from_str(roaming).unwrap());
         let (pending, tokens) = (Arc::default(), Arc::default());
-        let names = Arc::new(PartnerNames::new(&partners, &suffix()));
+        let names = Arc::new(PartnerNames::new(&partners, &suffix(), &[]));
         let client = Client::new(client::Parts {
+            join_servers: Vec::new(),
             net_id,
             partners: partners.clone(),
             discover: book.clone(),

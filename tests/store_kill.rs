@@ -73,7 +73,7 @@ async fn prepare(store: &Store, n: u8) {
         join_eui: "0000000000000001".parse().unwrap(),
         name: format!("device {n}"),
         mac_version: MacVersion::V1_0_3,
-        app_key: Key::new([n; 16]),
+        app_key: Some(Key::new([n; 16])),
         nwk_key: None,
         home: None,
         roaming: false,

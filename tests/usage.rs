@@ -134,7 +134,7 @@ async fn two_networks_compare_what_one_carried_for_the_other() {
         join_eui: "0000000000000001".parse().unwrap(),
         name: String::new(),
         mac_version: MacVersion::V1_0_4,
-        app_key: Key::new([1; 16]),
+        app_key: Some(Key::new([1; 16])),
         nwk_key: None,
         home: None,
         roaming: true,

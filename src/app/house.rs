@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use crate::backend::door::{Boxed, Caller, Deadline, PeerError, Peers, Rooms};
 use crate::backend::message::{Answer, Party, Refusal, Request, ResultCode};
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::fns::Fns;
 use crate::hns::Hns;
 use crate::js::Js;
@@ -24,6 +24,8 @@ pub struct Ours {
     pub join_euis: Vec<JoinEuiRange>,
     /// As a join server for everybody: a node that does not roam and lists no JoinEUI.
     pub every_join_eui: bool,
+    /// Of join servers of others that know devices of ours.
+    pub elsewhere: Vec<JoinEuiRange>,
 }
 
 impl Ours {
@@ -32,14 +34,23 @@ impl Ours {
         let join_euis = config.join_server.join_euis.clone();
         Ours {
             net_ids: config.network.net_ids.all().to_vec(),
-            every_join_eui: join_euis.is_empty() && !config.roaming.roams(),
+            every_join_eui: join_euis.is_empty()
+                && !config.roaming.roams()
+                && config.network.roles.has(Role::Js),
             join_euis,
+            elsewhere: config
+                .join_server
+                .elsewhere
+                .iter()
+                .flat_map(|server| server.join_euis.clone())
+                .collect(),
         }
     }
 
     /// Whether our join server answers for a JoinEUI.
     pub fn serves(&self, join_eui: JoinEui) -> bool {
-        self.every_join_eui || self.join_euis.iter().any(|range| range.contains(join_eui))
+        let among = |ranges: &[JoinEuiRange]| ranges.iter().any(|range| range.contains(join_eui));
+        !among(&self.elsewhere) && (self.every_join_eui || among(&self.join_euis))
     }
 
     /// Whether a party lives here.

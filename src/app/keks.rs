@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::backend::client::JoinServer;
 use crate::backend::keywrap::{Kek, Keks};
 use crate::backend::message::Party;
 use crate::js;
-use crate::js::config::Application;
+use crate::js::config::{Application, Elsewhere};
 use crate::partners::{self, KekKey};
 
 /// For each partner that has one. A key that cannot be read is an error, never a partner without.
@@ -16,8 +17,7 @@ pub fn keks(partners: &partners::Config) -> anyhow::Result<BTreeMap<Party, Keks>
     let mut keks = BTreeMap::new();
     for partner in &partners.partner {
         let Some(agreed) = &partner.kek else { continue };
-        let why = || format!("kek of [[roaming.partner]] {}", partner.net_id);
-        let kek = load(&agreed.key).and_then(|key| Ok(Kek::new(&*agreed.label, &*key)?)).with_context(why)?;
+        let kek = kek(agreed, || format!("kek of [[roaming.partner]] {}", partner.net_id))?;
         let both = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
         keks.insert(Party::Ns(partner.net_id), both);
     }
@@ -28,10 +28,40 @@ pub fn keks(partners: &partners::Config) -> anyhow::Result<BTreeMap<Party, Keks>
 pub fn applications(join_server: &js::config::Config) -> anyhow::Result<Vec<(Application, Kek)>> {
     let with_key = |application: &Application| {
         let why = || format!("kek of [[join_server.application]] {}", application.as_id);
-        let key = load(&application.kek.key).with_context(why)?;
-        Ok((application.clone(), Kek::new(&*application.kek.label, &*key).with_context(why)?))
+        Ok((application.clone(), kek(&application.kek, why)?))
     };
     join_server.application.iter().map(with_key).collect()
+}
+
+/// Join servers of others, as our client asks them.
+pub fn join_servers(config: &js::config::Config) -> anyhow::Result<Vec<JoinServer>> {
+    let with_key = |elsewhere: &Elsewhere| {
+        let kek = kek(&elsewhere.kek, || format!("kek of [[join_server.elsewhere]] {}", list(elsewhere)))?;
+        Ok(JoinServer {
+            join_euis: elsewhere.join_euis.clone(),
+            server: elsewhere.server.clone(),
+            identity: elsewhere.identity.clone(),
+            keks: Keks { send: None, open: vec![kek], allow_clear: false },
+            as_id: elsewhere.as_id.clone(),
+        })
+    };
+    config.elsewhere.iter().map(with_key).collect()
+}
+
+/// The keys under which they give AppSKeys to our application server.
+pub fn app_s_keys(config: &js::config::Config) -> anyhow::Result<Vec<Kek>> {
+    let of = |elsewhere: &Elsewhere| {
+        kek(&elsewhere.as_kek, || format!("as_kek of [[join_server.elsewhere]] {}", list(elsewhere)))
+    };
+    config.elsewhere.iter().map(of).collect()
+}
+
+fn list(elsewhere: &Elsewhere) -> String {
+    elsewhere.join_euis.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn kek(of: &partners::Kek, why: impl Fn() -> String) -> anyhow::Result<Kek> {
+    load(&of.key).and_then(|key| Ok(Kek::new(&*of.label, &*key)?)).with_context(why)
 }
 
 fn load(key: &KekKey) -> anyhow::Result<zeroize::Zeroizing<Vec<u8>>> {

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::application::{App, Delivery};
+use crate::application::{App, Delivery, Elsewhere};
 use crate::backend::door::Peers;
 use crate::backend::keywrap::{Kek, Keks};
 use crate::backend::message::ClassMode;
@@ -223,7 +223,8 @@ async fn build(
     let partners = Arc::new(config.roaming.clone());
     let seal = Seal::new(&store.secret("FNSULToken").await?, clock.now());
     let kek = as_kek(store).await?;
-    let keks = Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: false };
+    let open = std::iter::once(kek.clone()).chain(keks::app_s_keys(&config.join_server)?).collect();
+    let keks = Keks { send: Some(kek), open, allow_clear: false };
     let applications = keks::applications(&config.join_server)?;
     let abroad = Abroad {
         ours: ours.net_ids.clone(),
@@ -248,7 +249,13 @@ async fn build(
             usage: shared.clone(),
             clock: clock.clone(),
         });
-        let application = Arc::new(App::delivering(keks.clone(), delivery.clone()));
+        let application = App::delivering(keks.clone(), delivery.clone()).asking(Elsewhere {
+            join_euis: ours.elsewhere.clone(),
+            peers: peers.clone(),
+            devices: shared.clone(),
+            clock: clock.clone(),
+        });
+        let application = Arc::new(application);
         let sns = Sns::new(net_id, region, RX_DELAY, partners, shared.clone(), peers.clone(), clock.clone())
             .speaking(config.network.lorawan);
         let devices: Arc<dyn Devices> = match delivery {

@@ -160,10 +160,33 @@ impl Operator {
         };
         let invalid =
             |reason: String, remedy: &str| Err(OperatorError::Invalid { reason, remedy: remedy.into() });
+        if self.config.join_server.elsewhere(device.join_eui).is_some() {
+            return match (&device.app_key, device.home) {
+                (None, None) => Ok(()),
+                (Some(_), _) => {
+                    let reason = format!(
+                        "JoinEUI {} is of [[join_server.elsewhere]]: that join server has the keys",
+                        device.join_eui
+                    );
+                    invalid(reason, "leave them out")
+                }
+                (None, Some(net_id)) => {
+                    let reason = format!("neither its home, {net_id}, nor its join server is here");
+                    invalid(reason, "add it there")
+                }
+            };
+        }
         // without the role, the device's join server is elsewhere and its JoinEUI not ours to judge
         if self.is_js && !self.ours.serves(device.join_eui) {
             let reason = format!("JoinEUI {} is not of [join_server] join_euis", device.join_eui);
-            return invalid(reason, "add it there, or give the device a JoinEUI that is ours");
+            return invalid(
+                reason,
+                "add it there, or to [[join_server.elsewhere]], or give the device a JoinEUI that is ours",
+            );
+        }
+        if device.app_key.is_none() {
+            let remedy = "the maker of the device gives it along with the DevEUI";
+            return invalid("app_key is missing".into(), remedy);
         }
         let version = device.mac_version;
         match (version >= MacVersion::V1_1, &device.nwk_key) {

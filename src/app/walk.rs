@@ -381,7 +381,7 @@ fn hotspot_with(
     street.houses.lock().unwrap().retain(|(ours, _)| !ours.net_ids.contains(&net_id));
     let clock = Clock::following("2026-11-20T10:00:00Z".parse().unwrap());
     let join_eui = JoinEui::from_msb([0, 0, 0, 0, 0, 0, 0, net_id.to_msb()[2]]);
-    let ours = Ours { net_ids: vec![net_id], join_euis: vec![join_eui.into()], every_join_eui: false };
+    let ours = Ours { net_ids: vec![net_id], join_euis: vec![join_eui.into()], ..Ours::default() };
     let (sender, sent) = mpsc::unbounded_channel();
     let ether = Arc::new(Ether {
         sent: sender,

@@ -82,7 +82,8 @@ impl Way {
     pub fn out(&self) -> anyhow::Result<Option<Client>> {
         let Some((identity, trust)) = &self.tls else { return Ok(None) };
         let partners = Arc::new(self.config.roaming.clone());
-        let aliases = Arc::new(PartnerNames::new(&partners, &self.suffix));
+        let join_servers = keks::join_servers(&self.config.join_server)?;
+        let aliases = Arc::new(PartnerNames::new(&partners, &self.suffix, &join_servers));
         let discover: Arc<dyn Discover> = match &self.config.discovery {
             Some(discovery) => Arc::new(Resolver::new(discovery.clone(), self.clock.clone())?),
             None => Arc::new(NoDiscovery),
@@ -90,6 +91,7 @@ impl Way {
         Ok(Some(Client::new(client::Parts {
             net_id: self.config.network.net_ids.first(),
             partners,
+            join_servers,
             discover,
             tls: tls::client_config(identity, trust, Some(aliases))?,
             keks: self.keks.clone(),

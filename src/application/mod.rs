@@ -20,12 +20,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::backend::door::{Boxed, StoreError};
+use crate::backend::door::{Boxed, Commit, Deadline, PeerError, Peers, StoreError};
 use crate::backend::keywrap::Keks;
+use crate::backend::message::{AppSKeyReq, Party};
 use crate::clock::{Clock, Instant};
-use crate::hns::{Activation, Application, Device, Notice, QueueItem, Uplink};
+use crate::hns::{Activation, Application, Device, Devices, Notice, QueueItem, Uplink};
 use crate::lorawan::crypto::{self, Direction};
-use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
+use crate::lorawan::{DevAddr, DevEui, JoinEuiRange, Key, NetId, Region};
 
 use event::{Events, Level};
 use outbox::{Event, Letter, Outbox, Postman, Sink};
@@ -240,17 +241,77 @@ pub struct App {
     /// Shared with our join server, which wraps AppSKeys for us.
     keks: Keks,
     delivery: Option<Arc<Delivery>>,
+    elsewhere: Option<Elsewhere>,
 }
+
+/// Join servers of others keep AppSKeys of devices of ours, and give them to who asks (TS002 12.3).
+pub struct Elsewhere {
+    /// For these JoinEUIs.
+    pub join_euis: Vec<JoinEuiRange>,
+    /// The way to them.
+    pub peers: Arc<dyn Peers>,
+    /// Where what they gave is kept.
+    pub devices: Arc<dyn Devices>,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// An uplink whose receive windows are open waits for its key; what comes later is tried again.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 impl App {
     /// `keks`: what is agreed between our join server and us. Payloads are told in the log alone.
     pub fn new(keks: Keks) -> App {
-        App { keks, delivery: None }
+        App { keks, delivery: None, elsewhere: None }
     }
 
     /// With sinks.
     pub fn delivering(keks: Keks, delivery: Option<Arc<Delivery>>) -> App {
-        App { keks, delivery }
+        App { keks, delivery, elsewhere: None }
+    }
+
+    /// With join servers that have to be asked.
+    pub fn asking(self, elsewhere: Elsewhere) -> App {
+        App { elsewhere: Some(elsewhere), ..self }
+    }
+
+    /// The key of an activation: what came with the join, or what its join server says now. `Err` in `Ok`: there is none.
+    async fn key_of(
+        &self,
+        device: &Device,
+        activation: &Activation,
+    ) -> Result<Result<Key, StoreError>, StoreError> {
+        let own = self.app_s_key(activation);
+        let asked = self
+            .elsewhere
+            .as_ref()
+            .filter(|elsewhere| elsewhere.join_euis.iter().any(|range| range.contains(device.join_eui)));
+        let (Err(_), Some(elsewhere), Some(id)) = (&own, asked, &activation.session_key_id) else {
+            return Ok(own);
+        };
+        let (dev_eui, by) = (device.dev_eui, Deadline(elsewhere.clock.now() + PATIENCE));
+        let question = AppSKeyReq { dev_eui, session_key_id: id.clone() };
+        let envelope = match elsewhere.peers.ask(Party::Js(device.join_eui), question, by).await {
+            Ok(answer) => answer.app_s_key,
+            Err(error @ PeerError::Refused { .. }) => return Ok(Err(StoreError(error.to_string()))),
+            // it may be there the next time, and the uplink waits so long
+            Err(error) => return Err(StoreError(format!("no AppSKey yet: {error}"))),
+        };
+        let given = Activation { app_s_key: Some(envelope.clone()), ..activation.clone() };
+        let key = self.app_s_key(&given);
+        if key.is_ok() {
+            let id = activation.session_key_id.clone();
+            let keep = move |device: &mut Option<Device>| {
+                let all = device.iter_mut().flat_map(|device| &mut device.activations);
+                let Some(of) = all.into_iter().find(|of| of.session_key_id == id) else {
+                    return Commit::Nothing;
+                };
+                of.app_s_key = Some(envelope.clone());
+                Commit::Durable
+            };
+            elsewhere.devices.with_device(dev_eui, Box::new(keep)).await?;
+        }
+        Ok(key)
     }
 
     fn app_s_key(&self, activation: &Activation) -> Result<Key, StoreError> {
@@ -274,7 +335,7 @@ impl Application for App {
         up: Uplink,
     ) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            let key = match self.app_s_key(&activation) {
+            let key = match self.key_of(&device, &activation).await? {
                 Ok(key) => key,
                 // another try would bring the same, so the uplink is told and not kept
                 Err(why) => {

@@ -27,7 +27,7 @@ use super::tokens::Tokens;
 use crate::clock::Clock;
 use crate::discovery::name::net_id_name;
 use crate::discovery::{Resolver, Suffix};
-use crate::lorawan::{DevEui, NetId};
+use crate::lorawan::{DevEui, JoinEuiRange, NetId};
 use crate::partners::{self, Authorization};
 use crate::tls;
 
@@ -112,23 +112,67 @@ impl Discover for NoDiscovery {
 pub struct PartnerNames(BTreeMap<String, Vec<String>>);
 
 impl PartnerNames {
-    /// From the partner entries that name a server.
-    pub fn new(partners: &partners::Config, suffix: &Suffix) -> PartnerNames {
+    /// From the entries of partners and join servers that name a server.
+    pub fn new(partners: &partners::Config, suffix: &Suffix, join_servers: &[JoinServer]) -> PartnerNames {
         let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for partner in &partners.partner {
-            let url = partner.server.as_deref().and_then(|server| Url::parse(server).ok());
-            let Some(host) = url.as_ref().and_then(Url::host_str) else { continue };
             let own = || net_id_name(partner.net_id, suffix);
-            let name = partner.identity.clone().unwrap_or_else(own);
-            names.entry(host.trim_matches(['[', ']']).to_owned()).or_default().push(name);
+            let Some(host) = host(partner.server.as_deref()) else { continue };
+            names.entry(host).or_default().push(partner.identity.clone().unwrap_or_else(own));
+        }
+        for JoinServer { server, identity, .. } in join_servers {
+            let (Some(host), Some(name)) = (host(server.as_deref()), identity) else { continue };
+            names.entry(host).or_default().push(name.clone());
         }
         PartnerNames(names)
     }
 }
 
+fn host(server: Option<&str>) -> Option<String> {
+    let url = Url::parse(server?).ok()?;
+    Some(url.host_str()?.trim_matches(['[', ']']).to_owned())
+}
+
 impl tls::Aliases for PartnerNames {
     fn aliases(&self, asked: &str) -> Vec<String> {
         self.0.get(asked).cloned().unwrap_or_default()
+    }
+}
+
+/// A join server of somebody else, as it is agreed with its operator.
+#[derive(Debug, Clone)]
+pub struct JoinServer {
+    /// For which JoinEUIs.
+    pub join_euis: Vec<JoinEuiRange>,
+    /// Where it is; `None`: the DNS knows.
+    pub server: Option<String>,
+    /// The name in its certificate, where that is not the host of `server`.
+    pub identity: Option<String>,
+    /// For the network keys in its answers.
+    pub keks: Keks,
+    /// As whom our application server asks it.
+    pub as_id: Option<String>,
+}
+
+impl Parts {
+    fn join_server(&self, party: &Party) -> Option<&JoinServer> {
+        let Party::Js(join_eui) = party else { return None };
+        let has = |server: &&JoinServer| server.join_euis.iter().any(|range| range.contains(*join_eui));
+        self.join_servers.iter().find(has)
+    }
+
+    fn keks(&self, party: &Party) -> Keks {
+        let agreed = self.join_server(party).map(|server| &server.keks);
+        agreed.or_else(|| self.keks.get(party)).cloned().unwrap_or_default()
+    }
+
+    /// Who asks: our network server, or our application server.
+    fn sender(&self, to: &Party, request: &Request) -> Party {
+        let as_id = self.join_server(to).and_then(|server| server.as_id.clone());
+        match (request, as_id) {
+            (Request::AppSKey(_), Some(as_id)) => Party::As(as_id),
+            _ => Party::Ns(self.net_id),
+        }
     }
 }
 
@@ -138,6 +182,8 @@ pub struct Parts {
     pub net_id: NetId,
     /// Which partners have a server of their own.
     pub partners: Arc<partners::Config>,
+    /// Join servers of others that know devices of ours.
+    pub join_servers: Vec<JoinServer>,
     /// Finds the others.
     pub discover: Arc<dyn Discover>,
     /// Shows who we are and judges who they are.
@@ -214,7 +260,7 @@ impl Client {
             let why = format!("{MOST_PENDING} requests are waiting for their answers already");
             return Err(PeerError::Transport { to, why });
         };
-        let sender = Party::Ns(self.0.parts.net_id);
+        let sender = self.0.parts.sender(&to, &request);
         let span = tracing::info_span!(
             target: "roamgate::door",
             "door",
@@ -325,7 +371,7 @@ impl Client {
         if let Some(token) = wire::sender_token(&body) {
             parts.tokens.note(to, request, &token);
         }
-        let keks = parts.keks.get(to).cloned().unwrap_or_default();
+        let keks = parts.keks(to);
         match wire::decode_answer(&body, header, request, &keks) {
             Ok(Ok(Answer::PrStart(answer))) if header.version == Version::V1_1 => {
                 Ok(Answer::PrStart(PrStartAns { asked: Some(header.transaction), ..answer }))
@@ -352,7 +398,8 @@ impl Client {
             Party::Ns(net_id) => parts.partners.partner(*net_id),
             _ => None,
         };
-        let target = match listed.and_then(|partner| partner.server.as_deref()) {
+        let of_js = parts.join_server(to).and_then(|known| known.server.as_deref());
+        let target = match listed.and_then(|partner| partner.server.as_deref()).or(of_js) {
             Some(server) => Target::configured(server),
             None => {
                 let found = parts.discover.find(to, dev_eui, by).await;
@@ -458,7 +505,7 @@ struct Target {
 
 impl Target {
     fn configured(server: &str) -> Result<Target, String> {
-        let wrong = |why: &str| format!("[[roaming.partner]] server = \"{server}\": {why}");
+        let wrong = |why: &str| format!("server = \"{server}\": {why}");
         let url = Url::parse(server).map_err(|error| wrong(&error.to_string()))?;
         if url.scheme() != "https" {
             return Err(wrong("partners are reached by https only"));
@@ -481,6 +528,7 @@ fn dev_eui(request: &Request) -> Option<DevEui> {
     match request {
         Request::HomeNs(req) => Some(req.dev_eui),
         Request::Join(req) => Some(req.dev_eui),
+        Request::AppSKey(req) => Some(req.dev_eui),
         _ => None,
     }
 }

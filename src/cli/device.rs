@@ -62,7 +62,8 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "EUI", value_parser = eui::<JoinEui>, required_unless_present = "abp")]
     join_eui: Option<JoinEui>,
     /// Its root key, 32 hexadecimal digits; - reads it from standard input, which keeps it out of the shell's history
-    #[arg(long, value_name = "KEY|-", required_unless_present = "abp")]
+    /// Left out: its join server is elsewhere
+    #[arg(long, value_name = "KEY|-")]
     app_key: Option<String>,
     /// Its other root key, of a LoRaWAN 1.1 device; - reads it from standard input, after the AppKey
     #[arg(long, value_name = "KEY|-", conflicts_with = "abp")]

@@ -169,6 +169,9 @@ fn begin(text: &str, position: Option<&csv::Position>) -> u64 {
     position.line() + breaks.filter(|byte| **byte == b'\n').count() as u64
 }
 
+/// In the place of a key: the device's join server is elsewhere, and has it.
+const ELSEWHERE: &str = "elsewhere";
+
 /// A value that must be there and is not.
 fn missing(line: u64, column: &str, reason: String) -> Bad {
     let remedy = (column == "app_key").then(|| "`device export --keys` writes the keys along".to_string());
@@ -202,7 +205,7 @@ fn device<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Result<AddDevice, Reas
         Some(dev_eui) if wrong.is_empty() => Ok(AddDevice {
             dev_eui,
             join_eui,
-            app_key: text("app_key").map(String::from),
+            app_key: text("app_key").filter(|key| *key != ELSEWHERE).map(String::from),
             nwk_key: text("nwk_key").map(String::from),
             session,
             class,
@@ -337,10 +340,11 @@ pub fn write(format: Format, devices: &[DeviceRecord], keys: bool) -> Result<Str
 /// What stands in each column.
 fn fields(device: &DeviceRecord) -> BTreeMap<&'static str, String> {
     let shown = |text: Option<u32>| text.map(|count| count.to_string()).unwrap_or_default();
+    let no_key = || if device.session.is_none() { ELSEWHERE.into() } else { String::new() };
     let mut fields = BTreeMap::from([
         ("dev_eui", device.dev_eui.to_string()),
         ("join_eui", device.join_eui.map(|join_eui| join_eui.to_string()).unwrap_or_default()),
-        ("app_key", device.app_key.clone().unwrap_or_default()),
+        ("app_key", device.app_key.clone().unwrap_or_else(no_key)),
         ("nwk_key", device.nwk_key.clone().unwrap_or_default()),
         ("name", device.name.clone()),
         ("mac_version", device.mac_version.clone()),
@@ -470,7 +474,8 @@ mod tests {
                 .map(|(dev_eui, (join_eui, key, name, (roaming, enabled, class_c), given))| DeviceRecord {
                     dev_eui: DevEui::from_msb(dev_eui),
                     join_eui: given.is_none().then(|| crate::lorawan::JoinEui::from_msb(join_eui)),
-                    app_key: given.is_none().then(|| hex::encode_upper(key)),
+                    // some have theirs elsewhere
+                    app_key: (given.is_none() && !class_c).then(|| hex::encode_upper(key)),
                     nwk_key: (given.is_none() && enabled).then(|| hex::encode_upper(join_eui.repeat(2))),
                     name,
                     mac_version: "1.0.3".into(),

@@ -169,6 +169,37 @@ impl Config {
                 );
             }
         }
+        for (i, elsewhere) in self.join_server.elsewhere.iter().enumerate() {
+            let at = |field: &str| format!("join_server.elsewhere[{i}].{field}");
+            for range in &elsewhere.join_euis {
+                let before = self.join_server.elsewhere.iter().take(i).flat_map(|other| &other.join_euis);
+                if let Some(other) = ranges.iter().chain(before).find(|other| overlap(**other, *range)) {
+                    let reason = format!(
+                        "{range} and {other}, which is another join server's, have JoinEUIs in common"
+                    );
+                    refuse(at("join_euis"), reason, "each JoinEUI has one join server");
+                }
+            }
+            if elsewhere.join_euis.is_empty() {
+                refuse(at("join_euis"), "a join server for no JoinEUI".into(), "list those of your devices");
+            }
+            if let Some(server) = elsewhere.server.as_ref().filter(|server| !server.starts_with("https://")) {
+                let reason = format!(
+                    "{server:?} is no https:// address: join servers are reached over mutual TLS only"
+                );
+                refuse(at("server"), reason, "write https://HOST:PORT");
+            }
+            if elsewhere.server.is_none() && self.discovery.is_none() {
+                let reason = "there is no way to find it: no server, and no [discovery]".into();
+                refuse(at("join_euis"), reason, "add server = \"https://...\", or a section [discovery]");
+            }
+            if self.backend.is_none() {
+                let reason =
+                    "a join server elsewhere, and no [backend] with an identity to show to it".into();
+                let remedy = "add a section [backend] with identity = { chain, key } and roots";
+                refuse(at("join_euis"), reason, remedy);
+            }
+        }
         if roams && self.network.roles.has(Role::Js) && ranges.is_empty() {
             refuse(
                 "join_server.join_euis".into(),
@@ -370,6 +401,13 @@ impl Config {
         for (i, application) in self.join_server.application.iter().enumerate() {
             if let KekKey::File(path) = &application.kek.key {
                 files.push((format!("join_server.application[{i}].kek.key"), path.clone()));
+            }
+        }
+        for (i, elsewhere) in self.join_server.elsewhere.iter().enumerate() {
+            for (name, kek) in [("kek", &elsewhere.kek), ("as_kek", &elsewhere.as_kek)] {
+                if let KekKey::File(path) = &kek.key {
+                    files.push((format!("join_server.elsewhere[{i}].{name}.key"), path.clone()));
+                }
             }
         }
         if let Some(path) = self.discovery.as_ref().and_then(|discovery| discovery.trust_anchor.clone()) {

@@ -86,6 +86,9 @@ const BACKEND: &str = "[backend]\nlisten = \"[::]:443\"\nidentity = { chain = \"
 const DISCOVERY: &str = "[discovery]\njoin_eui_suffix = \"j.example\"\nnet_id_suffix = \"n.example\"\n";
 const ROAMING: &str = "[roaming.default]\npassive = { start = true, activation = true }\n";
 
+const ELSEWHERE: &str = "[[join_server.elsewhere]]\njoin_euis = [\"0000000000000000/60\"]\nserver = \"https://j\"\n\
+    kek = { label = \"a\", key = { credential = \"k\" } }\nas_kek = { label = \"b\", key = { credential = \"k\" } }\n";
+
 const FRONT: &str = "[front]\nlisten = \"[::]:443\"\nanyone = true\n";
 
 const APPLICATION: &str =
@@ -144,6 +147,18 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             "backend.reachability.relay[0].pin: ",
             "32 bytes",
         ),
+        (whole.clone() + ELSEWHERE, "join_server.elsewhere[0].join_euis: ", "in common"),
+        (
+            whole.clone() + &ELSEWHERE.replace("00/60", "00/64").replace("https", "http"),
+            "join_server.elsewhere[0].server: ",
+            "mutual TLS only",
+        ),
+        (
+            ELSEWHERE.replace("server = \"https://j\"\n", ""),
+            "join_server.elsewhere[0].join_euis: ",
+            "no way to find it",
+        ),
+        (ELSEWHERE.into(), "join_server.elsewhere[0].join_euis: ", "no [backend]"),
         (whole.clone() + FRONT, "r.toml:14:2: front: ", "this node is none"),
         ("[network]\nroles = [\"front\"]\n".into(), "r.toml:2:9: network.roles: ", "no [front] says where"),
         (["[network]\nroles = [\"front\"]\n", FRONT].concat(), "front: ", "no identity to show to hotspots"),

@@ -135,8 +135,8 @@ pub struct NewDevice {
     pub dev_eui: DevEui,
     /// Its join server.
     pub join_eui: JoinEui,
-    /// AppKey: the only root key of a 1.0.x device.
-    pub app_key: Key,
+    /// AppKey: the only root key of a 1.0.x device. `None`: its join server is elsewhere, and has it.
+    pub app_key: Option<Key>,
     /// NwkKey, of a 1.1 device.
     pub nwk_key: Option<Key>,
     /// The operator's word for it, may be empty.
@@ -470,7 +470,7 @@ impl AddDevice {
             invalid(format!("{what} is missing"), "the maker of the device gives it along with the DevEUI")
         };
         let join_eui = self.join_eui.ok_or_else(|| needed("join_eui"))?;
-        let app_key = key("AppKey", self.app_key.ok_or_else(|| needed("app_key"))?)?;
+        let app_key = self.app_key.map(|text| key("AppKey", text)).transpose()?;
         let device =
             NewDevice { dev_eui, join_eui, app_key, nwk_key, name, mac_version, roaming, home: self.home };
         Ok(Import { device: New::Joins(device), enabled, class })

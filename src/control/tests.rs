@@ -63,7 +63,7 @@ impl Operator for Fake {
         for Import { device, enabled, class } in devices.into_iter().filter(|_| !dry_run && wrong.is_empty())
         {
             let New::Joins(device) = device else { continue };
-            assert_eq!(device.app_key.expose(), &[0x2B; 16]);
+            assert_eq!(device.app_key.unwrap().expose(), &[0x2B; 16]);
             let NewDevice { dev_eui, join_eui, name, mac_version, roaming, .. } = device;
             let (activations, queue, last_seen, last_via) = (vec![], vec![], Some(1_795_000_000), None);
             let device = hns::Device {

@@ -301,7 +301,7 @@ impl Hotspot {
         let device = NewDevice {
             dev_eui: DEVICE,
             join_eui: HOME.join_eui,
-            app_key: app_key.clone(),
+            app_key: Some(app_key.clone()),
             nwk_key: None,
             name: "walking device".into(),
             // what the stack of the device is: DevNonces at random

@@ -16,6 +16,9 @@ pub struct Config {
     pub authorise: Authorise,
     /// Application servers that may ask for AppSKeys.
     pub application: Vec<Application>,
+    /// Join servers of others, for devices of ours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Elsewhere>,
 }
 
 /// An application server outside this house, `[[join_server.application]]`.
@@ -37,6 +40,34 @@ pub struct Application {
     pub kek: Kek,
 }
 
+/// A join server of somebody else that holds root keys of devices of ours, `[[join_server.elsewhere]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elsewhere {
+    /// JoinEUIs of such devices.
+    pub join_euis: Vec<JoinEuiRange>,
+    /// Where it is: overrides DNS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// The name in its certificate, where that is not the host of `server`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// The key-encryption key for the network session keys that it gives us.
+    pub kek: Kek,
+    /// AS-ID under which our application server asks it for AppSKeys that came with no join.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_id: Option<String>,
+    /// The key-encryption key for AppSKeys.
+    pub as_kek: Kek,
+}
+
+impl Elsewhere {
+    /// Whether it answers for a JoinEUI.
+    pub fn has(&self, join_eui: JoinEui) -> bool {
+        self.join_euis.iter().any(|range| range.contains(join_eui))
+    }
+}
+
 impl Application {
     /// Whether a device is bound to it.
     pub fn has(&self, dev_eui: DevEui, join_eui: JoinEui) -> bool {
@@ -50,9 +81,9 @@ impl Application {
 }
 
 impl Config {
-    /// Whether a JoinEUI is ours.
-    pub fn serves(&self, join_eui: JoinEui) -> bool {
-        self.join_euis.is_empty() || self.join_euis.iter().any(|range| range.contains(join_eui))
+    /// The join server of others that answers for a JoinEUI.
+    pub fn elsewhere(&self, join_eui: JoinEui) -> Option<&Elsewhere> {
+        self.elsewhere.iter().find(|server| server.has(join_eui))
     }
 }
 
@@ -90,12 +121,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_list_every_join_eui_is_ours_and_with_one_only_those() {
-        let (a, b) = ("70B3D57ED0000001".parse().unwrap(), "70B3D57ED1000001".parse().unwrap());
-        let mut config = Config::default();
-        assert!(config.serves(a) && config.serves(b));
-        config.join_euis.push("70B3D57ED0000000/40".parse().unwrap());
-        assert!(config.serves(a) && !config.serves(b));
+    fn a_join_server_elsewhere_is_found_by_its_join_euis() {
+        let config: Config = toml::from_str(
+            "[[elsewhere]]\njoin_euis = [\"0004A30B00000000/40\"]\nserver = \"https://js.example\"\n\
+             kek = { label = \"ns\", key = { credential = \"a\" } }\nas_kek = { label = \"as\", key = { credential = \"b\" } }",
+        )
+        .unwrap();
+        let found = |text: &str| config.elsewhere(text.parse().unwrap()).is_some();
+        assert!(found("0004A30B0000002A") && !found("0004A30C0000002A"));
+        assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
     }
 
     #[test]

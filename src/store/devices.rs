@@ -26,8 +26,8 @@ pub struct NewDevice {
     pub name: String,
     /// LoRaWAN version of the device.
     pub mac_version: MacVersion,
-    /// AppKey (1.0.x: for everything).
-    pub app_key: Key,
+    /// AppKey (1.0.x: for everything). `None`: our join server has nothing to do with it.
+    pub app_key: Option<Key>,
     /// NwkKey (1.1 only).
     pub nwk_key: Option<Key>,
     /// Its home network (HNetID), where that is not ours.
@@ -359,11 +359,13 @@ fn insert(db: &Db<'_>, new: &NewDevice, enabled: bool, class: ClassMode) -> Resu
         profile_since: db.seal.clock().unix(),
         home: new.home,
     };
+    store(db, new.dev_eui, None, Some(&device))?;
+    let Some(app_key) = new.app_key.clone() else { return Ok(()) };
     let keys = js::Device {
         dev_eui: new.dev_eui,
         join_eui: new.join_eui,
         mac_version: new.mac_version,
-        app_key: new.app_key.clone(),
+        app_key,
         nwk_key: new.nwk_key.clone(),
         home: new.home,
         enabled,
@@ -372,7 +374,6 @@ fn insert(db: &Db<'_>, new: &NewDevice, enabled: bool, class: ClassMode) -> Resu
         rj_count1: None,
         derivations: Vec::new(),
     };
-    store(db, new.dev_eui, None, Some(&device))?;
     root_keys::store(db, new.dev_eui, None, Some(&keys))
 }
 

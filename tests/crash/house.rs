@@ -144,7 +144,7 @@ impl House {
                 join_eui: JOIN_EUI,
                 name: device.dev_eui.to_string(),
                 mac_version: if device.counts { MacVersion::V1_0_4 } else { MacVersion::V1_0_3 },
-                app_key: device.app_key.clone(),
+                app_key: Some(device.app_key.clone()),
                 nwk_key: None,
                 home: None,
                 roaming: false,

@@ -58,7 +58,7 @@ impl Attic {
         let new = NewDevice {
             dev_eui,
             join_eui: JOIN_EUI,
-            app_key: app_key.clone(),
+            app_key: Some(app_key.clone()),
             nwk_key: None,
             name: "under the roof".into(),
             mac_version: MacVersion::V1_0_3,

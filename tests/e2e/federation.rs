@@ -96,7 +96,7 @@ impl Street {
         let new = NewDevice {
             dev_eui,
             join_eui: HOME.join_eui,
-            app_key: app_key.clone(),
+            app_key: Some(app_key.clone()),
             nwk_key: None,
             name: format!("a {mac_version} device"),
             mac_version,

@@ -9,6 +9,7 @@ use roamgate::demo::device::Device;
 use roamgate::demo::federation::{HOME, VISITED};
 use roamgate::hns::QueueItem;
 use roamgate::lorawan::crypto::{self, SessionKeys};
+use roamgate::lorawan::frame::{JoinAccept, JoinRequest};
 use roamgate::lorawan::{DevEui, JoinEui, Key, NetId};
 use roamgate::radio::simulated::Link;
 use serde_json::{Value, json};
@@ -65,7 +66,7 @@ pub async fn a_network_of_another_make_gets_its_join_and_its_application_the_key
     let new = NewDevice {
         dev_eui: DEVICE,
         join_eui: VISITED.join_eui,
-        app_key: APP_KEY,
+        app_key: Some(APP_KEY),
         nwk_key: None,
         name: "of a neighbour".into(),
         mac_version: MacVersion::V1_0_3,
@@ -149,5 +150,97 @@ pub async fn a_network_that_gets_another_net_id_keeps_its_devices() {
         told.iter().map(|(_, payload)| &payload[..]).collect::<Vec<_>>(),
         [&b"still here"[..], b"again"]
     );
+    street.close().await;
+}
+
+/// The keys of a device are at a join server of others: ours is asked for nothing, and its application asks that one.
+pub async fn a_join_server_of_another_make_keeps_the_keys_of_our_device() {
+    let mut street = Street::open().await;
+    let (net_id, join_eui) = (NetId::from_msb([0, 0, 2]), JoinEui::from_msb([0, 0, 0, 0, 0, 0, 0, 2]));
+    let entry = format!(
+        "[[elsewhere]]\njoin_euis = [\"{join_eui}\"]\nas_id = \"{AS_ID}\"\n\
+         kek = {{ label = \"ns-js\", key = \"{}\" }}\nas_kek = {{ label = \"as-js\", key = \"{}\" }}",
+        "5A".repeat(16),
+        "6B".repeat(16)
+    );
+    let entry: toml::Table = entry.parse().unwrap();
+    street.restart(HOME, |config| config["join_server"].as_table_mut().unwrap().extend(entry)).await;
+    let mut js = Partner::enter(&street, net_id, join_eui).await;
+    let operator = street.home().node().unwrap().operator();
+    let new = NewDevice {
+        dev_eui: DEVICE,
+        join_eui,
+        app_key: None,
+        nwk_key: None,
+        name: "from a shop".into(),
+        mac_version: MacVersion::V1_0_3,
+        roaming: true,
+        home: None,
+    };
+    let with_key = NewDevice { app_key: Some(APP_KEY), ..new.clone() };
+    let error = operator.add_device(with_key).await.unwrap_err().to_string();
+    assert!(error.contains("that join server has the keys"), "{error}");
+    let without = NewDevice { join_eui: HOME.join_eui, ..new.clone() };
+    assert!(operator.add_device(without).await.unwrap_err().to_string().contains("app_key is missing"));
+    operator.add_device(new).await.expect("the device is new");
+
+    let (air, clock) = (&street.federation.air, street.clock.clone());
+    let mut device = Device::new(air, clock, DEVICE, join_eui, &APP_KEY, 3);
+    device.move_to(&[(HOME.gateway, Link::NEAR)]);
+    let wrap = |label: &str, digit: u8, key: &Key| {
+        let envelope = Kek::new(label, [digit; 16]).unwrap().wrap(key);
+        json!({ "KEKLabel": label, "AESKey": hex::encode_upper(&envelope.key) })
+    };
+    let script = async {
+        let asked = js.next("JoinReq").await;
+        assert_eq!((&asked.body["SenderID"], &asked.body["MACVersion"]), (&json!("000001"), &json!("1.0.3")));
+        let phy = asked.phy();
+        let join = JoinRequest::parse(&phy).unwrap().verify(&APP_KEY).expect("the device's own MIC");
+        let keys = crypto::session_keys(&APP_KEY, 1, HOME.net_id, join.dev_nonce());
+        let text = |name: &str| asked.body[name].as_str().unwrap().to_owned();
+        let accept = JoinAccept {
+            join_nonce: 1,
+            net_id: HOME.net_id,
+            dev_addr: text("DevAddr").parse().unwrap(),
+            dl_settings: u8::from_str_radix(&text("DLSettings"), 16).unwrap(),
+            rx_delay: 1,
+            cf_list: None,
+        };
+        let answer = json!({
+            "PHYPayload": hex::encode_upper(accept.build(&APP_KEY)), "Lifetime": 0,
+            "NwkSKey": wrap("ns-js", 0x5A, &keys.nwk_s_key), "SessionKeyID": "0A0B",
+        });
+        asked.agree(answer);
+        keys
+    };
+    let (join, keys) = tokio::join!(device.join(), script);
+    assert!(join.ok, "{:?}", street.whys(HOME));
+
+    // the join server is away for a moment: what the device says waits
+    let script = async {
+        let asked = js.next("AppSKeyReq").await;
+        assert_eq!((&asked.body["SenderID"], &asked.body["SessionKeyID"]), (&json!(AS_ID), &json!("0A0B")));
+        drop(asked);
+    };
+    tokio::join!(device.send(b"first", 2, false), script).0.unwrap();
+    street.settle().await;
+    assert!(street.delivered(&DEVICE).is_empty());
+    let script = async {
+        js.next("AppSKeyReq").await.agree(json!({
+            "DevEUI": DEVICE.to_string(), "SessionKeyID": "0A0B", "AppSKey": wrap("as-js", 0x6B, &keys.app_s_key),
+        }));
+    };
+    tokio::join!(device.send(b"second", 2, true), script).0.unwrap();
+    street.settle().await;
+    // and is asked no more, not even after a restart
+    street.restart(HOME, |_| ()).await;
+    street.queue(&DEVICE, b"down", false).await;
+    let sent = device.send(b"third", 2, true).await.unwrap();
+    assert_eq!((sent.acked, sent.downlinks), (true, vec![(7, b"down".to_vec())]));
+    street.settle().await;
+    let told: Vec<Vec<u8>> = street.delivered(&DEVICE).into_iter().map(|(_, payload)| payload).collect();
+    for payload in [&b"first"[..], b"second", b"third"] {
+        assert_eq!(told.iter().filter(|told| *told == payload).count(), 1, "{told:?}");
+    }
     street.close().await;
 }

@@ -84,6 +84,7 @@ stories! {
         on_a_network_of_1_0_4_it_falls_back_until_the_network_speaks_1_1;
     keys:
         a_network_of_another_make_gets_its_join_and_its_application_the_key
+        a_join_server_of_another_make_keeps_the_keys_of_our_device
         a_network_that_gets_another_net_id_keeps_its_devices;
     abp:
         a_personalised_device_talks_at_home_and_away_and_after_a_restart

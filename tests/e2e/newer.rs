@@ -93,7 +93,7 @@ impl Street {
         let new = NewDevice {
             dev_eui: DevEui::from_msb(dev_eui),
             join_eui: HOME.join_eui,
-            app_key: Key::new(app_key),
+            app_key: Some(Key::new(app_key)),
             nwk_key: Some(Key::new(nwk_key)),
             name: "a 1.1 device".into(),
             mac_version: MacVersion::V1_1,

@@ -104,6 +104,7 @@ impl Federation {
         let partners = Arc::new(toml::from_str(OPEN).unwrap());
         let (keks, clock) = (BTreeMap::new(), self.clock.clone());
         Client::new(client::Parts {
+            join_servers: Vec::new(),
             net_id: AWAY,
             partners,
             discover,

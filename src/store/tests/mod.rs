@@ -88,7 +88,7 @@ fn new_device() -> NewDevice {
         join_eui: "0000000000000001".parse().unwrap(),
         name: "attic".into(),
         mac_version: MacVersion::V1_0_3,
-        app_key: Key::new(KEY),
+        app_key: Some(Key::new(KEY)),
         nwk_key: None,
         home: None,
         roaming: true,
