@@ -213,7 +213,7 @@ async fn delivered(home: &Running, payloads: &[&str]) {
 }
 
 async fn talks(device: &mut Device, payload: &str) -> Vec<(u8, Vec<u8>)> {
-    for _ in 0..6 {
+    for _ in 0..12 {
         let report = device.send(payload.as_bytes(), 10, true).await.expect("a session");
         if report.acked {
             return report.downlinks;

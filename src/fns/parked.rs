@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// It is never left alone for longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A frame that comes meanwhile is reason to try again, unless that was done so lately: a device that talks hears sooner that
+/// its home is back.
+const ASKED_FOR: Duration = Duration::from_secs(10);
 
 /// A frame that waits.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,6 +104,7 @@ struct Line {
     places: VecDeque<Place>,
     bytes: usize,
     failures: u32,
+    failed: Option<Instant>,
     not_before: Option<Instant>,
 }
 
@@ -127,6 +131,14 @@ impl Lot {
             gone.push(oldest.number);
         }
         gone
+    }
+
+    /// A frame has come for a network that is left alone.
+    fn is_asked_for(&mut self, net_id: NetId, now: Instant) {
+        let Some(line) = self.lines.get_mut(&net_id) else { return };
+        if line.failed.is_some_and(|failed| now.duration_since(failed) >= ASKED_FOR) {
+            line.not_before = None;
+        }
     }
 
     /// Whether anything waits for a network.
@@ -157,6 +169,7 @@ impl Lot {
         let Some(line) = self.lines.get_mut(&net_id) else { return FIRST_PAUSE };
         let pause = FIRST_PAUSE.saturating_mul(1 << line.failures.min(16)).min(LONGEST_PAUSE);
         line.failures += 1;
+        line.failed = Some(now);
         line.not_before = Some(now + pause);
         pause
     }
@@ -248,7 +261,11 @@ impl Fns {
             tracing::warn!(NetID = %net_id, "a frame is lost, its home cannot be reached and neither can the disk: {error}");
             return false;
         }
-        let gone = self.lot().put(place);
+        let gone = {
+            let mut lot = self.lot();
+            lot.is_asked_for(net_id, self.clock.now());
+            lot.put(place)
+        };
         let kept = !gone.contains(&number);
         self.count.parked.add();
         self.count.parked_dropped.add_all(gone.len());
@@ -425,6 +442,12 @@ mod tests {
         let pauses: Vec<u64> = (0..11).map(|_| lot.failed(NET, now).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
         assert_eq!((lot.due(now), lot.next(now)), (vec![], Some(now + LONGEST_PAUSE)));
+        // who talks is not left waiting for a minute
+        lot.is_asked_for(NET, now + ASKED_FOR - Duration::from_millis(1));
+        assert_eq!(lot.due(now), []);
+        lot.is_asked_for(NET, now + ASKED_FOR);
+        assert_eq!(lot.due(now), [NET]);
+        assert_eq!(lot.failed(NET, now), LONGEST_PAUSE);
         assert!(lot.is_there(NET) && !lot.is_there(OTHER));
         assert_eq!(lot.due(now), [NET]);
         lot.failed(NET, now);
