@@ -36,6 +36,8 @@ mod heads;
 #[cfg(test)]
 mod lasting;
 #[cfg(test)]
+mod long;
+#[cfg(test)]
 mod parked;
 #[cfg(test)]
 mod regions;
@@ -287,6 +289,8 @@ struct Street {
     unplugged: Mutex<Option<Party>>,
     /// What a partner of another make would answer.
     otherwise: Mutex<Option<Otherwise>>,
+    /// Loses some of what is said.
+    line: Mutex<Option<long::Line>>,
 }
 
 impl Street {
@@ -310,6 +314,11 @@ impl Peers for WayOut {
             if self.street.unplugged.lock().unwrap().as_ref() == Some(&to) {
                 return Err(PeerError::Transport { to, why: "connection refused".into() });
             }
+            let fate =
+                self.street.line.lock().unwrap().as_mut().map(|line| line.fate(request.message_type()));
+            if fate == Some(long::Fate::Lost) {
+                return Err(PeerError::Late { to });
+            }
             let found = {
                 let houses = self.street.houses.lock().unwrap();
                 houses.iter().find(|(ours, _)| ours.contains(&to)).map(|(_, house)| house.clone())
@@ -326,6 +335,9 @@ impl Peers for WayOut {
             };
             let from = Caller { party: self.me.clone(), receiver: to.clone(), ours: false, by };
             let mut answer = house.answer(from, envelope.body().unwrap()).await;
+            if fate == Some(long::Fate::Unanswered) {
+                return Err(PeerError::Late { to });
+            }
             if let Some(otherwise) = &*self.street.otherwise.lock().unwrap() {
                 answer = otherwise(answer);
             }
