@@ -224,6 +224,6 @@ async fn a_day_of_lifetimes_and_jumping_clocks_leaves_no_context_behind() {
     let mut seen: Vec<bool> = away.memory.roams.lock().unwrap().iter().map(|(.., active)| *active).collect();
     seen.dedup();
     let expected: Vec<bool> = (0..seen.len()).map(|n| n % 2 == 0).collect();
-    assert!(seen == expected && seen.len() % 2 == 0 && seen.len() > 10, "{seen:?}");
+    assert!(seen == expected && seen.len().is_multiple_of(2) && seen.len() > 10, "{seen:?}");
     assert_eq!(away.on_record(false, Way::Up).0, frames);
 }
