@@ -83,7 +83,6 @@ impl Node {
         let delivery = deliver::delivery(&config, &store, &clock);
         let house = build(&config, &ours, &clock, &store, air.clone(), outside, delivery.clone()).await?;
         house.fns.recall().await.context("read the roaming contexts of visitors")?;
-        house.sns.recall().await.context("read the roaming contexts of our devices")?;
         let mut tasks = JoinSet::new();
         let (server, reach) = way.open(&ours, house.clone(), out, &mut tasks).await?;
         let reach = Arc::new(reach);

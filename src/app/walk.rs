@@ -170,17 +170,54 @@ impl fns::Learned for Memory {
     }
 }
 
+impl Memory {
+    fn contexts_where(&self, of: impl Fn(&fns::contexts::Context) -> bool) -> Vec<fns::contexts::Context> {
+        self.contexts.lock().unwrap().values().filter(|context| of(context)).cloned().collect()
+    }
+
+    fn visits_where(
+        &self,
+        of: impl Fn(&sns::Visit) -> bool,
+    ) -> Boxed<'static, Result<Vec<sns::Visit>, StoreError>> {
+        done(self.visits.lock().unwrap().values().filter(|visit| of(visit)).copied().collect())
+    }
+}
+
 impl fns::contexts::Contexts for Memory {
-    fn contexts(&self) -> Boxed<'_, Result<Vec<fns::contexts::Context>, StoreError>> {
-        done(self.contexts.lock().unwrap().values().cloned().collect())
+    fn page(
+        &self,
+        after: Option<fns::contexts::ContextId>,
+        most: usize,
+    ) -> Boxed<'_, Result<Vec<fns::contexts::ContextId>, StoreError>> {
+        let contexts = self.contexts.lock().unwrap();
+        let rest = contexts.keys().filter(|id| after.is_none_or(|after| **id > after));
+        done(rest.take(most).copied().collect())
     }
-    fn keep(&self, context: fns::contexts::Context) -> Boxed<'_, Result<(), StoreError>> {
-        self.contexts.lock().unwrap().insert(context.id, context);
-        done(())
+    fn with_addr(&self, addr: DevAddr) -> Boxed<'_, Result<Vec<fns::contexts::Context>, StoreError>> {
+        done(self.contexts_where(|context| context.id.dev_addr == addr))
     }
-    fn forget(&self, ids: Vec<fns::contexts::ContextId>) -> Boxed<'_, Result<(), StoreError>> {
-        self.contexts.lock().unwrap().retain(|id, _| !ids.contains(id));
-        done(())
+    fn of_device(
+        &self,
+        net_id: NetId,
+        dev_eui: DevEui,
+    ) -> Boxed<'_, Result<Vec<fns::contexts::Context>, StoreError>> {
+        done(self.contexts_where(|context| (context.id.net_id, context.id.dev_eui) == (net_id, dev_eui)))
+    }
+    fn over(&self, now: u64, most: usize) -> Boxed<'_, Result<Vec<fns::contexts::ContextId>, StoreError>> {
+        let over = self.contexts_where(|context| context.until <= now);
+        done(over.into_iter().take(most).map(|context| context.id).collect())
+    }
+    fn keep(&self, context: fns::contexts::Context) -> Boxed<'_, Result<bool, StoreError>> {
+        done(self.contexts.lock().unwrap().insert(context.id, context).is_none())
+    }
+    fn forget(
+        &self,
+        ids: Vec<fns::contexts::ContextId>,
+    ) -> Boxed<'_, Result<Vec<(fns::contexts::ContextId, bool)>, StoreError>> {
+        let mut contexts = self.contexts.lock().unwrap();
+        let gone: Vec<_> = ids.into_iter().filter(|id| contexts.remove(id).is_some()).collect();
+        let of = |id: &fns::contexts::ContextId| (id.net_id, id.dev_eui);
+        done(gone.into_iter().map(|id| (id, contexts.keys().any(|other| of(other) == of(&id)))).collect())
     }
 }
 
@@ -226,8 +263,21 @@ impl hns::Carriers for Memory {
 }
 
 impl sns::Visits for Memory {
-    fn visits(&self) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
-        done(self.visits.lock().unwrap().values().copied().collect())
+    fn hosts(&self) -> Boxed<'_, Result<Vec<NetId>, StoreError>> {
+        let hosts: BTreeSet<NetId> = self.visits.lock().unwrap().values().map(|visit| visit.net_id).collect();
+        done(hosts.into_iter().collect())
+    }
+    fn visits_at(&self, net_id: NetId, addr: DevAddr) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        self.visits_where(|visit| (visit.net_id, visit.dev_addr) == (net_id, addr))
+    }
+    fn visits_of(&self, dev_eui: DevEui) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        self.visits_where(|visit| visit.dev_eui == dev_eui)
+    }
+    fn visits_to(&self, net_id: NetId, _most: usize) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        self.visits_where(|visit| visit.net_id == net_id)
+    }
+    fn visits_until(&self, unix: u64, _most: usize) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        self.visits_where(|visit| visit.until <= unix)
     }
     fn ended_visits(&self) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
         let sessions = self.sessions.lock().unwrap();
@@ -378,7 +428,6 @@ async fn hotspot_on(
 ) -> Hotspot {
     let hotspot = hotspot_with(street, net_id, roaming, rides, Region::eu868(), memory);
     hotspot.house.fns.recall().await.unwrap();
-    hotspot.house.sns.recall().await.unwrap();
     hotspot
 }
 

@@ -1,8 +1,8 @@
 //! Roaming contexts of visitors: which network has said that we shall forward a device, until when, and how its
 //! MICs are checked (TS002 12.5 step 8, 12.6.1, 13).
 //!
-//! Owns the rules; pure. The book in memory holds what is at rest behind [`Contexts`]. Wall time rules, because a
-//! context survives the process; whoever asks has made sure that the clock is trusted.
+//! Owns the rules; pure. The contexts are at rest behind [`Contexts`], and looked up there: a hundred thousand of them cost no
+//! memory. Wall time rules, because a context survives the process; whoever asks has made sure that the clock is trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +16,11 @@ use crate::lorawan::{DevAddr, DevEui, NetId};
 use crate::partners::Lifetime;
 
 /// Contexts of one network at most.
-const OF_ONE: usize = 5_000;
+const OF_ONE: usize = 50_000;
 /// Contexts of all networks.
-const OF_ALL: usize = 20_000;
+const OF_ALL: usize = 100_000;
+/// Contexts whose use is remembered.
+const USED: usize = 4_096;
 
 /// Which context: a device may have two sessions until the newer one has been used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,12 +62,18 @@ pub enum Stage {
 
 /// Contexts at rest.
 pub trait Contexts: Send + Sync {
-    /// All of them.
-    fn contexts(&self) -> Boxed<'_, Result<Vec<Context>, StoreError>>;
-    /// Write one, in the place of that with the same id. On disk when this returns.
-    fn keep(&self, context: Context) -> Boxed<'_, Result<(), StoreError>>;
-    /// Delete some. On disk when this returns.
-    fn forget(&self, ids: Vec<ContextId>) -> Boxed<'_, Result<(), StoreError>>;
+    /// So many ids at most, in their order, that come after one: all of them, page by page.
+    fn page(&self, after: Option<ContextId>, most: usize) -> Boxed<'_, Result<Vec<ContextId>, StoreError>>;
+    /// Those of an address.
+    fn with_addr(&self, addr: DevAddr) -> Boxed<'_, Result<Vec<Context>, StoreError>>;
+    /// Those of a device of a network.
+    fn of_device(&self, net_id: NetId, dev_eui: DevEui) -> Boxed<'_, Result<Vec<Context>, StoreError>>;
+    /// So many at most that have ended at a time, seconds since 1970.
+    fn over(&self, now: u64, most: usize) -> Boxed<'_, Result<Vec<ContextId>, StoreError>>;
+    /// Write one, in the place of that with the same id. On disk when this returns. `true`: there was none.
+    fn keep(&self, context: Context) -> Boxed<'_, Result<bool, StoreError>>;
+    /// Delete some. On disk when this returns. Answers those that were there, and whether their device has others.
+    fn forget(&self, ids: Vec<ContextId>) -> Boxed<'_, Result<Vec<(ContextId, bool)>, StoreError>>;
 }
 
 /// Why an answer's Lifetime makes no context.
@@ -185,30 +193,45 @@ pub struct Fitting {
     pub forged: Vec<NetId>,
 }
 
-/// All contexts by address.
+/// Those of the same device that are older than one that it uses. A younger one may be of a join whose answer the device
+/// has not heard.
+pub fn before(of_device: &[Context], used: ContextId) -> Vec<ContextId> {
+    let begun = |context: &Context| context.until.saturating_sub(context.lifetime.into());
+    let Some(since) = of_device.iter().find(|context| context.id == used).map(begun) else {
+        return Vec::new();
+    };
+    let earlier = of_device.iter().filter(|context| context.id != used && begun(context) < since);
+    earlier.map(|context| context.id).collect()
+}
+
+/// What is remembered of contexts: how many there are, and those that were used lately.
 #[derive(Debug, Default)]
 pub struct Book {
-    contexts: BTreeMap<DevAddr, Vec<Context>>,
     of: BTreeMap<NetId, usize>,
-    /// Where those of a device are: a look at all of them with every uplink would cost more than the uplink.
-    addresses: BTreeMap<(NetId, DevEui), BTreeSet<DevAddr>>,
+    /// The counter of the last frame whose MIC was right. May be lost: then an old frame goes home once more.
+    counters: BTreeMap<ContextId, u32>,
+    used: BTreeSet<ContextId>,
+    shut: Vec<ContextId>,
 }
 
 impl Book {
-    /// Which contexts a frame may be of. The counter of one whose key fits is noted; `true` beside it: its upper half has
-    /// moved on, so that what is at rest must follow.
-    pub fn fitting(&mut self, frame: DataFrame<'_>, now: u64) -> (Fitting, bool) {
+    /// Which contexts of its address a frame may be of. The counter of one whose key fits is noted; `true` beside it: its
+    /// upper half has moved on, so that what is at rest must follow.
+    pub fn fitting(&mut self, here: Vec<Context>, frame: DataFrame<'_>, now: u64) -> (Fitting, bool) {
         let mut fitting = Fitting::default();
-        for context in self.contexts.get_mut(&frame.dev_addr()).into_iter().flatten() {
+        for mut context in here {
+            let at_rest = context.fcnt_up;
+            context.fcnt_up = at_rest.max(self.counters.get(&context.id).copied().unwrap_or(0));
             if context.stage(now) == Stage::Over {
                 continue;
             }
             if context.mic_key.is_none() {
-                fitting.ask.push(context.clone());
+                fitting.ask.push(context);
             } else if let Some(fcnt_up) = context.verify(frame) {
-                let moved_on = fcnt_up >> 16 > context.fcnt_up >> 16;
                 context.fcnt_up = context.fcnt_up.max(fcnt_up);
-                return (Fitting { ask: vec![context.clone()], forged: Vec::new() }, moved_on);
+                self.count_to(context.id, context.fcnt_up);
+                let moved_on = context.fcnt_up >> 16 > at_rest >> 16;
+                return (Fitting { ask: vec![context], forged: Vec::new() }, moved_on);
             } else {
                 fitting.forged.push(context.id.net_id);
             }
@@ -218,88 +241,53 @@ impl Book {
         (fitting, false)
     }
 
-    /// Every device that has any, with its home.
-    pub fn devices(&self) -> BTreeSet<(NetId, DevEui)> {
-        self.addresses.keys().copied().collect()
+    fn count_to(&mut self, id: ContextId, fcnt_up: u32) {
+        if self.counters.len() >= USED && !self.counters.contains_key(&id) {
+            // whichever it is: at worst an old frame of it goes home
+            self.counters.pop_first();
+        }
+        self.counters.insert(id, fcnt_up);
     }
 
-    /// Whether a device of a network has any.
-    pub fn has(&self, net_id: NetId, dev_eui: DevEui) -> bool {
-        self.addresses.contains_key(&(net_id, dev_eui))
+    /// Whether a device uses a context for the first time, as far as is remembered.
+    pub fn is_first_use(&mut self, id: ContextId) -> bool {
+        if self.used.len() >= USED && !self.used.contains(&id) {
+            self.used.pop_first();
+        }
+        self.used.insert(id)
     }
 
-    /// Whether one more may be kept.
-    pub fn room_for(&self, context: &Context) -> Result<(), NoContext> {
-        let known = self.get(&context.id).is_some();
-        let of_one = self.of.get(&context.id.net_id).copied().unwrap_or(0);
-        let full = of_one >= OF_ONE || self.count() >= OF_ALL;
-        if full && !known { Err(NoContext::Full(context.id.net_id)) } else { Ok(()) }
+    /// Whether a network may have one more.
+    pub fn room_for(&self, net_id: NetId) -> Result<(), NoContext> {
+        let of_one = self.of.get(&net_id).copied().unwrap_or(0);
+        if of_one >= OF_ONE || self.count() >= OF_ALL { Err(NoContext::Full(net_id)) } else { Ok(()) }
     }
 
-    /// Put one in, in the place of that with the same id.
-    pub fn put(&mut self, context: Context) {
-        self.remove(&context.id);
-        let id = context.id;
+    /// There is one more.
+    pub fn added(&mut self, id: ContextId) {
         *self.of.entry(id.net_id).or_default() += 1;
-        self.addresses.entry((id.net_id, id.dev_eui)).or_default().insert(id.dev_addr);
-        self.contexts.entry(context.id.dev_addr).or_default().push(context);
     }
 
-    /// Take one out; `false`: there was none.
-    pub fn remove(&mut self, id: &ContextId) -> bool {
-        let Some(here) = self.contexts.get_mut(&id.dev_addr) else { return false };
-        let before = here.len();
-        here.retain(|context| context.id != *id);
-        let gone = here.len() < before;
-        if here.is_empty() {
-            self.contexts.remove(&id.dev_addr);
-        }
-        let device = (id.net_id, id.dev_eui);
-        if gone && let Some(here) = self.addresses.get_mut(&device) {
-            here.remove(&id.dev_addr);
-            if here.is_empty() {
-                self.addresses.remove(&device);
-            }
-        }
-        if gone && let Some(count) = self.of.get_mut(&id.net_id) {
+    /// There is one less.
+    pub fn removed(&mut self, id: ContextId) {
+        self.counters.remove(&id);
+        self.used.remove(&id);
+        if let Some(count) = self.of.get_mut(&id.net_id) {
             *count -= 1;
             if *count == 0 {
                 self.of.remove(&id.net_id);
             }
         }
-        gone
     }
 
-    /// One.
-    pub fn get(&self, id: &ContextId) -> Option<&Context> {
-        self.contexts.get(&id.dev_addr)?.iter().find(|context| context.id == *id)
+    /// One that is not allowed any more.
+    pub fn shut(&mut self, id: ContextId) {
+        self.shut.push(id);
     }
 
-    /// Those of a device at one network.
-    pub fn of_device(&self, net_id: NetId, dev_eui: DevEui) -> Vec<ContextId> {
-        let here = self.addresses.get(&(net_id, dev_eui)).into_iter().flatten();
-        here.map(|dev_addr| ContextId { net_id, dev_eui, dev_addr: *dev_addr }).collect()
-    }
-
-    /// Those of the same device that are older than one that it uses. A younger one may be of a join whose answer
-    /// the device has not heard.
-    pub fn before(&self, used: ContextId) -> Vec<ContextId> {
-        let begun = |context: &Context| context.until.saturating_sub(context.lifetime.into());
-        let Some(since) = self.get(&used).map(begun) else { return Vec::new() };
-        let mut earlier = self.of_device(used.net_id, used.dev_eui);
-        earlier.retain(|id| *id != used && self.get(id).is_some_and(|context| begun(context) < since));
-        earlier
-    }
-
-    /// Those that have ended.
-    pub fn over(&self, now: u64) -> Vec<ContextId> {
-        self.pick(|context| context.stage(now) == Stage::Over)
-    }
-
-    /// Those that something is true of.
-    pub fn pick(&self, of: impl Fn(&Context) -> bool) -> Vec<ContextId> {
-        let all = self.contexts.values().flatten();
-        all.filter(|context| of(context)).map(|context| context.id).collect()
+    /// Those that are not allowed any more; once.
+    pub fn take_shut(&mut self) -> Vec<ContextId> {
+        std::mem::take(&mut self.shut)
     }
 
     /// All of them.
@@ -392,21 +380,23 @@ mod tests {
         let (one, two, other) = (Key::new([1; 16]), Key::new([2; 16]), Key::new([3; 16]));
         let mut book = Book::default();
         let second = NetId::from_msb([0, 0, 2]);
-        book.put(context(HOME, Some(MicKey::NwkSKey(one.clone())), 0));
-        book.put(context(second, Some(MicKey::NwkSKey(two.clone())), 0));
-        let asked = |book: &mut Book, phy: &[u8]| {
-            let (fitting, _) = book.fitting(data(phy), NOW);
+        let mut here = vec![
+            context(HOME, Some(MicKey::NwkSKey(one.clone())), 0),
+            context(second, Some(MicKey::NwkSKey(two.clone())), 0),
+        ];
+        let mut asked = |here: &[Context], phy: &[u8]| {
+            let (fitting, _) = book.fitting(here.to_vec(), data(phy), NOW);
             let ask: Vec<NetId> = fitting.ask.iter().map(|context| context.id.net_id).collect();
             (ask, fitting.forged)
         };
-        assert_eq!(asked(&mut book, &frame(&one, 9)), (vec![HOME], vec![]));
-        assert_eq!(asked(&mut book, &frame(&two, 9)), (vec![second], vec![]));
-        assert_eq!(asked(&mut book, &frame(&other, 9)), (vec![], vec![HOME, second]));
+        assert_eq!(asked(&here, &frame(&one, 9)), (vec![HOME], vec![]));
+        assert_eq!(asked(&here, &frame(&two, 9)), (vec![second], vec![]));
+        assert_eq!(asked(&here, &frame(&other, 9)), (vec![], vec![HOME, second]));
         // without a key nobody is shut out
         let third = NetId::from_msb([0, 0, 3]);
-        book.put(context(third, None, 0));
-        assert_eq!(asked(&mut book, &frame(&other, 9)), (vec![third], vec![HOME, second]));
-        assert_eq!(book.fitting(data(&frame(&one, 10)), NOW + 3600).0, Fitting::default());
+        here.push(context(third, None, 0));
+        assert_eq!(asked(&here, &frame(&other, 9)), (vec![third], vec![HOME, second]));
+        assert_eq!(book.fitting(here, data(&frame(&one, 10)), NOW + 3600).0, Fitting::default());
     }
 
     #[test]
@@ -433,32 +423,45 @@ mod tests {
             assert_eq!(passes(u32::MAX, 3), None);
         }
         let mut book = Book::default();
-        book.put(context(HOME, Some(MicKey::NwkSKey(key.clone())), 0xFFFE));
-        assert!(!book.fitting(data(&v1_0(0xFFFF)), NOW).1);
-        assert!(book.fitting(data(&v1_0(0x1_0000)), NOW).1, "worth a write");
+        let mut fits = |at_rest: u32, sent: u32| {
+            let here = vec![context(HOME, Some(MicKey::NwkSKey(key.clone())), at_rest)];
+            let (fitting, moved_on) = book.fitting(here, data(&v1_0(sent)), NOW);
+            (fitting.ask.first().map(|context| context.fcnt_up), moved_on)
+        };
+        assert_eq!(fits(0xFFF0, 0xFFFE), (Some(0xFFFE), false));
+        assert_eq!(fits(0xFFF0, 0xFFF8), (None, false), "older than the last one");
+        assert_eq!(fits(0xFFF0, 0x1_0000), (Some(0x1_0000), true), "worth a write");
+        assert_eq!(fits(0x1_0000, 0x1_0001), (Some(0x1_0001), false));
     }
 
     #[test]
     fn one_network_does_not_take_the_place_of_another() {
         let mut book = Book::default();
-        let numbered = |net_id: NetId, n: u32| {
-            let id = ContextId { net_id, dev_eui: DEV, dev_addr: net_id.dev_addr(n) };
-            Context { id, ..context(net_id, None, 0) }
-        };
+        let numbered =
+            |net_id: NetId, n: u32| ContextId { net_id, dev_eui: DEV, dev_addr: net_id.dev_addr(n) };
         for n in 0..OF_ONE as u32 {
-            let context = numbered(HOME, n);
-            assert_eq!(book.room_for(&context), Ok(()));
-            book.put(context);
+            assert_eq!(book.room_for(HOME), Ok(()));
+            book.added(numbered(HOME, n));
         }
-        assert_eq!(book.room_for(&numbered(HOME, 1 << 20)), Err(NoContext::Full(HOME)));
-        assert_eq!(book.room_for(&numbered(HOME, 0)), Ok(()), "a renewal needs no room");
         let second = NetId::from_msb([0, 0, 2]);
-        assert_eq!(book.room_for(&numbered(second, 1)), Ok(()));
-        assert!(book.remove(&numbered(HOME, 0).id) && !book.remove(&numbered(HOME, 0).id));
-        assert_eq!(
-            (book.count(), book.over(NOW).len(), book.over(NOW + 3600).len()),
-            (OF_ONE - 1, 0, OF_ONE - 1)
-        );
+        assert_eq!((book.room_for(HOME), book.room_for(second)), (Err(NoContext::Full(HOME)), Ok(())));
+        book.removed(numbered(HOME, 0));
+        assert_eq!((book.count(), book.room_for(HOME)), (OF_ONE - 1, Ok(())));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_an_earlier_context_goes_when_a_later_one_is_used() {
+        let mut book = Book::default();
+        let id = |n: u32| ContextId { net_id: HOME, dev_eui: DEV, dev_addr: HOME.dev_addr(n) };
+        for n in 0..10_000 {
+            assert!(book.is_first_use(id(n)) && !book.is_first_use(id(n)));
+            book.count_to(id(n), 1);
+        }
+        assert_eq!((book.used.len(), book.counters.len()), (USED, USED));
+        let made = |n: u32, at: u64| Context { id: id(n), until: at + 3600, ..context(HOME, None, 0) };
+        let all = [made(1, NOW), made(2, NOW + 10), made(3, NOW + 20)];
+        assert_eq!(before(&all, id(2)), [id(1)]);
+        assert_eq!((before(&all, id(1)), before(&all, id(4))), (vec![], vec![]));
     }
 
     proptest! {

@@ -11,9 +11,12 @@ use crate::lorawan::{DevAddr, DevEui, NetId};
 use crate::partners::{Partner, Quirk};
 
 use super::activate::Unanswered;
-use super::contexts::{self, Context, ContextId, Fitting, Stage};
+use super::contexts::{self, Context, ContextId, Fitting, NoContext, Stage};
 use super::parked::is_away;
 use super::{Fns, Numbered, lock};
+
+/// Contexts read at once.
+const PAGE: usize = 1_000;
 
 /// What came of a frame's contexts.
 pub(super) enum ByContext {
@@ -32,9 +35,22 @@ impl Fns {
     /// Read the contexts of earlier runs, and the frames that wait for their home. Contexts that our rules no longer allow
     /// end; the sNS hears of it.
     pub async fn recall(&self) -> Result<(), StoreError> {
-        let all = self.contexts.contexts().await?;
-        for context in all {
-            self.book().put(context);
+        let allowed = |id: &ContextId| {
+            let ours = self.ours.iter().any(|ours| ours.covers(id.dev_addr));
+            !ours && self.partners.agreement(id.net_id).passive.any()
+        };
+        let mut after = None;
+        loop {
+            let page = self.contexts.page(after, PAGE).await?;
+            let Some(last) = page.last().copied() else { break };
+            after = Some(last);
+            let mut book = self.book();
+            for id in page {
+                book.added(id);
+                if !allowed(&id) {
+                    book.shut(id);
+                }
+            }
         }
         self.recall_parked().await
     }
@@ -42,12 +58,7 @@ impl Fns {
     /// What has to be done now and then: contexts that have ended go, and so do those that the agreement of today
     /// does not allow, with a PRStopReq to their home.
     pub async fn tend_contexts(&self) -> Result<(), StoreError> {
-        let not_allowed = |context: &Context| {
-            let id = context.id;
-            let ours = self.ours.iter().any(|ours| ours.covers(id.dev_addr));
-            ours || !self.partners.agreement(id.net_id).passive.any()
-        };
-        let shut = self.book().pick(not_allowed);
+        let shut = self.book().take_shut();
         self.forget(shut.clone()).await?;
         for id in shut {
             tracing::info!(DevEUI = %id.dev_eui, DevAddr = %id.dev_addr, NetID = %id.net_id,
@@ -55,9 +66,13 @@ impl Fns {
             self.part(id).await;
         }
         // a clock that nobody has set ends nothing
-        if self.clock.is_trusted() {
-            let over = self.book().over(self.clock.unix());
+        while self.clock.is_trusted() {
+            let over = self.contexts.over(self.clock.unix(), PAGE).await?;
+            let is_last = over.len() < PAGE;
             self.forget(over).await?;
+            if is_last {
+                break;
+            }
         }
         Ok(())
     }
@@ -69,7 +84,14 @@ impl Fns {
         frame: DataFrame<'_>,
         by: Deadline,
     ) -> ByContext {
-        let (Fitting { ask, forged }, moved_on) = self.book().fitting(frame, self.clock.unix());
+        let here = match self.contexts.with_addr(frame.dev_addr()).await {
+            Ok(here) => here,
+            Err(error) => {
+                tracing::warn!(DevAddr = %frame.dev_addr(), "its roaming contexts cannot be read, so its home is asked anew: {error}");
+                Vec::new()
+            }
+        };
+        let (Fitting { ask, forged }, moved_on) = self.book().fitting(here, frame, self.clock.unix());
         if let Some(context) = ask.first().filter(|_| moved_on)
             && let Err(error) = self.contexts.keep(context.clone()).await
         {
@@ -200,41 +222,60 @@ impl Fns {
         asked: (Option<DevEui>, Option<DevAddr>),
     ) {
         let made = contexts::granted(net_id, answer, asked, &self.ours, self.clock.unix());
-        let context = match made.and_then(|context| match context {
-            Some(context) if net_id != self.me => self.book().room_for(&context).map(|()| Some(context)),
-            _ => Ok(None),
-        }) {
-            Ok(Some(context)) => context,
+        let context = match made {
+            Ok(Some(context)) if net_id != self.me => context,
+            Ok(_) => return,
+            Err(refused) => return self.refuse_context(net_id, refused),
+        };
+        let (id, dev_eui) = (context.id, context.id.dev_eui);
+        let kept = async {
+            let earlier = self.contexts.of_device(net_id, dev_eui).await?;
+            let known = earlier.iter().any(|context| context.id == id);
+            if !known && let Err(refused) = self.book().room_for(net_id) {
+                self.refuse_context(net_id, refused);
+                return Ok(None);
+            }
+            if self.contexts.keep(context.clone()).await? {
+                self.book().added(id);
+            }
+            Ok::<_, StoreError>(Some(earlier.is_empty()))
+        };
+        let is_new = match kept.await {
+            Ok(Some(is_new)) => is_new,
             Ok(None) => return,
-            Err(refused) => {
-                let (why, remedy) = (refused.to_string(), refused.remedy());
-                // the cause without the address: a partner could name one after the other
-                let told = lock(&self.seldom).tell(&net_id.to_string(), remedy, self.clock.now());
-                if let Some(left_out) = told {
-                    tracing::warn!(NetID = %net_id, why, remedy, left_out, "a roaming context is refused");
-                }
+            Err(error) => {
+                tracing::warn!(NetID = %net_id, "a roaming context is not on disk, so each uplink asks anew: {error}");
                 return;
             }
         };
-        if let Err(error) = self.contexts.keep(context.clone()).await {
-            tracing::warn!(NetID = %net_id, "a roaming context is not on disk, so each uplink asks anew: {error}");
-            return;
-        }
-        let (dev_eui, is_new) = (context.id.dev_eui, !self.book().has(net_id, context.id.dev_eui));
-        tracing::info!(target: "roamgate::frame", milestone = "roaming context", DevEUI = %context.id.dev_eui,
-            DevAddr = %context.id.dev_addr, NetID = %net_id, Lifetime = context.lifetime,
+        tracing::info!(target: "roamgate::frame", milestone = "roaming context", DevEUI = %dev_eui,
+            DevAddr = %id.dev_addr, NetID = %net_id, Lifetime = context.lifetime,
             mic_check = context.mic_key.is_some());
-        self.book().put(context);
         // a join was noted when its answer went out
         if is_new && asked.0.is_none() {
             self.note_roaming(net_id, dev_eui, true).await;
         }
     }
 
+    fn refuse_context(&self, net_id: NetId, refused: NoContext) {
+        let (why, remedy) = (refused.to_string(), refused.remedy());
+        // the cause without the address: a partner could name one after the other
+        let told = lock(&self.seldom).tell(&net_id.to_string(), remedy, self.clock.now());
+        if let Some(left_out) = told {
+            tracing::warn!(NetID = %net_id, why, remedy, left_out, "a roaming context is refused");
+        }
+    }
+
     /// The device uses this context, so those of its earlier sessions are of no use.
     async fn supersede(&self, used: ContextId) {
-        let earlier = self.book().before(used);
-        if let Err(error) = self.forget(earlier).await {
+        if !self.book().is_first_use(used) {
+            return;
+        }
+        let superseding = async {
+            let all = self.contexts.of_device(used.net_id, used.dev_eui).await?;
+            self.forget(contexts::before(&all, used)).await
+        };
+        if let Err(error) = superseding.await {
             tracing::warn!("an earlier roaming context stays until its end: {error}");
         }
     }
@@ -245,20 +286,15 @@ impl Fns {
         }
     }
 
-    /// Out of the book at once, and off the disk.
+    /// Off the disk, and out of the book.
     pub(super) async fn forget(&self, ids: Vec<ContextId>) -> Result<(), StoreError> {
-        let gone: Vec<ContextId> = {
-            let mut book = self.book();
-            ids.into_iter().filter(|id| book.remove(id)).collect()
-        };
-        if gone.is_empty() {
+        if ids.is_empty() {
             return Ok(());
         }
-        self.contexts.forget(gone.clone()).await?;
-        // a context of an earlier session ends while the device roams on; many end at once, so the book is read once
-        let roam_on = self.book().devices();
-        for id in gone {
-            if !roam_on.contains(&(id.net_id, id.dev_eui)) {
+        // a context of an earlier session ends while the device roams on
+        for (id, roams_on) in self.contexts.forget(ids).await? {
+            self.book().removed(id);
+            if !roams_on {
                 self.note_roaming(id.net_id, id.dev_eui, false).await;
             }
         }
@@ -285,7 +321,7 @@ impl Fns {
         Ok(PrStartAns { phy_payload, dl, ..PrStartAns::default() })
     }
 
-    /// Contexts in the book.
+    /// Contexts of visitors.
     pub fn contexts(&self) -> usize {
         self.book().count()
     }

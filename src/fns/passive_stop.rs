@@ -18,8 +18,9 @@ impl Fns {
             || Refusal::new(ResultCode::UnknownDevEui, format!("no context of {} here", req.dev_eui));
         let Party::Ns(net_id) = from.party else { return Err(unknown()) };
         // 2: the context goes; the hold-off is noted in both cases
-        let mut ended = self.book().of_device(net_id, req.dev_eui);
-        ended.retain(|id| req.dev_addr.is_none_or(|addr| addr == id.dev_addr));
+        let of_device = self.contexts.of_device(net_id, req.dev_eui).await?;
+        let meant = |id: &ContextId| req.dev_addr.is_none_or(|addr| addr == id.dev_addr);
+        let ended: Vec<ContextId> = of_device.iter().map(|context| context.id).filter(meant).collect();
         if let Some(lifetime) = req.lifetime {
             let time = Duration::from_secs(lifetime.into());
             let addrs = ended.iter().map(|id| id.dev_addr).chain(req.dev_addr);

@@ -294,13 +294,16 @@ impl Sns {
         let (session, path) = door::outcome(&slot)??;
         let via = path.via;
         // a stateful fNS finds its context by the DevEUI (table 5)
-        let stateful = |net_id| self.book().sessions(net_id, session.dev_addr, now).contains(&session.id);
+        let stateful = match via {
+            Some(net_id) => self.forwarded_by(net_id, session.dev_addr, now).await?.contains(&session.id),
+            None => false,
+        };
         let dl = DlMeta {
             dl_freq2: Some(session.rx2_frequency),
             data_rate2: Some(session.rx2_data_rate),
             rx_delay1: Some(session.rx_delay.max(1)),
             class_mode: Some(ClassMode::C),
-            dev_eui: via.is_some_and(stateful).then_some(dev_eui),
+            dev_eui: stateful.then_some(dev_eui),
             fns_ul_token: path.fns_ul_token,
             ul_tokens: path.ul_tokens,
             ..DlMeta::default()

@@ -209,8 +209,6 @@ pub struct Sns {
     heard: Mutex<Lately>,
     /// What came with a PRStartReq that was granted a Lifetime, by session: the frame may come once more by XmitDataReq.
     started: Mutex<BTreeMap<u64, (u32, Party, Timestamp)>>,
-    /// Networks that forward our devices by contexts.
-    book: Mutex<visits::Book>,
     /// Join-requests that are being answered.
     busy: Busy<Vec<u8>>,
     /// Uplinks that are on their way to the hNS.
@@ -243,7 +241,6 @@ impl Sns {
             riding: Mutex::default(),
             heard: Mutex::default(),
             started: Mutex::default(),
-            book: Mutex::default(),
             busy: Busy::default(),
             forwarding: Busy::default(),
             forced: Mutex::default(),
@@ -293,10 +290,6 @@ impl Sns {
 
     fn forced(&self) -> MutexGuard<'_, BTreeMap<DevEui, rejoin::Forced>> {
         self.forced.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn book(&self) -> MutexGuard<'_, visits::Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A frame came with a PRStartReq that makes a context (TS002 A9).

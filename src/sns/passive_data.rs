@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::backend::door::Caller;
+use crate::backend::door::{Caller, StoreError};
 use crate::backend::message::{PrStartReq, Refusal, ResultCode, XmitAns, XmitUp};
-use crate::lorawan::NetId;
 use crate::lorawan::frame::Uplink;
+use crate::lorawan::{DevAddr, NetId};
 
 use super::visits::Visit;
 use super::{Session, Sns};
@@ -58,8 +58,18 @@ impl Sns {
             tracing::warn!(DevEUI = %session.dev_eui, NetID = %net_id, "no roaming context is granted: {error}");
             return 0;
         }
-        self.book().put(visit);
         lifetime
+    }
+
+    /// Sessions of an address that a network forwards by a context.
+    pub(super) async fn forwarded_by(
+        &self,
+        net_id: NetId,
+        addr: DevAddr,
+        now: u64,
+    ) -> Result<Vec<u64>, StoreError> {
+        let visits = self.sessions.visits_at(net_id, addr).await?;
+        Ok(visits.iter().filter(|visit| visit.stands(now)).map(|visit| visit.session).collect())
     }
 
     /// Whether the agreement with a network says that it checks MICs.

@@ -161,8 +161,10 @@ impl Sns {
     ) -> Result<Accepted, Refusal> {
         let (bytes, ul, now) = (frame.as_bytes().to_vec(), ul.clone(), self.clock.unix());
         let region = region.clone();
-        let forwarded =
-            visited.filter(|_| context).map(|net_id| self.book().sessions(net_id, frame.dev_addr(), now));
+        let forwarded = match visited.filter(|_| context) {
+            Some(net_id) => Some(self.forwarded_by(net_id, frame.dev_addr(), now).await?),
+            None => None,
+        };
         let (decide, slot) = door::decided(move |sessions: &mut Vec<super::Session>| {
             let before = forwarded.as_ref().map(|_| sessions.clone());
             match Uplink::parse(&bytes) {

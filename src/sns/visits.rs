@@ -1,8 +1,6 @@
 //! Networks that forward a device of ours by a context that we granted (TS002 12.5 step 6, 12.6, 13).
 //!
-//! At rest behind [`Visits`], and in memory, so that an uplink costs no look at the disk. Wall time rules.
-
-use std::collections::BTreeMap;
+//! At rest behind [`Visits`]. Wall time rules.
 
 use crate::backend::door::{Boxed, StoreError};
 use crate::lorawan::{DevAddr, DevEui, NetId};
@@ -34,8 +32,16 @@ impl Visit {
 
 /// Visits at rest. A visit outlives its session: whoever forwards has to hear of the end.
 pub trait Visits: Send + Sync {
-    /// All of them.
-    fn visits(&self) -> Boxed<'_, Result<Vec<Visit>, StoreError>>;
+    /// Networks that forward any.
+    fn hosts(&self) -> Boxed<'_, Result<Vec<NetId>, StoreError>>;
+    /// Those of an address at a network.
+    fn visits_at(&self, net_id: NetId, addr: DevAddr) -> Boxed<'_, Result<Vec<Visit>, StoreError>>;
+    /// Those of a device.
+    fn visits_of(&self, dev_eui: DevEui) -> Boxed<'_, Result<Vec<Visit>, StoreError>>;
+    /// So many at most of those at a network.
+    fn visits_to(&self, net_id: NetId, most: usize) -> Boxed<'_, Result<Vec<Visit>, StoreError>>;
+    /// So many at most that were granted until then or earlier, seconds since 1970.
+    fn visits_until(&self, unix: u64, most: usize) -> Boxed<'_, Result<Vec<Visit>, StoreError>>;
     /// Those whose session is no more or may not roam any longer.
     fn ended_visits(&self) -> Boxed<'_, Result<Vec<Visit>, StoreError>>;
     /// Write one, in the place of that of the same session and network. On disk when this returns.
@@ -44,38 +50,9 @@ pub trait Visits: Send + Sync {
     fn end_visits(&self, of: Vec<(u64, NetId)>) -> Boxed<'_, Result<(), StoreError>>;
 }
 
-/// All visits, by who forwards which address.
-#[derive(Debug, Default)]
-pub(super) struct Book(BTreeMap<(NetId, DevAddr), Vec<Visit>>);
-
-impl Book {
-    /// Put one in, in the place of that of the same session and network.
-    pub(super) fn put(&mut self, visit: Visit) {
-        let here = self.0.entry((visit.net_id, visit.dev_addr)).or_default();
-        here.retain(|other| other.session != visit.session);
-        here.push(visit);
-    }
-
-    /// Take one out.
-    pub(super) fn remove(&mut self, visit: &Visit) {
-        let key = (visit.net_id, visit.dev_addr);
-        let Some(here) = self.0.get_mut(&key) else { return };
-        here.retain(|other| other.session != visit.session);
-        if here.is_empty() {
-            self.0.remove(&key);
-        }
-    }
-
-    /// Sessions of an address that a network forwards by a context.
-    pub(super) fn sessions(&self, net_id: NetId, addr: DevAddr, now: u64) -> Vec<u64> {
-        let here = self.0.get(&(net_id, addr)).into_iter().flatten();
-        here.filter(|visit| visit.stands(now)).map(|visit| visit.session).collect()
-    }
-
-    /// Those that something is true of.
-    pub(super) fn pick(&self, of: impl Fn(&Visit) -> bool) -> Vec<Visit> {
-        self.0.values().flatten().filter(|visit| of(visit)).copied().collect()
-    }
+/// Granted until then or earlier, a visit does not stand at a time any more.
+pub(super) fn over_at(now: u64) -> u64 {
+    now.saturating_sub(GRACE)
 }
 
 #[cfg(test)]
@@ -83,27 +60,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_visit_is_of_one_session_at_one_network_and_ends_a_little_late() {
-        let (home, one, two) =
-            (NetId::from_msb([0, 0, 1]), NetId::from_msb([0, 0, 2]), NetId::from_msb([0, 0, 3]));
-        let visit = |session, net_id, until| Visit {
-            session,
-            net_id,
-            dev_eui: DevEui::from_msb([1; 8]),
-            dev_addr: home.dev_addr(5),
-            until,
-        };
-        let addr = home.dev_addr(5);
-        let mut book = Book::default();
-        book.put(visit(1, one, 1000));
-        book.put(visit(2, one, 1000));
-        book.put(visit(1, one, 2000));
-        assert_eq!(book.sessions(one, addr, 1004), [2, 1]);
-        assert_eq!(book.sessions(one, addr, 1005), [1], "5 s longer than was granted");
-        assert!(book.sessions(two, addr, 0).is_empty());
-        assert!(book.sessions(one, home.dev_addr(6), 0).is_empty());
-        book.remove(&visit(1, one, 0));
-        assert_eq!(book.sessions(one, addr, 0), [2]);
-        assert_eq!(book.pick(|visit| !visit.stands(5000)).len(), 1);
+    fn a_visit_ends_a_little_later_than_was_granted() {
+        let net_id = NetId::from_msb([0, 0, 1]);
+        let (dev_eui, dev_addr) = (DevEui::from_msb([1; 8]), net_id.dev_addr(5));
+        let visit = Visit { session: 1, net_id, dev_eui, dev_addr, until: 1000 };
+        for now in [999, 1000, 1004, 1005, 1006, u64::MAX] {
+            assert_eq!(visit.stands(now), visit.until > over_at(now), "{now}");
+        }
+        assert!(visit.stands(1004) && !visit.stands(1005));
     }
 }

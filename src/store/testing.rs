@@ -67,8 +67,20 @@ impl fns::Learned for Twice {
 }
 
 impl sns::Visits for Twice {
-    fn visits(&self) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
-        self.0.visits()
+    fn hosts(&self) -> Boxed<'_, Result<Vec<NetId>, StoreError>> {
+        self.0.hosts()
+    }
+    fn visits_at(&self, net_id: NetId, addr: DevAddr) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        self.0.visits_at(net_id, addr)
+    }
+    fn visits_of(&self, dev_eui: DevEui) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        self.0.visits_of(dev_eui)
+    }
+    fn visits_to(&self, net_id: NetId, most: usize) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        self.0.visits_to(net_id, most)
+    }
+    fn visits_until(&self, unix: u64, most: usize) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
+        self.0.visits_until(unix, most)
     }
     fn ended_visits(&self) -> Boxed<'_, Result<Vec<sns::Visit>, StoreError>> {
         self.0.ended_visits()

@@ -86,7 +86,7 @@ pub async fn a_context_outlives_restarts_and_a_home_that_forgot_it_is_asked_anew
     street.talks(&mut walker, b"and its home").await;
     assert_eq!(street.starts_and_data(), (1, 2));
     let store = street.home().node().unwrap().store().clone();
-    let visits = store.visits().await.unwrap();
+    let visits = store.visits_of(walker.dev_eui).await.unwrap();
     assert_eq!(visits.len(), 1);
     store.end_visits(visits.iter().map(|visit| (visit.session, visit.net_id)).collect()).await.unwrap();
     street.restart(HOME, |_| ()).await;

@@ -9,7 +9,7 @@ use roamgate::clock::Clock;
 use roamgate::fns::contexts::{Context, ContextId, Contexts};
 use roamgate::fns::parked::{Parked, Parking, Place};
 use roamgate::fns::{Air, AirError, Count, Fns, Heard, Learned, Parts, Seal, Sent, Tx};
-use roamgate::lorawan::{DevAddr, GatewayEui, Modulation, NetId, Region};
+use roamgate::lorawan::{DevAddr, DevEui, GatewayEui, Modulation, NetId, Region};
 
 use crate::log::Log;
 
@@ -66,14 +66,23 @@ impl Learned for World {
 }
 
 impl Contexts for World {
-    fn contexts(&self) -> Boxed<'_, Result<Vec<Context>, StoreError>> {
+    fn page(&self, _: Option<ContextId>, _: usize) -> Boxed<'_, Result<Vec<ContextId>, StoreError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
-    fn keep(&self, _: Context) -> Boxed<'_, Result<(), StoreError>> {
-        Box::pin(std::future::ready(Ok(())))
+    fn with_addr(&self, _: DevAddr) -> Boxed<'_, Result<Vec<Context>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
-    fn forget(&self, _: Vec<ContextId>) -> Boxed<'_, Result<(), StoreError>> {
-        Box::pin(std::future::ready(Ok(())))
+    fn of_device(&self, _: NetId, _: DevEui) -> Boxed<'_, Result<Vec<Context>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    fn over(&self, _: u64, _: usize) -> Boxed<'_, Result<Vec<ContextId>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    fn keep(&self, _: Context) -> Boxed<'_, Result<bool, StoreError>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+    fn forget(&self, _: Vec<ContextId>) -> Boxed<'_, Result<Vec<(ContextId, bool)>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 }
 

@@ -93,7 +93,6 @@ async fn what_waits_survives_a_restart_and_a_context_that_ended_meanwhile() {
     street.unplug(false);
     street.messages();
     home.memory.visits.lock().unwrap().clear();
-    home.house.sns.recall().await.unwrap();
     pause().await;
     away.house.fns.send_parked().await.unwrap();
     let messages = street.messages();

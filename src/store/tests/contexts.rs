@@ -19,18 +19,32 @@ async fn contexts_come_back_with_their_keys_after_a_restart_and_go_one_by_one() 
         context("000003", Some(MicKey::FNwkSIntKey(Key::new(KEY)))),
     ];
     for context in all.clone() {
-        store.keep(context.clone()).await.unwrap();
-        store.keep(context).await.unwrap();
+        assert!(store.keep(context.clone()).await.unwrap(), "a new one");
+        assert!(!store.keep(context).await.unwrap(), "the same");
     }
-    assert_eq!(store.contexts().await.unwrap(), all);
+    assert_eq!(store.with_addr(ADDR).await.unwrap(), all);
     store.close().await.unwrap();
     let at_rest = std::fs::read(config(&folder).url.path()).unwrap();
     assert!(!at_rest.windows(KEY.len()).any(|bytes| bytes == KEY), "a key lies open in the file");
     let store = open(&folder);
-    assert_eq!(store.contexts().await.unwrap(), all);
+    assert_eq!(store.with_addr(ADDR).await.unwrap(), all);
+    // page by page, by device, by end
+    let ids = all.each_ref().map(|context| context.id);
+    assert_eq!(store.page(None, 2).await.unwrap(), ids[..2]);
+    assert_eq!(store.page(Some(ids[1]), 2).await.unwrap(), ids[2..]);
+    assert_eq!(store.page(Some(ids[2]), 2).await.unwrap(), []);
+    assert_eq!(store.of_device(ids[1].net_id, EUI).await.unwrap(), all[1..2]);
     store.keep(Context { until: 1_795_180_000, ..all[1].clone() }).await.unwrap();
-    store.forget(vec![all[0].id, all[0].id]).await.unwrap();
-    let left = store.contexts().await.unwrap();
+    let over = |now, most| store.over(now, most);
+    assert_eq!(over(1_795_172_399, 9).await.unwrap(), []);
+    assert_eq!(over(1_795_172_400, 9).await.unwrap(), [ids[0], ids[2]]);
+    assert_eq!(over(u64::MAX >> 1, 1).await.unwrap().len(), 1);
+    // the device has another address at the same network
+    let second = ContextId { dev_addr: DevAddr::new(9), ..ids[0] };
+    store.keep(Context { id: second, ..all[0].clone() }).await.unwrap();
+    assert_eq!(store.forget(vec![ids[0], ids[0]]).await.unwrap(), [(ids[0], true)]);
+    assert_eq!(store.forget(vec![ids[0], second]).await.unwrap(), [(second, false)]);
+    let left = store.with_addr(ADDR).await.unwrap();
     assert_eq!((left.len(), left[0].until, &left[1]), (2, 1_795_180_000, &all[2]));
 }
 
@@ -40,7 +54,7 @@ async fn a_key_that_was_moved_to_another_context_does_not_open() {
     store.keep(context("000001", Some(MicKey::NwkSKey(Key::new(KEY))))).await.unwrap();
     let moved = "UPDATE contexts SET net_id = '000002'";
     store.queue.run(true, move |db| Ok((db.run(moved, [])?, Done::new(Commit::Durable)))).await.unwrap();
-    assert!(store.contexts().await.is_err());
+    assert!(store.with_addr(ADDR).await.is_err());
 }
 
 #[tokio::test]
@@ -63,9 +77,17 @@ async fn a_visit_outlives_its_session_until_it_is_ended() {
         store.grant(visit).await.unwrap();
     }
     let found = async |store: &Store| {
-        (store.visits().await.unwrap().len(), store.ended_visits().await.unwrap().len())
+        (store.visits_of(EUI).await.unwrap().len(), store.ended_visits().await.unwrap().len())
     };
     assert_eq!(found(&store).await, (3, 0));
+    let (one, two) = (all[0].net_id, all[2].net_id);
+    assert_eq!(store.hosts().await.unwrap(), [one, two]);
+    assert_eq!(store.visits_at(one, ADDR).await.unwrap().len(), 2);
+    assert_eq!(store.visits_at(two, DevAddr::new(9)).await.unwrap(), []);
+    assert_eq!(store.visits_to(two, 9).await.unwrap(), all[2..]);
+    assert_eq!(store.visits_to(one, 1).await.unwrap().len(), 1);
+    assert_eq!(store.visits_until(1_795_172_399, 9).await.unwrap(), []);
+    assert_eq!(store.visits_until(1_795_172_400, 9).await.unwrap().len(), 3);
     // one session ends, then the device may not roam, then it is gone
     let decide = |sessions: &mut Vec<Session>| {
         sessions.retain(|session| session.id != 5);
