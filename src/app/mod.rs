@@ -243,6 +243,7 @@ async fn build(
             peers: peers.clone(),
             air,
             learned: shared.clone(),
+            limits: shared.clone(),
             contexts: shared.clone(),
             parking: shared.clone(),
             usage: shared.clone(),

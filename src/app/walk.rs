@@ -224,6 +224,7 @@ fn hotspot_with(
             peers: peers.clone(),
             air: ether.clone(),
             learned: memory.clone(),
+            limits: memory.clone(),
             contexts: memory.clone(),
             parking: memory.clone(),
             usage: memory.clone(),

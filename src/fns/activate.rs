@@ -175,7 +175,7 @@ impl Fns {
             Err(why) => return Err(why),
         };
         if let Err(error) = &answer {
-            self.note_refused(h_net_id, dev_eui, error, rejoins.is_some());
+            self.note_refused(h_net_id, dev_eui, error, rejoins.is_some()).await;
         }
         let answer = answer?;
         self.note_there(h_net_id);
@@ -186,14 +186,14 @@ impl Fns {
     }
 
     /// A home said no; where it said for how long, it is not asked so long (TS002 13).
-    fn note_refused(&self, net_id: NetId, dev_eui: DevEui, error: &PeerError, rejoins: bool) {
+    async fn note_refused(&self, net_id: NetId, dev_eui: DevEui, error: &PeerError, rejoins: bool) {
         let now = self.clock.now();
         self.homes().forget_profile(net_id, dev_eui);
         if let PeerError::Refused { refusal, .. } = error
             && let Some(lifetime) = refusal.lifetime.filter(|lifetime| *lifetime > 0)
         {
             let time = Duration::from_secs(lifetime.into());
-            self.hold_offs().impose(net_id, dev_eui, std::iter::empty(), time, now);
+            self.hold_off(net_id, dev_eui, &[], time).await;
         }
         let lasting = [
             ResultCode::NoRoamingAgreement,
@@ -289,7 +289,7 @@ impl Fns {
         self.homes().forget_profile(*home, req.dev_eui);
         if let Some(lifetime) = req.lifetime {
             let time = Duration::from_secs(lifetime.into());
-            self.hold_offs().impose(*home, req.dev_eui, std::iter::empty(), time, self.clock.now());
+            self.hold_off(*home, req.dev_eui, &[], time).await;
         }
         if ended {
             self.note_roaming(*home, req.dev_eui, false).await;

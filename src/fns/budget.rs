@@ -1,9 +1,9 @@
-//! How much of the air a partner may have in a day (TS002 section 14): its downlinks for its visitors are paid from it. In
-//! memory: a restart begins the day anew.
+//! How much of the air a partner may have in a day (TS002 section 14): its downlinks for its visitors are paid from it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::backend::door::StoreError;
 use crate::backend::message::{Refusal, ResultCode, XmitAns};
 use crate::jit;
 use crate::lorawan::NetId;
@@ -50,10 +50,28 @@ impl Fns {
     }
 
     /// A frame of a network went out.
-    pub(super) fn note_airtime(&self, net_id: NetId, size: usize, sent: &XmitAns) {
-        let Some(radiated) = &sent.radiated else { return };
-        let time = jit::airtime(radiated.modulation, size, Direction::Down);
-        *lock(&self.budgets).used(net_id, self.clock.unix()) += time;
+    pub(super) async fn note_airtime(&self, net_id: NetId, size: usize, sent: &XmitAns) {
+        let agreed = self.partners.agreement(net_id).airtime.is_some();
+        let Some(radiated) = sent.radiated.as_ref().filter(|_| agreed && net_id != self.me) else { return };
+        let unix = self.clock.unix();
+        let used = {
+            let mut budgets = lock(&self.budgets);
+            let used = budgets.used(net_id, unix);
+            *used += jit::airtime(radiated.modulation, size, Direction::Down);
+            *used
+        };
+        if let Err(error) = self.limits.use_airtime(unix / DAY, net_id, used).await {
+            tracing::warn!(NetID = %net_id, "what it has used of the air is known until the next start only: {error}");
+        }
+    }
+
+    /// Read what was used today before the start.
+    pub(super) async fn recall_airtime(&self) -> Result<(), StoreError> {
+        let unix = self.clock.unix();
+        for (net_id, time) in self.limits.airtime(unix / DAY).await? {
+            *lock(&self.budgets).used(net_id, unix) = time;
+        }
+        Ok(())
     }
 }
 

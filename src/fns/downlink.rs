@@ -49,7 +49,7 @@ impl Fns {
         };
         if let Party::Ns(net_id) = from.party {
             self.note_there(net_id);
-            self.note_airtime(net_id, phy.len(), &sent);
+            self.note_airtime(net_id, phy.len(), &sent).await;
             self.note_down(net_id, req.home, &phy).await;
         }
         Ok(sent)

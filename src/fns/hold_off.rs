@@ -1,12 +1,15 @@
-//! Networks that refused a device a moment ago are not asked again at once (TS002 12.5 step 8, 13).
+//! Networks that refused a device a moment ago are not asked again at once (TS002 12.5 step 8, 13). What they asked for with a
+//! Lifetime outlives a restart.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::backend::door::PeerError;
-use crate::backend::message::ResultCode;
+use crate::backend::door::{Boxed, PeerError, StoreError};
+use crate::backend::message::{Refusal, ResultCode};
 use crate::clock::Instant;
 use crate::lorawan::{DevAddr, DevEui, NetId};
+
+use super::Fns;
 
 /// A refusal without a Lifetime holds for so long.
 const DEFAULT: Duration = Duration::from_secs(30);
@@ -17,6 +20,98 @@ const ENTRIES: usize = 10_000;
 
 /// A device that a network has served is its device for so long, whatever else comes under its address.
 const SERVED: Duration = Duration::from_secs(24 * 3600);
+
+/// A device that a network does not want to be asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldOff {
+    /// The network.
+    pub net_id: NetId,
+    /// The device.
+    pub whom: Whom,
+    /// Seconds since 1970; 0: it may be asked.
+    pub until: u64,
+}
+
+/// As what a device is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// By the address of its frames.
+    Addr(DevAddr),
+    /// By its identity.
+    Device(DevEui),
+}
+
+/// Limits at rest: what partners want, and what they have used.
+pub trait Limits: Send + Sync {
+    /// All hold-offs.
+    fn hold_offs(&self) -> Boxed<'_, Result<Vec<HoldOff>, StoreError>>;
+    /// Write one, or forget it where its time is over.
+    fn hold_off(&self, of: HoldOff) -> Boxed<'_, Result<(), StoreError>>;
+    /// What networks have used of the air on a day since 1970.
+    fn airtime(&self, day: u64) -> Boxed<'_, Result<Vec<(NetId, Duration)>, StoreError>>;
+    /// What a network has used on a day by now.
+    fn use_airtime(&self, day: u64, net_id: NetId, time: Duration) -> Boxed<'_, Result<(), StoreError>>;
+}
+
+/// Keeps nothing.
+impl Limits for () {
+    fn hold_offs(&self) -> Boxed<'_, Result<Vec<HoldOff>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    fn hold_off(&self, _: HoldOff) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn airtime(&self, _: u64) -> Boxed<'_, Result<Vec<(NetId, Duration)>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    fn use_airtime(&self, _: u64, _: NetId, _: Duration) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl Fns {
+    /// Read what earlier runs were told.
+    pub(super) async fn recall_limits(&self) -> Result<(), StoreError> {
+        let (now, unix) = (self.clock.now(), self.clock.unix());
+        for HoldOff { net_id, whom, until } in self.limits.hold_offs().await? {
+            let time = Duration::from_secs(until.saturating_sub(unix));
+            match whom {
+                Whom::Addr(addr) => self.hold_offs().impose_on(net_id, addr, time, now),
+                Whom::Device(dev_eui) => {
+                    self.hold_offs().impose(net_id, dev_eui, std::iter::empty(), time, now);
+                }
+            }
+        }
+        self.recall_airtime().await
+    }
+
+    /// A network said no to frames of an address.
+    pub(super) async fn refused(&self, net_id: NetId, addr: DevAddr, error: &PeerError) {
+        let now = self.clock.now();
+        self.hold_offs().note(net_id, addr, error, now);
+        if let PeerError::Refused { refusal: Refusal { lifetime: Some(lifetime @ 1..), .. }, .. } = error {
+            let time = Duration::from_secs((*lifetime).into());
+            self.keep_hold_off(net_id, Whom::Addr(addr), time).await;
+        }
+    }
+
+    /// A network has said for how long it wants no question about a device; no time at all cancels every hold-off.
+    pub(super) async fn hold_off(&self, net_id: NetId, dev_eui: DevEui, addrs: &[DevAddr], time: Duration) {
+        self.hold_offs().impose(net_id, dev_eui, addrs.iter().copied(), time, self.clock.now());
+        self.keep_hold_off(net_id, Whom::Device(dev_eui), time).await;
+        for addr in addrs {
+            self.keep_hold_off(net_id, Whom::Addr(*addr), time).await;
+        }
+    }
+
+    async fn keep_hold_off(&self, net_id: NetId, whom: Whom, time: Duration) {
+        let lifted = time.is_zero();
+        let until = if lifted { 0 } else { self.clock.unix().saturating_add(time.min(LONGEST).as_secs()) };
+        if let Err(error) = self.limits.hold_off(HoldOff { net_id, whom, until }).await {
+            tracing::warn!(NetID = %net_id, "a hold-off holds until the next start only: {error}");
+        }
+    }
+}
 
 /// Hold-offs by network and device.
 #[derive(Debug, Default)]
@@ -68,6 +163,11 @@ impl HoldOffs {
         }
     }
 
+    /// The same of one address.
+    fn impose_on(&mut self, net_id: NetId, addr: DevAddr, time: Duration, now: Instant) {
+        insert(&mut self.until, net_id, addr, now, now + time.min(LONGEST));
+    }
+
     /// How long this network is not to be asked about a device that joins.
     pub(super) fn holds(&self, net_id: NetId, dev_eui: DevEui, now: Instant) -> Option<Duration> {
         let until = self.devices.get(&(net_id, dev_eui))?;
@@ -114,7 +214,7 @@ fn insert<D: Ord>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::message::{Party, Refusal};
+    use crate::backend::message::Party;
 
     const HOME: NetId = NetId::from_msb([0, 0, 1]);
     const ADDR: DevAddr = DevAddr::new(0x0200_0001);

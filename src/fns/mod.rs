@@ -10,7 +10,7 @@ pub mod contexts;
 pub mod dedup;
 mod downlink;
 mod heads;
-mod hold_off;
+pub mod hold_off;
 mod homes;
 pub mod parked;
 mod passive_data;
@@ -43,7 +43,7 @@ use class_c::Ways;
 use contexts::{Book, Contexts};
 use dedup::{Dedup, Seen};
 use heads::Heads;
-use hold_off::HoldOffs;
+use hold_off::{HoldOffs, Limits};
 use homes::Homes;
 use parked::{Lot, Parking};
 pub use token::{Hearing, Seal};
@@ -286,6 +286,8 @@ pub struct Parts {
     pub air: Arc<dyn Air>,
     /// Homes learnt.
     pub learned: Arc<dyn Learned>,
+    /// What partners want, and what they have used.
+    pub limits: Arc<dyn Limits>,
     /// Roaming contexts of visitors.
     pub contexts: Arc<dyn Contexts>,
     /// Frames that wait for their home.
@@ -307,6 +309,7 @@ pub struct Fns {
     peers: Arc<dyn Peers>,
     air: Arc<dyn Air>,
     learned: Arc<dyn Learned>,
+    limits: Arc<dyn Limits>,
     contexts: Arc<dyn Contexts>,
     parking: Arc<dyn Parking>,
     usage: Arc<dyn Usage>,
@@ -347,6 +350,7 @@ impl Fns {
             peers: parts.peers,
             air: parts.air,
             learned: parts.learned,
+            limits: parts.limits,
             contexts: parts.contexts,
             parking: parts.parking,
             usage: parts.usage,

@@ -52,6 +52,7 @@ impl Fns {
                 }
             }
         }
+        self.recall_limits().await?;
         self.recall_parked().await
     }
 
@@ -160,7 +161,7 @@ impl Fns {
             match self.restart(heard, id, by).await {
                 Err(error @ PeerError::Refused { .. }) => {
                     // not renewed, but not ended either
-                    self.hold_offs().note(net_id, addr, &error, self.clock.now());
+                    self.refused(net_id, addr, &error).await;
                 }
                 answer => return (id, answer),
             }

@@ -126,7 +126,7 @@ impl Fns {
                     return Ok((self.begin(heard, net_id, answer, addr, by).await, net_id));
                 }
                 Err(error) => {
-                    self.hold_offs().note(net_id, addr, &error, now);
+                    self.refused(net_id, addr, &error).await;
                     if is_away(&error) && self.hold_offs().is_served(net_id, addr, now) {
                         away = Some(net_id);
                     }
@@ -270,7 +270,7 @@ impl Fns {
         let sent = self.transmit(&self.hearing_of(heard), phy.clone(), &dl).await;
         let sent = sent.map_err(Unanswered::NotSent)?;
         if let Party::Ns(net_id) = from {
-            self.note_airtime(net_id, phy.len(), &sent);
+            self.note_airtime(net_id, phy.len(), &sent).await;
             self.note_down(net_id, answer.home, &phy).await;
         }
         Ok(())

@@ -23,8 +23,8 @@ impl Fns {
         let ended: Vec<ContextId> = of_device.iter().map(|context| context.id).filter(meant).collect();
         if let Some(lifetime) = req.lifetime {
             let time = Duration::from_secs(lifetime.into());
-            let addrs = ended.iter().map(|id| id.dev_addr).chain(req.dev_addr);
-            self.hold_offs().impose(net_id, req.dev_eui, addrs, time, self.clock.now());
+            let addrs: Vec<_> = ended.iter().map(|id| id.dev_addr).chain(req.dev_addr).collect();
+            self.hold_off(net_id, req.dev_eui, &addrs, time).await;
         }
         if ended.is_empty() {
             return Err(unknown());

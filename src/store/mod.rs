@@ -8,6 +8,7 @@ mod contexts;
 mod devices;
 mod forward;
 mod learned;
+mod limits;
 mod metadata;
 mod migrations;
 mod open;

@@ -124,6 +124,7 @@ impl Hotspot {
             peers: world.clone(),
             air: world.clone(),
             learned: world.clone(),
+            limits: Arc::new(()),
             contexts: world.clone(),
             parking: world.clone(),
             usage: Arc::new(()),

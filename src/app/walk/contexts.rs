@@ -346,9 +346,12 @@ async fn a_stop_with_a_hold_off_keeps_the_visited_network_quiet_until_it_is_lift
     let dev_addr = Some(away.contexts()[0].id.dev_addr);
     let stop = |lifetime| PrStopReq { dev_eui: DEV, dev_addr, lifetime: Some(lifetime) };
     away.house.clone().answer(caller(HOME), stop(600).into()).await.unwrap();
+    // a restart changes nothing
+    let mut away = hotspot_on(&street, AWAY, ROAMING, true, away.memory.clone()).await;
     away.hears(&device.up(true, false, &[], b"1")).await;
     away.hears(&device.join_request()).await;
-    assert!(street.messages().is_empty() && away.transmitted().is_none());
+    assert_eq!(street.messages(), ["HomeNSReq"], "where its home is has to be asked again, and nothing else");
+    assert!(away.transmitted().is_none());
     let lifted = away.house.clone().answer(caller(HOME), stop(0).into()).await.unwrap_err();
     assert_eq!(lifted.code, ResultCode::UnknownDevEui, "by the letter; lifted nevertheless");
     seconds(3).await;
@@ -450,7 +453,7 @@ async fn who_is_kept_out_costs_no_question_and_who_has_used_its_air_waits_for_th
     assert!(street.messages().is_empty());
     // a second of air: the Join-accept and some twenty answers of 40 ms
     let rules = format!("{ROAMING}\nairtime = \"1s\"");
-    let (_street, _home, mut away, mut device) = stateful(ROAMING, &rules, true).await;
+    let (street, _home, mut away, mut device) = stateful(ROAMING, &rules, true).await;
     join(&mut away, &mut device).await;
     let mut answers = 0;
     for _ in 0..40 {
@@ -459,6 +462,10 @@ async fn who_is_kept_out_costs_no_question_and_who_has_used_its_air_waits_for_th
         seconds(30).await;
     }
     assert!((15..30).contains(&answers), "{answers}");
+    // and it stays used over a restart
+    let mut away = hotspot_on(&street, AWAY, &rules, true, away.memory.clone()).await;
+    away.hears(&device.up(true, false, &[], b"1")).await;
+    assert!(away.transmitted().is_none());
     away.clock.move_wall(jiff::SignedDuration::from_hours(24));
     away.hears(&device.up(true, false, &[], b"1")).await;
     assert!(away.transmitted().is_some(), "a day later");

@@ -9,6 +9,8 @@ pub(super) struct Memory {
     pub(super) devices: Mutex<BTreeMap<DevEui, hns::Device>>,
     pub(super) root_keys: Mutex<BTreeMap<DevEui, js::Device>>,
     pub(super) learned: Mutex<BTreeSet<NetId>>,
+    hold_offs: Mutex<Vec<fns::hold_off::HoldOff>>,
+    airtime: Mutex<BTreeMap<NetId, (u64, Duration)>>,
     pub(super) contexts: Mutex<BTreeMap<fns::contexts::ContextId, fns::contexts::Context>>,
     pub(super) visits: Mutex<BTreeMap<(u64, NetId), sns::Visit>>,
     pub(super) parked: Mutex<BTreeMap<u64, fns::parked::Parked>>,
@@ -171,6 +173,27 @@ impl fns::contexts::Contexts for Memory {
         let gone: Vec<_> = ids.into_iter().filter(|id| contexts.remove(id).is_some()).collect();
         let of = |id: &fns::contexts::ContextId| (id.net_id, id.dev_eui);
         done(gone.into_iter().map(|id| (id, contexts.keys().any(|other| of(other) == of(&id)))).collect())
+    }
+}
+
+impl fns::hold_off::Limits for Memory {
+    fn hold_offs(&self) -> Boxed<'_, Result<Vec<fns::hold_off::HoldOff>, StoreError>> {
+        done(self.hold_offs.lock().unwrap().clone())
+    }
+    fn hold_off(&self, of: fns::hold_off::HoldOff) -> Boxed<'_, Result<(), StoreError>> {
+        let mut all = self.hold_offs.lock().unwrap();
+        all.retain(|other| (other.net_id, other.whom) != (of.net_id, of.whom));
+        all.push(of);
+        done(())
+    }
+    fn airtime(&self, day: u64) -> Boxed<'_, Result<Vec<(NetId, Duration)>, StoreError>> {
+        let all = self.airtime.lock().unwrap();
+        let today = all.iter().filter(|(_, (of, _))| *of == day);
+        done(today.map(|(net_id, (_, time))| (*net_id, *time)).collect())
+    }
+    fn use_airtime(&self, day: u64, net_id: NetId, time: Duration) -> Boxed<'_, Result<(), StoreError>> {
+        self.airtime.lock().unwrap().insert(net_id, (day, time));
+        done(())
     }
 }
 

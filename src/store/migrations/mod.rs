@@ -28,6 +28,7 @@ const STEPS: &[&str] = &[
     include_str!("0014_homes.sql"),
     include_str!("0015_paths.sql"),
     include_str!("0016_context_index.sql"),
+    include_str!("0017_limits.sql"),
 ];
 
 /// The schema that this program works with.

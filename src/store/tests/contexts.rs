@@ -107,3 +107,27 @@ async fn a_visit_outlives_its_session_until_it_is_ended() {
     store.close().await.unwrap();
     assert_eq!(found(&open(&folder)).await, (2, 2));
 }
+
+#[tokio::test]
+async fn hold_offs_and_used_air_outlive_a_restart_and_end_in_time() {
+    use crate::fns::hold_off::{HoldOff, Limits, Whom};
+    let (folder, store) = fresh();
+    let unix = Clock::system().unix();
+    let of = |whom, until| HoldOff { net_id: NetId::from_msb([0, 0, 1]), whom, until };
+    let (by_addr, by_device) = (Whom::Addr(ADDR), Whom::Device(EUI));
+    for hold_off in [of(by_addr, unix + 600), of(by_device, unix + 900), of(by_device, unix + 800)] {
+        store.hold_off(hold_off).await.unwrap();
+    }
+    let two = NetId::from_msb([0, 0, 2]);
+    store.use_airtime(20_000, two, Duration::from_millis(1500)).await.unwrap();
+    store.use_airtime(20_001, two, Duration::from_millis(41)).await.unwrap();
+    store.close().await.unwrap();
+    let store = open(&folder);
+    let all = store.hold_offs().await.unwrap();
+    assert_eq!(all, [of(by_addr, unix + 600), of(by_device, unix + 800)]);
+    assert_eq!(store.airtime(20_000).await.unwrap(), [], "a day that is over");
+    assert_eq!(store.airtime(20_001).await.unwrap(), [(two, Duration::from_millis(41))]);
+    // lifted
+    store.hold_off(of(by_addr, 0)).await.unwrap();
+    assert_eq!(store.hold_offs().await.unwrap(), [of(by_device, unix + 800)]);
+}
