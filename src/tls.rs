@@ -245,7 +245,15 @@ fn pem_words(error: &pem::Error, wanted: &str) -> String {
 
 /// The roots we trust, and no others.
 #[derive(Debug, Clone, Default)]
-pub struct Roots(Vec<(CertificateDer<'static>, Facts)>);
+pub struct Roots(Vec<Root>);
+
+#[derive(Debug, Clone)]
+struct Root {
+    der: CertificateDer<'static>,
+    facts: Facts,
+    /// The only names that it vouches for; `None`: it is a federation's.
+    scope: Option<Vec<String>>,
+}
 
 impl Roots {
     /// Read files of root certificates. Each must hold at least one. Dates are not judged here.
@@ -265,9 +273,21 @@ impl Roots {
         Ok(roots)
     }
 
+    /// Roots of one partner: they vouch for these names and for nobody else, and so need no name constraints below them.
+    pub fn only_for<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Roots {
+        let names: Vec<String> = names.into_iter().map(Into::into).collect();
+        Roots(self.0.into_iter().map(|root| Root { scope: Some(names.clone()), ..root }).collect())
+    }
+
+    /// These and others.
+    pub fn and(mut self, others: Roots) -> Roots {
+        self.0.extend(others.0);
+        self
+    }
+
     /// What the roots say.
     pub fn facts(&self) -> impl Iterator<Item = &Facts> {
-        self.0.iter().map(|(_, facts)| facts)
+        self.0.iter().map(|root| &root.facts)
     }
 
     fn add(&mut self, pem: &[u8], path: &Path) -> Result<(), TlsError> {
@@ -282,7 +302,7 @@ impl Roots {
                 return Err(content(format!("{} is no authority", facts.subject)));
             }
             check::acceptable(&facts).map_err(|error| content(error.to_string()))?;
-            self.0.push((der, facts));
+            self.0.push(Root { der, facts, scope: None });
         }
         Ok(())
     }
@@ -307,6 +327,7 @@ pub struct Trust {
 /// Each root stands alone, so that one that has expired can be left out.
 struct TrustedRoot {
     facts: Facts,
+    scope: Option<Vec<String>>,
     store: Arc<RootCertStore>,
     clients: Arc<dyn ClientCertVerifier>,
 }
@@ -334,6 +355,14 @@ pub enum Refused {
     /// Our move.
     #[error("none of our roots is valid today; get the federation's new root")]
     RootsEnded,
+    /// Theirs, or ours: the partner's entry says what it is called.
+    #[error("the root above it vouches for {scope} only, and its certificate names {names}")]
+    OutOfScope {
+        /// What the partner's entry says.
+        scope: String,
+        /// What the certificate says.
+        names: String,
+    },
     /// Their move.
     #[error("its certificate: {0}")]
     Certificate(#[from] CheckError),
@@ -351,14 +380,14 @@ impl Trust {
         let provider = provider();
         let mut trusted = Vec::new();
         let mut hints = Vec::new();
-        for (der, facts) in &roots.0 {
+        for Root { der, facts, scope } in &roots.0 {
             let mut store = RootCertStore::empty();
             store.add(der.clone())?;
             hints.extend(store.subjects());
             let store = Arc::new(store);
             let clients = WebPkiClientVerifier::builder_with_provider(store.clone(), provider.clone());
             let clients = clients.build().map_err(|error| rustls::Error::General(error.to_string()))?;
-            trusted.push(TrustedRoot { facts: facts.clone(), store, clients });
+            trusted.push(TrustedRoot { facts: facts.clone(), scope: scope.clone(), store, clients });
         }
         if trusted.is_empty() {
             return Err(TlsError::NoRoots);
@@ -399,12 +428,10 @@ impl Trust {
         let peer = check::identity(&chain).map_err(Refused::from)?;
         let wall = Timestamp::from_second(i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
             .map_err(|_| rustls::Error::FailedToGetCurrentTime)?;
-        let roots: Vec<_> = self
-            .roots
-            .iter()
-            .filter(|root| root.facts.not_before <= wall && wall <= root.facts.not_after)
-            .collect();
-        if roots.is_empty() {
+        let valid = |root: &&TrustedRoot| root.facts.not_before <= wall && wall <= root.facts.not_after;
+        let (of_one, roots): (Vec<_>, Vec<_>) =
+            self.roots.iter().filter(valid).partition(|root| root.scope.is_some());
+        if roots.is_empty() && of_one.is_empty() {
             return Err(Refused::RootsEnded.into());
         }
 
@@ -413,6 +440,19 @@ impl Trust {
         let all: Vec<_> = usable.iter().map(|(der, _)| (*der).clone()).collect();
         let limiting: Vec<_> =
             usable.iter().filter(|(_, facts)| facts.constrained).map(|(der, _)| (*der).clone()).collect();
+        // the root of a single partner says itself for whom it is good
+        let mut out_of_scope = None;
+        for root in of_one {
+            let scope = root.scope.as_deref().unwrap_or_default();
+            if path(root, &all).is_ok() {
+                let within = peer.clone().within(scope, &self.rules);
+                if !within.names.is_empty() {
+                    return Ok(within);
+                }
+                let (scope, names) = (scope.join(", "), peer.dns_names.join(", "));
+                out_of_scope = Some(Refused::OutOfScope { scope, names });
+            }
+        }
         let signs = |facts_above: &Facts| facts_above.raw_subject == facts.raw_issuer;
         // A root that signs leaves itself limits nothing, unless it has constraints of its own.
         let unlimited_root = roots.iter().any(|root| signs(&root.facts) && !root.facts.constrained);
@@ -421,7 +461,8 @@ impl Trust {
                 || roots.iter().any(|root| signs(&root.facts)));
 
         let through = |offered: &[CertificateDer<'_>]| {
-            let mut refusal = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+            let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+            let mut refusal = out_of_scope.clone().map_or(unknown, rustls::Error::from);
             for root in &roots {
                 match path(root, offered) {
                     Ok(()) => return Ok(()),
@@ -698,8 +739,8 @@ pub fn service_config(
     clock: &Clock,
 ) -> Result<ClientConfig, TlsError> {
     let mut store = RootCertStore::empty();
-    for (der, _) in &roots.0 {
-        store.add(der.clone())?;
+    for root in &roots.0 {
+        store.add(root.der.clone())?;
     }
     if store.is_empty() {
         return Err(TlsError::NoRoots);

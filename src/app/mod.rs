@@ -269,7 +269,8 @@ async fn build(
             js: Arc::new(
                 Js::new(shared, keks, net_id, config.join_server.authorise.clone())
                     .serving(applications)
-                    .home_at(config.network.ns_id),
+                    .home_at(config.network.ns_id)
+                    .authorising(config.join_server.authorised.clone()),
             ),
         }
     };

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use crate::backend;
 use crate::backend::client::{self, Client, Discover, NoDiscovery, PartnerNames};
 use crate::backend::door::{Boxed, Deadline, Deliver, PeerError, Peers, Rooms};
 use crate::backend::keywrap::Keks;
@@ -59,7 +60,7 @@ impl Way {
             None => None,
             Some(backend) => {
                 let identity = Identity::load(&backend.identity.chain, &backend.identity.key)?;
-                let roots = Roots::load(&backend.roots)?;
+                let roots = roots(config, backend, &suffix)?;
                 Some((identity, Trust::new(&roots, pins(config, &suffix)?, clock.clone())?))
             }
         };
@@ -242,6 +243,21 @@ impl Reach {
         let front = self.front.iter().flat_map(Front::status);
         tunnels.chain(front).collect()
     }
+}
+
+/// The federation's roots, and those of partners outside it, each for the names of its partner alone.
+pub fn roots(config: &Config, backend: &backend::Config, suffix: &Suffix) -> anyhow::Result<Roots> {
+    let mut roots = match backend.roots.as_slice() {
+        [] => Roots::default(),
+        files => Roots::load(files)?,
+    };
+    for partner in config.roaming.partner.iter().filter(|partner| !partner.roots.is_empty()) {
+        let own = Roots::load(&partner.roots)
+            .with_context(|| format!("roots of [[roaming.partner]] {}", partner.net_id))?;
+        let name = partner.identity.clone().unwrap_or_else(|| net_id_name(partner.net_id, suffix));
+        roots = roots.and(own.only_for([name]));
+    }
+    Ok(roots)
 }
 
 /// Keys that entries of partners and fronts pin, each with the names that it may speak for.

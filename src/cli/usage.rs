@@ -11,15 +11,15 @@ use serde::Serialize;
 
 use super::device::view;
 use super::{ConfigArg, Fail, client, show, show_json, table};
-use crate::app::way::pins;
+use crate::app::way::{pins, roots};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{DeviceView, Method, UsageView};
 use crate::discovery::name::net_id_name;
 use crate::lorawan::{DevEui, NetId};
 use crate::store::usage::month;
+use crate::tls::Trust;
 use crate::tls::signed::Signed;
-use crate::tls::{Roots, Trust};
 use crate::usage::{self, Kind, Line, Statement};
 
 /// `roamgate usage`
@@ -177,7 +177,7 @@ fn believed(bytes: &str, config: &Config, clock: &Clock) -> anyhow::Result<(Sign
     let suffix = config.discovery.clone().unwrap_or_default().net_id_suffix;
     let signed: Signed = serde_json::from_str(bytes).context("it is no signed statement")?;
     let statement = Statement::read(&signed.text)?;
-    let trust = Trust::new(&Roots::load(&backend.roots)?, pins(config, &suffix)?, clock.clone())?;
+    let trust = Trust::new(&roots(config, backend, &suffix)?, pins(config, &suffix)?, clock.clone())?;
     let signer = trust.signer(usage::PURPOSE, &signed)?;
     let listed = config.roaming.partner(statement.issuer).and_then(|partner| partner.identity.clone());
     let name = listed.unwrap_or_else(|| net_id_name(statement.issuer, &suffix));

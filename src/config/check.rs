@@ -142,6 +142,7 @@ impl Config {
         }
         if let Some(backend) = &self.backend
             && backend.roots.is_empty()
+            && self.roaming.partner.iter().all(|partner| partner.roots.is_empty())
         {
             refuse(
                 "backend.roots".into(),
@@ -394,6 +395,8 @@ impl Config {
             files.extend(roots.map(|(i, root)| (format!("backend.roots[{i}]"), root.clone())));
         }
         for (i, partner) in self.roaming.partner.iter().enumerate() {
+            let roots = partner.roots.iter().enumerate();
+            files.extend(roots.map(|(n, root)| (format!("roaming.partner[{i}].roots[{n}]"), root.clone())));
             if let Some(KekKey::File(path)) = partner.kek.as_ref().map(|kek| &kek.key) {
                 files.push((format!("roaming.partner[{i}].kek.key"), path.clone()));
             }

@@ -14,6 +14,9 @@ pub struct Config {
     pub join_euis: Vec<JoinEuiRange>,
     /// Who may ask HomeNSReq.
     pub authorise: Authorise,
+    /// Devices that only some networks may ask for, whoever may ask for the others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub authorised: Vec<Authorised>,
     /// Application servers that may ask for AppSKeys.
     pub application: Vec<Application>,
     /// Join servers of others, for devices of ours.
@@ -38,6 +41,29 @@ pub struct Application {
     pub dev_euis: Vec<DevEui>,
     /// The key-encryption key for AppSKeys.
     pub kek: Kek,
+}
+
+/// Devices and the networks in which they may activate, `[[join_server.authorised]]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Authorised {
+    /// Devices of these JoinEUIs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub join_euis: Vec<JoinEuiRange>,
+    /// And these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dev_euis: Vec<DevEui>,
+    /// The networks.
+    pub net_ids: Vec<NetId>,
+}
+
+/// Whether a network may ask for the home of a device, by the entries that name the device; none: it may.
+pub fn is_authorised(entries: &[Authorised], dev_eui: DevEui, join_eui: JoinEui, visited: NetId) -> bool {
+    let names = |entry: &&Authorised| {
+        entry.dev_euis.contains(&dev_eui) || entry.join_euis.iter().any(|range| range.contains(join_eui))
+    };
+    let mut named = entries.iter().filter(names).peekable();
+    named.peek().is_none() || named.any(|entry| entry.net_ids.contains(&visited))
 }
 
 /// A join server of somebody else that holds root keys of devices of ours, `[[join_server.elsewhere]]`.
@@ -119,6 +145,27 @@ impl<'de> Deserialize<'de> for Authorise {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_ask_for_a_device_is_said_by_the_entries_that_name_it() {
+        let entries: Config = toml::from_str(
+            "[[authorised]]\njoin_euis = [\"70B3D57ED0000000/40\"]\nnet_ids = [\"60050A\"]\n\
+             [[authorised]]\ndev_euis = [\"0102030405060708\"]\nnet_ids = [\"C0002F\"]",
+        )
+        .unwrap();
+        let may = |dev_eui: &str, join_eui: &str, net_id: &str| {
+            let (dev_eui, join_eui) = (dev_eui.parse().unwrap(), join_eui.parse().unwrap());
+            is_authorised(&entries.authorised, dev_eui, join_eui, net_id.parse().unwrap())
+        };
+        let (device, other) = ("0102030405060708", "0102030405060709");
+        let (range, elsewhere) = ("70B3D57ED0000001", "0000000000000001");
+        assert!(may(other, elsewhere, "00000A"), "nobody speaks of it");
+        assert!(may(other, range, "60050A") && !may(other, range, "C0002F"));
+        assert!(may(device, elsewhere, "C0002F") && !may(device, elsewhere, "60050A"));
+        assert!(
+            may(device, range, "C0002F") && may(device, range, "60050A") && !may(device, range, "00000A")
+        );
+    }
 
     #[test]
     fn a_join_server_elsewhere_is_found_by_its_join_euis() {

@@ -14,7 +14,7 @@ use crate::backend::message::{
 };
 use crate::lorawan::{DevEui, JoinEui, Key, NetId, NsId};
 
-use config::Application;
+use config::{Application, Authorised, is_authorised};
 pub use join::{Asking, accept_join, accept_rejoin};
 
 /// A device whose root keys we hold.
@@ -76,6 +76,7 @@ pub struct Js {
     authorise: Authorise,
     applications: Arc<[(Application, keywrap::Kek)]>,
     nsid: Option<NsId>,
+    authorised: Vec<Authorised>,
 }
 
 /// Who may ask for a device's home (`[join_server] authorise`).
@@ -93,12 +94,25 @@ type Rule = fn(&mut Option<Device>, &JoinReq, Asking<'_>) -> (Result<JoinAns, Re
 impl Js {
     /// `as_keks` wrap AppSKeys for the application server of this house; `us` is the home network of devices that have no other.
     pub fn new(root_keys: Arc<dyn RootKeys>, as_keks: Keks, us: NetId, authorise: Authorise) -> Js {
-        Js { root_keys, as_keks, us, authorise, applications: Arc::default(), nsid: None }
+        Js {
+            root_keys,
+            as_keks,
+            us,
+            authorise,
+            applications: Arc::default(),
+            nsid: None,
+            authorised: Vec::new(),
+        }
     }
 
     /// Application servers outside this house, each with its key-encryption key.
     pub fn serving(self, applications: Vec<(Application, keywrap::Kek)>) -> Js {
         Js { applications: applications.into(), ..self }
+    }
+
+    /// With devices that only some networks may ask for.
+    pub fn authorising(self, authorised: Vec<Authorised>) -> Js {
+        Js { authorised, ..self }
     }
 
     /// The NSID of our network server, told to who asks for a home (HNSID).
@@ -180,16 +194,23 @@ impl Js {
             return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
         }
         let (decide, slot) = door::decided(|device: &mut Option<Device>| {
-            (device.as_ref().map(|device| (device.home, device.enabled)), Commit::Nothing)
+            let told = device.as_ref().map(|device| (device.home, device.enabled, device.join_eui));
+            (told, Commit::Nothing)
         });
         self.root_keys.with_device(req.dev_eui, Box::new(decide)).await?;
         match door::outcome(&slot)? {
             None => Err(Refusal::new(ResultCode::UnknownDevEui, format!("no device {} here", req.dev_eui))),
-            Some((_, false)) => {
+            Some((_, _, join_eui))
+                if !from.ours && !is_authorised(&self.authorised, req.dev_eui, join_eui, visited) =>
+            {
+                let why = format!("[[join_server.authorised]] does not list NetID {visited} for this device");
+                Err(Refusal::new(ResultCode::NoRoamingAgreement, why))
+            }
+            Some((_, false, _)) => {
                 let why = format!("device {} is disabled", req.dev_eui);
                 Err(Refusal::new(ResultCode::ActivationDisallowed, why))
             }
-            Some((home, true)) => Ok(HomeNsAns {
+            Some((home, true, _)) => Ok(HomeNsAns {
                 h_net_id: home.unwrap_or(self.us),
                 h_nsid: self.nsid.filter(|_| home.is_none()),
             }),

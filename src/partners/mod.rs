@@ -8,6 +8,7 @@ mod kek;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -169,6 +170,10 @@ pub struct Partner {
     pub server: Option<String>,
     /// The certificate's name, where it is not the NetID's.
     pub identity: Option<String>,
+    /// Roots that vouch for this partner alone, where it is no member of our federation: PEM files. No name constraints are
+    /// needed below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<PathBuf>,
     /// SenderIDs it may use beside its own: a hub sends its members'.
     #[serde(default)]
     pub speaks_for: Vec<NetId>,

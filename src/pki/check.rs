@@ -156,6 +156,19 @@ impl PeerIdentity {
     }
 }
 
+impl PeerIdentity {
+    /// The same below a root that is good for some names only.
+    pub fn within(self, scope: &[String], rules: &PeerRules) -> PeerIdentity {
+        let mut peer = self.proven(false, rules);
+        let in_scope = |name: &&String| scope.iter().any(|one| plain(one) == **name);
+        let usable = peer.dns_names.iter().filter(|name| san_fault(name).is_none()).filter(in_scope);
+        peer.names.extend(usable.cloned());
+        peer.names.sort();
+        peer.names.dedup();
+        peer
+    }
+}
+
 /// What the leaf of a chain says about itself. The chain is as sent: leaf first.
 pub fn identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, CheckError> {
     let (first, above) = chain.split_first().ok_or(CheckError::Empty)?;

@@ -416,3 +416,30 @@ fn a_text_is_of_its_signer_to_the_byte_and_for_its_purpose() {
     let stranger = Federation::new().node(&[HOME]).sign("usage statement", signed.text.clone()).unwrap();
     assert!(why(stranger).contains("not accepted"));
 }
+
+#[tokio::test]
+async fn the_root_of_one_partner_vouches_for_its_name_and_for_nobody_else() {
+    const HUB: &str = "hub.partner.example";
+    let (ours, theirs) = (Federation::new(), Federation::new());
+    let roots = Roots::from_pem(&ours.root.cert_pem).unwrap();
+    let roots = roots.and(Roots::from_pem(&theirs.root.cert_pem).unwrap().only_for([HUB]));
+    let trust = Trust::new(&roots, PeerRules::default(), ours.clock.clone()).unwrap();
+    let home = ours.node(&[HOME]);
+    // its own authority limits no names, and has no need to
+    let anybody = theirs.unconstrained();
+    let hub = theirs.issue(&anybody, odd(&[HUB, VISITED, HOME]));
+    let (served, asked) = connect(&home, &hub, &trust, HOME).await;
+    assert_eq!(served.unwrap().names, [HUB], "and not who else it says to be");
+    asked.unwrap();
+    // as a server it is who it is called, and nobody else
+    connect(&hub, &home, &trust, HUB).await.1.unwrap();
+    assert!(connect(&hub, &home, &trust, VISITED).await.1.is_err());
+    let stranger = theirs.issue(&anybody, odd(&[VISITED]));
+    says(connect(&home, &stranger, &trust, HOME).await.0, "vouches for hub.partner.example only");
+    // our members are none of that root's
+    let visited = ours.node(&[VISITED]);
+    connect(&home, &visited, &trust, HOME).await.0.unwrap();
+    let only = Roots::from_pem(&theirs.root.cert_pem).unwrap().only_for([HUB]);
+    let only = Trust::new(&only, PeerRules::default(), ours.clock.clone()).unwrap();
+    assert!(connect(&home, &visited, &only, HOME).await.0.is_err());
+}

@@ -137,8 +137,16 @@ async fn a_home_that_is_asked_for_in_vain() {
     let js = Js::new(home.memory.clone(), Keks::default(), HOME, Authorise::Only(vec![HOME]));
     let by = Deadline(Instant::now());
     let from = Caller { party: Party::Ns(AWAY), receiver: Party::Ns(HOME), ours: false, by };
-    let refused = js.home_ns(from, HomeNsReq { dev_eui: DEV }).await.unwrap_err();
+    let refused = js.home_ns(from.clone(), HomeNsReq { dev_eui: DEV }).await.unwrap_err();
     assert_eq!(refused.code, ResultCode::NoRoamingAgreement);
+    // and by device
+    home.memory.root_keys.lock().unwrap().get_mut(&DEV).unwrap().enabled = true;
+    for (net_ids, answer) in [(vec![AWAY], Ok(HOME)), (vec![HOME], Err(ResultCode::NoRoamingAgreement))] {
+        let entry = js::config::Authorised { dev_euis: vec![DEV], net_ids, ..Default::default() };
+        let js = Js::new(home.memory.clone(), Keks::default(), HOME, Authorise::Default);
+        let said = js.authorising(vec![entry]).home_ns(from.clone(), HomeNsReq { dev_eui: DEV }).await;
+        assert_eq!(said.map(|home| home.h_net_id).map_err(|refusal| refusal.code), answer);
+    }
 }
 
 /// 12.7 step 5, 12.9 step 6, 12.12: with a Lifetime where it is policy.
