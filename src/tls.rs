@@ -468,7 +468,9 @@ impl Trust {
                     Ok(()) => return Ok(()),
                     // of several roots, the one that knows the chain has the better reason
                     Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {}
-                    Err(error) => refusal = error,
+                    // and the one that vouches for others the best
+                    Err(error) if out_of_scope.is_none() => refusal = error,
+                    Err(_) => {}
                 }
             }
             Err(refusal)
