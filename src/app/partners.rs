@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::control::{Everybody, PartnerView, PartnersView, Whereabouts};
 use crate::discovery::name::net_id_name;
 use crate::lorawan::NetId;
-use crate::partners;
+use crate::partners::{self, Version};
 
 /// Every network with an entry, in the order of the file; then those that join servers have named (`learnt`,
 /// known while a node runs).
@@ -52,6 +52,15 @@ pub fn one(config: &Config, net_id: NetId, learnt: Option<&[NetId]>) -> PartnerV
         server,
         identity: entry.and_then(|entry| entry.identity.clone()).unwrap_or(name),
         pin: entry.and_then(|entry| entry.pin.clone()),
+        asked_in: match (entry.map(|entry| entry.version).unwrap_or_default(), config.network.ns_id) {
+            (Version::V1_1, _) => "1.1",
+            (Version::Auto, Some(_)) => "1.1, or 1.0 if it does not understand that",
+            (Version::V1_0, _) | (Version::Auto, None) => "1.0",
+        }
+        .into(),
+        quirks: entry.map(|entry| entry.quirks.clone()).unwrap_or_default(),
+        mode: entry.map(|entry| entry.mode).unwrap_or_default(),
+        own_roots: entry.is_some_and(|entry| !entry.roots.is_empty()),
         kek: entry.and_then(|entry| Some(entry.kek.as_ref()?.label.clone())),
         speaks_for: entry.map(|entry| entry.speaks_for.clone()).unwrap_or_default(),
         spoken_for_by: speakers.map(|partner| partner.net_id).collect(),
@@ -103,6 +112,11 @@ mod tests {
             Whereabouts::Configuration { url: "https://ns.partner.example:7005".into() }
         );
         assert_eq!((&*listed.identity, listed.speaks_for), ("ns.partner.example", vec![net("00050A")]));
+        assert_eq!((&*listed.asked_in, listed.own_roots), ("1.0", false));
+        let newer = FILE.replace("[network]", "[network]\nns_id = \"70B3D57ED0000A02\"");
+        let asked_in = |text: &str| one(&self::config(text), net("C0002F"), None).asked_in;
+        assert!(asked_in(&newer).starts_with("1.1, or 1.0"));
+        assert_eq!(asked_in(&newer.replace("server =", "version = \"1.1\"\nserver =")), "1.1");
         // an entry that allows nothing is a refusal, not a gap for the default
         let refused = one(&config, net("C00030"), None);
         assert_eq!((refused.listed, refused.passive), (true, Default::default()));

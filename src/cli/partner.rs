@@ -11,7 +11,7 @@ use crate::app::partners;
 use crate::config::Config;
 use crate::control::{Client, Method, PartnerView, PartnersView, Whereabouts};
 use crate::lorawan::NetId;
-use crate::partners::{Lifetime, Passive};
+use crate::partners::{Lifetime, Mode, Passive};
 
 /// `roamgate partner`
 #[derive(Debug, Subcommand)]
@@ -153,10 +153,13 @@ fn text(partner: &PartnerView) -> String {
         Whereabouts::Dns { name } => format!("as DNS says of {name}"),
         Whereabouts::Nowhere { why } => format!("not asked: {why}"),
     };
-    let certificate = match &partner.pin {
-        Some(pin) => format!("{}, with the key {pin}", partner.identity),
-        None => partner.identity.clone(),
-    };
+    let mut certificate = partner.identity.clone();
+    if let Some(pin) = &partner.pin {
+        certificate += &format!(", with the key {pin}");
+    }
+    if partner.own_roots {
+        certificate += ", below a root of its entry";
+    }
     let mut lines = vec![
         ("NetID", partner.net_id.to_string()),
         ("listed", yes(partner.listed)),
@@ -167,7 +170,15 @@ fn text(partner: &PartnerView) -> String {
         ("decided by", partner.decided_by.clone()),
         ("server", server),
         ("certificate", certificate),
+        ("asked in", format!("TS002 {}", partner.asked_in)),
     ];
+    if partner.mode == Mode::Async {
+        lines.push(("answered", "by requests of our own to its server".into()));
+    }
+    if !partner.quirks.is_empty() {
+        let quirks: Vec<String> = partner.quirks.iter().map(ToString::to_string).collect();
+        lines.push(("quirks", quirks.join(", ")));
+    }
     if !partner.passive.any() {
         lines.retain(|(name, _)| !matches!(*name, "lifetime" | "MIC check"));
     }
@@ -217,6 +228,10 @@ mod tests {
             server: Whereabouts::Configuration { url: "https://ns.example:7005".into() },
             identity: "ns.example".into(),
             pin: Some("sha256/AAAA".into()),
+            asked_in: "1.1".into(),
+            quirks: [crate::partners::Quirk::LowerHex, crate::partners::Quirk::OldRegions].into(),
+            mode: Mode::Async,
+            own_roots: true,
             kek: Some("ns1-ns2".into()),
             speaks_for: vec!["00050A".parse().unwrap(), "00050B".parse().unwrap()],
             spoken_for_by: vec![],
@@ -249,7 +264,10 @@ mod tests {
             "handover     joins: the network that is visited",
             "airtime      1m a day",
             "key label    ns1-ns2\n",
-            "certificate  ns.example, with the key sha256/AAAA\n",
+            "certificate  ns.example, with the key sha256/AAAA, below a root of its entry\n",
+            "asked in     TS002 1.1\n",
+            "answered     by requests of our own",
+            "quirks       lower-hex, old-regions\n",
             "speaks for   00050A, 00050B\n",
             "learnt       yes",
         ] {

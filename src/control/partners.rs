@@ -1,9 +1,11 @@
 //! Who may roam how, as JSON.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::lorawan::NetId;
-use crate::partners::{Handover, Lifetime, Passive};
+use crate::partners::{Handover, Lifetime, Mode, Passive, Quirk};
 
 /// Answer to `GET /v1/partners`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +53,18 @@ pub struct PartnerView {
     pub identity: String,
     /// Its key, where the entry pins one.
     pub pin: Option<String>,
+    /// The version of TS002 in which it is asked.
+    #[serde(default)]
+    pub asked_in: String,
+    /// What it does or wants otherwise.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub quirks: BTreeSet<Quirk>,
+    /// How it is answered.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Roots of its entry vouch for it, and not those of the federation alone.
+    #[serde(default)]
+    pub own_roots: bool,
     /// The label of the key-encryption key that is agreed with it.
     #[serde(default)]
     pub kek: Option<String>,

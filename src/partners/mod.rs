@@ -222,6 +222,16 @@ pub enum Quirk {
     TakesFirstFrame,
 }
 
+impl fmt::Display for Quirk {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
+            Quirk::LowerHex => "lower-hex",
+            Quirk::OldRegions => "old-regions",
+            Quirk::TakesFirstFrame => "takes-first-frame",
+        })
+    }
+}
+
 /// How a request is answered (TS002 4.3).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
