@@ -122,7 +122,7 @@ impl Way {
             return Ok(Default::default());
         };
         let roles = &self.config.network.roles;
-        let answers = roles.iter().any(|role| role != Role::Front);
+        let answers = !roles.is_front_only();
         let (bring, brought) = mpsc::channel(BROUGHT);
         let mut reach = Reach::default();
         for front in backend.reachability.fronts().iter().filter(|_| answers) {

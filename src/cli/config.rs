@@ -118,7 +118,8 @@ pub(super) fn summary(config: &Config) -> String {
         false => format!(" sub-bands {}", plan.sub_bands()),
     };
     row("network", format!("NetID {net_ids}, {plan}{bands}, roles {roles}"));
-    for radio in &config.radio {
+    let is_front_only = config.network.roles.is_front_only();
+    for radio in config.radio.iter().filter(|_| !is_front_only) {
         row(
             "radio",
             match radio {
@@ -129,11 +130,13 @@ pub(super) fn summary(config: &Config) -> String {
             },
         );
     }
-    if config.radio.is_empty() {
+    if config.radio.is_empty() && !is_front_only {
         row("radio", "none".into());
     }
-    row("roaming", roaming(config));
-    if let Some(backend) = &config.backend {
+    if !is_front_only {
+        row("roaming", roaming(config));
+    }
+    if let Some(backend) = config.backend.as_ref().filter(|_| !is_front_only) {
         let fronts: Vec<String> =
             backend.reachability.fronts().iter().map(|front| front.server.clone()).collect();
         let listen = match (backend.listen, fronts.is_empty()) {

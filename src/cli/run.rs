@@ -121,6 +121,9 @@ async fn failed(heads: &[(String, Arc<dyn radio::Heads>)]) -> String {
 /// What a person sees when it has started.
 fn greeting(config: &Config, source: &str, devices: usize) -> String {
     let next = match devices {
+        _ if config.network.roles.is_front_only() => {
+            "`roamgate status` lists the hotspots that are connected.".to_string()
+        }
         0 => "No devices yet: add one with `roamgate device add`.".to_string(),
         1 => "1 device is at home here.".to_string(),
         count => format!("{count} devices are at home here."),
@@ -215,6 +218,18 @@ mod tests {
         assert!(text.contains("packet forwarders (Semtech UDP) on 0.0.0.0:1700"), "{text}");
         assert!(text.contains("roaming  off"), "{text}");
         assert!(text.contains("roamgate device add"), "{text}");
+    }
+
+    #[test]
+    fn a_front_is_not_greeted_as_a_hotspot() {
+        let text = "[network]\nroles = [\"front\"]\n[front]\nlisten = \"[::]:443\"\nanyone = true\n";
+        let config = parse(None, text.into(), std::iter::empty()).unwrap().config;
+        let text = greeting(&config, "front.toml", 0);
+        assert!(text.contains("front    on [::]:443, for every hotspot that our roots vouch for"), "{text}");
+        for words in ["roaming", "packet forwarders", "device add"] {
+            assert!(!text.contains(words), "{text}");
+        }
+        assert!(text.contains("lists the hotspots"), "{text}");
     }
 
     #[test]

@@ -221,6 +221,10 @@ impl Roles {
     pub fn has(&self, role: Role) -> bool {
         self.0.contains(&role)
     }
+    /// A front, and nothing of TS002.
+    pub fn is_front_only(&self) -> bool {
+        self.iter().eq([Role::Front])
+    }
     /// All, in the order of an uplink.
     pub fn iter(&self) -> impl Iterator<Item = Role> + '_ {
         self.0.iter().copied()

@@ -62,7 +62,9 @@ pub(super) fn migrate_to(sql: &mut Connection, path: &Path, newest: usize) -> Re
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.pragma_update(None, "user_version", version as i64).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        tracing::info!(path = %path.display(), version, "the store's schema moved forward");
+    }
+    if stands < newest && !empty {
+        tracing::info!(path = %path.display(), from = stands, to = newest, "the store's schema moved forward");
     }
     Ok(())
 }
