@@ -28,7 +28,6 @@ pub mod lorawan;
 pub mod partners;
 pub mod pki;
 pub mod radio;
-pub mod recent;
 pub mod sns;
 pub mod store;
 pub mod systemd;

@@ -18,7 +18,7 @@ const HOUSE: &str = "
     roles     fns  sns  hns  js
     rules     jit  partners  usage  discovery::name  discovery::bucket  pki::check
     words     backend  backend::door > backend::pending > backend::tokens > backend::manners > backend::message > backend::keywrap > lorawan
-    leaves    clock  limits  recent  systemd  telemetry
+    leaves    clock  limits  systemd  telemetry
 ";
 
 /// Arrows inside a line, and why each is there.

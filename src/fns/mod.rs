@@ -34,14 +34,13 @@ use crate::discovery::bucket::Strangers;
 use crate::jit::Jit;
 use crate::limits::{Buckets, Rate, Seldom};
 use crate::lorawan::frame::Uplink;
-use crate::lorawan::{DevAddr, GatewayEui, Modulation, NetId, Region};
+use crate::lorawan::{GatewayEui, Modulation, NetId, Region};
 use crate::partners;
-use crate::recent::Recent;
 
 use activate::Joining;
 use budget::Budgets;
 use class_c::Ways;
-use contexts::{Book, Context, Contexts};
+use contexts::{Book, Contexts};
 use dedup::{Dedup, Seen};
 use heads::Heads;
 use hold_off::{HoldOffs, Limits};
@@ -184,8 +183,6 @@ const SPENT: Duration = Duration::from_secs(20);
 /// Data frames of addresses that no network called its own yet, from one radio head to one network: anybody can make
 /// such frames, and each costs a message. Enough for the first frames of many visitors after a restart.
 const UNSERVED: Rate = Rate { burst: 200, every: Duration::from_millis(50) };
-/// Addresses whose contexts are not looked up again with the next frame.
-const LATELY: usize = 4_096;
 /// Buckets of them.
 const NETWORKS: usize = 1024;
 
@@ -330,8 +327,6 @@ pub struct Fns {
     /// A frame was parked.
     parked_news: Notify,
     book: Mutex<Book>,
-    /// Contexts of addresses that were heard lately.
-    lately: Mutex<Recent<DevAddr, Vec<Context>>>,
     hold_offs: Mutex<HoldOffs>,
     strangers: Mutex<Strangers>,
     unserved: Mutex<Buckets<(GatewayEui, NetId)>>,
@@ -370,7 +365,6 @@ impl Fns {
             lot: Mutex::default(),
             parked_news: Notify::new(),
             book: Mutex::default(),
-            lately: Mutex::new(Recent::new(LATELY)),
             hold_offs: Mutex::default(),
             strangers: Mutex::default(),
             unserved: Mutex::new(Buckets::new(UNSERVED, NETWORKS)),

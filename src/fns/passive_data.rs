@@ -9,7 +9,6 @@ use crate::backend::message::{Party, PrStartAns, ResultCode, UlMeta, XmitUp};
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::{DevAddr, DevEui, NetId};
 use crate::partners::{Partner, Quirk};
-use crate::recent::Known;
 
 use super::activate::Unanswered;
 use super::contexts::{self, Context, ContextId, Fitting, NoContext, Stage};
@@ -86,7 +85,7 @@ impl Fns {
         frame: DataFrame<'_>,
         by: Deadline,
     ) -> ByContext {
-        let here = match self.contexts_at(frame.dev_addr()).await {
+        let here = match self.contexts.with_addr(frame.dev_addr()).await {
             Ok(here) => here,
             Err(error) => {
                 tracing::warn!(DevAddr = %frame.dev_addr(), "its roaming contexts cannot be read, so its home is asked anew: {error}");
@@ -95,7 +94,7 @@ impl Fns {
         };
         let (Fitting { ask, forged }, moved_on) = self.book().fitting(here, frame, self.clock.unix());
         if let Some(context) = ask.first().filter(|_| moved_on)
-            && let Err(error) = self.write(context.clone()).await
+            && let Err(error) = self.contexts.keep(context.clone()).await
         {
             tracing::warn!(DevAddr = %frame.dev_addr(), "a visitor's counter is not on disk: {error}");
         }
@@ -237,7 +236,9 @@ impl Fns {
                 self.refuse_context(net_id, refused);
                 return Ok(None);
             }
-            self.write(context.clone()).await?;
+            if self.contexts.keep(context.clone()).await? {
+                self.book().added(id);
+            }
             Ok::<_, StoreError>(Some(earlier.is_empty()))
         };
         let is_new = match kept.await {
@@ -286,39 +287,13 @@ impl Fns {
         }
     }
 
-    /// The contexts of an address, from the disk where it was not heard lately.
-    async fn contexts_at(&self, addr: DevAddr) -> Result<Vec<Context>, StoreError> {
-        let known = lock(&self.lately).get(&addr);
-        match known {
-            Known::Answer(here) => Ok(here),
-            Known::Ask(asked) => {
-                let here = self.contexts.with_addr(addr).await?;
-                lock(&self.lately).keep(addr, here.clone(), asked);
-                Ok(here)
-            }
-        }
-    }
-
-    /// On disk before it is used.
-    async fn write(&self, context: Context) -> Result<(), StoreError> {
-        let id = context.id;
-        let is_new = self.contexts.keep(context).await?;
-        lock(&self.lately).forget(&id.dev_addr);
-        if is_new {
-            self.book().added(id);
-        }
-        Ok(())
-    }
-
     /// Off the disk, and out of the book.
     pub(super) async fn forget(&self, ids: Vec<ContextId>) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());
         }
-        let gone = self.contexts.forget(ids).await?;
         // a context of an earlier session ends while the device roams on
-        for (id, roams_on) in gone {
-            lock(&self.lately).forget(&id.dev_addr);
+        for (id, roams_on) in self.contexts.forget(ids).await? {
             self.book().removed(id);
             if !roams_on {
                 self.note_roaming(id.net_id, id.dev_eui, false).await;

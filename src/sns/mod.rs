@@ -22,7 +22,6 @@ use crate::backend::message::{ClassMode, DlMeta, MacVersion, NwkKeys, Party, UlM
 use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
 use crate::partners;
-use crate::recent::Recent;
 
 use plan::Plan;
 use uplink::Accepted;
@@ -188,8 +187,6 @@ const HNS_PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(24);
 /// A frame that made a context is sent again within this time, if at all.
 const JUST_NOW: SignedDuration = SignedDuration::from_secs(10);
-/// Addresses whose visits are not looked up again with the next frame.
-const LATELY: usize = 4_096;
 /// Copies of one frame by other paths arrive within this time.
 const COPY_WINDOW: Duration = Duration::from_secs(2);
 
@@ -212,8 +209,6 @@ pub struct Sns {
     heard: Mutex<Lately>,
     /// What came with a PRStartReq that was granted a Lifetime, by session: the frame may come once more by XmitDataReq.
     started: Mutex<BTreeMap<u64, (u32, Party, Timestamp)>>,
-    /// Visits of addresses that were heard lately, by network.
-    lately: Mutex<Recent<(NetId, DevAddr), Vec<Visit>>>,
     /// Join-requests that are being answered.
     busy: Busy<Vec<u8>>,
     /// Uplinks that are on their way to the hNS.
@@ -246,7 +241,6 @@ impl Sns {
             riding: Mutex::default(),
             heard: Mutex::default(),
             started: Mutex::default(),
-            lately: Mutex::new(Recent::new(LATELY)),
             busy: Busy::default(),
             forwarding: Busy::default(),
             forced: Mutex::default(),
@@ -288,10 +282,6 @@ impl Sns {
 
     fn windows(&self) -> MutexGuard<'_, BTreeMap<DevEui, downlink::Window>> {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lately(&self) -> MutexGuard<'_, Recent<(NetId, DevAddr), Vec<Visit>>> {
-        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn riding(&self) -> MutexGuard<'_, BTreeMap<DevEui, (Vec<u8>, DlMeta)>> {

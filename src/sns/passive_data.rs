@@ -6,7 +6,6 @@ use crate::backend::door::{Caller, StoreError};
 use crate::backend::message::{PrStartReq, Refusal, ResultCode, XmitAns, XmitUp};
 use crate::lorawan::frame::Uplink;
 use crate::lorawan::{DevAddr, NetId};
-use crate::recent::Known;
 
 use super::visits::Visit;
 use super::{Session, Sns};
@@ -59,7 +58,6 @@ impl Sns {
             tracing::warn!(DevEUI = %session.dev_eui, NetID = %net_id, "no roaming context is granted: {error}");
             return 0;
         }
-        self.lately().forget(&(net_id, session.dev_addr));
         lifetime
     }
 
@@ -70,15 +68,7 @@ impl Sns {
         addr: DevAddr,
         now: u64,
     ) -> Result<Vec<u64>, StoreError> {
-        let known = self.lately().get(&(net_id, addr));
-        let visits = match known {
-            Known::Answer(visits) => visits,
-            Known::Ask(asked) => {
-                let visits = self.sessions.visits_at(net_id, addr).await?;
-                self.lately().keep((net_id, addr), visits.clone(), asked);
-                visits
-            }
-        };
+        let visits = self.sessions.visits_at(net_id, addr).await?;
         Ok(visits.iter().filter(|visit| visit.stands(now)).map(|visit| visit.session).collect())
     }
 

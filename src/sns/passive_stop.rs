@@ -129,9 +129,6 @@ impl Sns {
             return Ok(());
         }
         let of = visits.iter().map(|visit| (visit.session, visit.net_id)).collect();
-        self.sessions.end_visits(of).await?;
-        let mut lately = self.lately();
-        visits.iter().for_each(|visit| lately.forget(&(visit.net_id, visit.dev_addr)));
-        Ok(())
+        self.sessions.end_visits(of).await
     }
 }
