@@ -94,7 +94,7 @@ impl Fns {
         };
         let (Fitting { ask, forged }, moved_on) = self.book().fitting(here, frame, self.clock.unix());
         if let Some(context) = ask.first().filter(|_| moved_on)
-            && let Err(error) = self.contexts.keep(context.clone()).await
+            && let Err(error) = self.write(context.clone()).await
         {
             tracing::warn!(DevAddr = %frame.dev_addr(), "a visitor's counter is not on disk: {error}");
         }
@@ -236,9 +236,7 @@ impl Fns {
                 self.refuse_context(net_id, refused);
                 return Ok(None);
             }
-            if self.contexts.keep(context.clone()).await? {
-                self.book().added(id);
-            }
+            self.write(context.clone()).await?;
             Ok::<_, StoreError>(Some(earlier.is_empty()))
         };
         let is_new = match kept.await {
@@ -256,6 +254,15 @@ impl Fns {
         if is_new && asked.0.is_none() {
             self.note_roaming(net_id, dev_eui, true).await;
         }
+    }
+
+    /// On disk, and counted where it is new there: it may have ended since it was read.
+    async fn write(&self, context: Context) -> Result<(), StoreError> {
+        let id = context.id;
+        if self.contexts.keep(context).await? {
+            self.book().added(id);
+        }
+        Ok(())
     }
 
     fn refuse_context(&self, net_id: NetId, refused: NoContext) {
