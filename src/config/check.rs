@@ -170,6 +170,20 @@ impl Config {
                 );
             }
         }
+        for (i, authorised) in self.join_server.authorised.iter().enumerate() {
+            let at = |field: &str| format!("join_server.authorised[{i}].{field}");
+            if authorised.join_euis.is_empty() && authorised.dev_euis.is_empty() {
+                refuse(at("dev_euis"), "an entry for no device".into(), "list join_euis or dev_euis");
+            }
+            if authorised.net_ids.is_empty() {
+                let reason = "an entry for no network: its devices could not roam at all".into();
+                refuse(
+                    at("net_ids"),
+                    reason,
+                    "list the networks that may ask for them; yours alone: they stay at home",
+                );
+            }
+        }
         for (i, elsewhere) in self.join_server.elsewhere.iter().enumerate() {
             let at = |field: &str| format!("join_server.elsewhere[{i}].{field}");
             for range in &elsewhere.join_euis {

@@ -159,6 +159,16 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             "no way to find it",
         ),
         (ELSEWHERE.into(), "join_server.elsewhere[0].join_euis: ", "no [backend]"),
+        (
+            "[[join_server.authorised]]\nnet_ids = [\"60050A\"]\n".into(),
+            "join_server.authorised[0].dev_euis: ",
+            "no device",
+        ),
+        (
+            "[[join_server.authorised]]\ndev_euis = [\"0102030405060708\"]\n".into(),
+            "join_server.authorised[0].net_ids: ",
+            "could not roam",
+        ),
         (whole.clone() + FRONT, "r.toml:14:2: front: ", "this node is none"),
         ("[network]\nroles = [\"front\"]\n".into(), "r.toml:2:9: network.roles: ", "no [front] says where"),
         (["[network]\nroles = [\"front\"]\n", FRONT].concat(), "front: ", "no identity to show to hotspots"),
