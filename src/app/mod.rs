@@ -86,8 +86,7 @@ impl Node {
         let mut tasks = JoinSet::new();
         let (server, reach) = way.open(&ours, house.clone(), out, &mut tasks).await?;
         let reach = Arc::new(reach);
-        let operator =
-            Operator::running(&config, store.clone(), clock.clone(), air, &house).reached(reach.clone());
+        let operator = Operator::running(&config, store.clone(), clock.clone(), air, &house, reach.clone());
         let operator = Arc::new(operator);
         if let Some(delivery) = &delivery {
             deliver::start(delivery, &store, operator.clone(), &mut tasks).await?;

@@ -80,20 +80,12 @@ impl Operator {
         clock: Clock,
         radios: Arc<Radios>,
         house: &House,
+        reach: Arc<Reach>,
     ) -> Operator {
         let (fns, hns, sns) = (house.fns.clone(), house.hns.clone(), house.sns.clone());
         let span = tracing::Span::current();
-        let reach = Arc::default();
         let running = Running { since: clock.now(), clock, radios, fns, hns, sns, reach, span };
         Operator { running: Some(running), ..Operator::alone(config, store) }
-    }
-
-    /// The same, telling how partners reach the node.
-    pub fn reached(mut self, reach: Arc<Reach>) -> Operator {
-        if let Some(running) = &mut self.running {
-            running.reach = reach;
-        }
-        self
     }
 
     async fn is_at_home(&self, dev_eui: DevEui) -> Result<(), OperatorError> {

@@ -69,13 +69,12 @@ impl Fns {
     ) -> Result<XmitAns, Refusal> {
         let failed = |why: String| Refusal::new(ResultCode::XmitFailed, why);
         // the token is of yesterday, and what was agreed then need not be agreed any more
-        if let Party::Ns(net_id) = &from.party
-            && !from.ours
-            && !self.partners.agreement(*net_id).passive.any()
-        {
-            let line = self.partners.agreement(*net_id).line;
-            let why = format!("passive roaming is off for NetID {net_id}: {line}");
-            return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
+        if let (Party::Ns(net_id), false) = (&from.party, from.ours) {
+            let agreement = self.partners.agreement(*net_id);
+            if !agreement.passive.any() {
+                let why = format!("passive roaming is off for NetID {net_id}: {}", agreement.line);
+                return Err(Refusal::new(ResultCode::NoRoamingAgreement, why));
+            }
         }
         let hearing = self.hearing(from, dl)?;
         if hearing.dev_addr.is_none() || hearing.dev_addr != downlink_addr(&phy)? {
