@@ -13,6 +13,8 @@
 #[allow(dead_code)] // nor does it look at what was said on the air
 #[path = "support/bridge.rs"]
 mod bridge;
+#[path = "support/federation.rs"]
+mod federation;
 #[path = "support/forwarder.rs"]
 mod forwarder;
 #[allow(dead_code)] // this test types fewer commands than others
@@ -23,6 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bridge::Bridge;
+use federation::{Hotspot, JOIN_EUIS, NET_IDS, ZONE, identity, names};
 use program::{Place, Running};
 use roamgate::clock::Clock;
 use roamgate::demo::device::Device;
@@ -33,9 +36,6 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-const ZONE: &str = "iotroam.example";
-const NET_IDS: &str = "netids.iotroam.example";
-const JOIN_EUIS: &str = "joineuis.iotroam.example";
 const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const FRONT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 /// Where nobody may listen without being root: there it is, as in the world.
@@ -141,14 +141,6 @@ async fn certificate(desk: &Place, name: &str, may: &[&str], names: &[&str]) {
     desk.does(&[&["pki", "issue", "--intermediate", &authority, "--out", &node][..], names].concat()).await;
 }
 
-fn identity(desk: &Place, name: &str) -> String {
-    let pki = desk.at(&format!("{name}-pki"));
-    let pki = pki.display();
-    format!(
-        "identity = {{ chain = \"{pki}/chain.pem\", key = \"{pki}/key.pem\" }}\nroots = [\"{pki}/root.pem\"]\n"
-    )
-}
-
 fn front(desk: &Place) -> Place {
     let mut place = Place::with_config(&format!(
         "[network]\nroles = [\"front\"]\n[store]\nurl = \"sqlite:@/data/roamgate.db\"\n[backend]\n{}\n\
@@ -160,43 +152,12 @@ fn front(desk: &Place) -> Place {
 }
 
 fn hotspot(member: &Member, desk: &Place, zone: &Zone) -> Place {
-    let Member { name, net_id, join_eui, cable, .. } = member;
-    let mut place = Place::with_config(&format!(
-        r#"
-[network]
-net_ids = ["{net_id}"]
-experimental = true
-
-[store]
-url = "sqlite:@/data/roamgate.db"
-
-[[radio]]
-kind = "semtech-udp"
-listen = "{cable}"
-
-[backend]
-{identity}
-reachability = {{ relay = [{{ server = "front.iotroam.example:{PORT}" }}] }}
-downlink_in_answer = false
-
-[discovery]
-join_eui_suffix = "{JOIN_EUIS}"
-net_id_suffix = "{NET_IDS}"
-port = {PORT}
-resolvers = ["{zone}"]
-dnssec = "require"
-trust_anchor = "{anchor}"
-
-[roaming.default]
-passive = {{ start = true, activation = true }}
-
-[join_server]
-join_euis = ["{join_eui}"]
-"#,
-        identity = identity(desk, name),
-        zone = zone.addr,
-        anchor = desk.at("trust-anchor.key").display(),
-    ));
+    let &Member { name, net_id, join_eui, cable: radio, .. } = member;
+    let reached = format!(
+        "reachability = {{ relay = [{{ server = \"front.iotroam.example:{PORT}\" }}] }}\ndownlink_in_answer = false"
+    );
+    let hotspot = Hotspot { name, net_id, join_eui, radio, reached: &reached, port: PORT };
+    let mut place = Place::with_config(&hotspot.config(desk, zone));
     place.enter(name);
     place
 }
@@ -230,11 +191,8 @@ async fn two_hotspots_behind_nat_reach_each_other_through_a_front() {
     certificates(&desk).await;
     let mut records = Vec::new();
     for Member { net_id, join_eui, .. } in [HOME, VISITED] {
-        for question in
-            [["--net-id", net_id, "--suffix", NET_IDS], ["--join-eui", join_eui, "--suffix", JOIN_EUIS]]
-        {
-            let name = desk.does(&[&["dns", "name"][..], &question].concat()).await;
-            records.push((name.trim().to_owned(), Data::Address(IpAddr::V4(FRONT))));
+        for name in names(&desk, net_id, join_eui).await {
+            records.push((name, Data::Address(IpAddr::V4(FRONT))));
         }
     }
     let plan = Plan { listen: INTERNET, ..Plan::new(ZONE, records) };

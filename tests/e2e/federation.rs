@@ -10,7 +10,7 @@ use roamgate::backend::message::MacVersion;
 use roamgate::clock::Clock;
 use roamgate::control::{DeviceView, NewDevice, Operator};
 use roamgate::demo::device::{Device, JoinReport, RxWindow, SendReport, Stands};
-use roamgate::demo::federation::{Federation, HOME, Hotspot, Site, Unplug, suffixes};
+use roamgate::demo::federation::{Federation, HOME, Hotspot, Site, Unplug, VISITED, suffixes};
 use roamgate::discovery::name::{join_eui_name, net_id_name};
 use roamgate::hns::QueueItem;
 use roamgate::jit;
@@ -180,6 +180,14 @@ impl Street {
             expires: None,
         };
         self.home().node().unwrap().operator().enqueue(of.dev_eui(), item).await.expect("it is queued");
+    }
+
+    /// A device away sends and is acknowledged, and hears what waits for it.
+    pub async fn both_ways(&mut self, walker: &mut Walker, up: &[u8], down: &[u8]) {
+        self.queue(walker, down, false).await;
+        let sent = walker.send(up, true).await;
+        let expected = (true, vec![(7, down.to_vec())]);
+        assert_eq!((sent.acked, sent.downlinks), expected, "{:?}", self.whys(VISITED));
     }
 
     /// What an operator sees of a device.

@@ -152,14 +152,7 @@ pub async fn a_front_passes_on_to_whom_it_admits_and_says_why_it_does_not() {
     // whoever is passed on nothing still asks, and gets its answers
     let mut walker = street.device(MacVersion::V1_0_3, VISITED).await;
     street.join(&mut walker, VISITED).await;
-    street.queue(&walker, b"down", false).await;
-    let sent = walker.send(b"one", true).await;
-    assert_eq!(
-        (sent.acked, sent.downlinks),
-        (true, vec![(7, b"down".to_vec())]),
-        "{:?}",
-        street.whys(VISITED)
-    );
+    street.both_ways(&mut walker, b"one", b"down").await;
 
     // a name for which nobody is there, and no name at all
     let before = reached(&front).await;

@@ -50,14 +50,7 @@ pub async fn the_visited_node_restarts_between_join_and_data() {
     assert!(walker.send(b"one", true).await.acked, "{:?}", street.whys(VISITED));
     // the home goes down and comes back at the same address, under the visited node's warm connections
     street.restart(HOME, |_| ()).await;
-    street.queue(&walker, b"two", false).await;
-    let sent = walker.send(b"two", true).await;
-    assert_eq!(
-        (sent.acked, sent.downlinks),
-        (true, vec![(7, b"two".to_vec())]),
-        "{:?}",
-        street.whys(VISITED)
-    );
+    street.both_ways(&mut walker, b"two", b"two").await;
     // and the device goes home
     walker.carry(HOME);
     assert!(walker.send(b"three", true).await.acked);

@@ -106,14 +106,7 @@ pub async fn two_hotspots_with_nsids_speak_1_1() {
     newer(&mut street, VISITED, NS_ID).await;
     let mut walker = street.device(MacVersion::V1_0_3, VISITED).await;
     street.join(&mut walker, VISITED).await;
-    street.queue(&walker, b"down", false).await;
-    let sent = walker.send(b"one", true).await;
-    assert_eq!(
-        (sent.acked, sent.downlinks),
-        (true, vec![(7, b"down".to_vec())]),
-        "{:?}",
-        street.whys(VISITED)
-    );
+    street.both_ways(&mut walker, b"one", b"down").await;
     street.settle().await;
     // the home heard what became of its Join-accept
     let [away, _] = names(VISITED.net_id, VISITED.join_eui);

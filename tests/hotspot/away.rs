@@ -10,12 +10,9 @@ use roamgate::radio::simulated::Air;
 use serde_json::json;
 
 use crate::bridge::Bridge;
+use crate::federation::{Hotspot, JOIN_EUIS, NET_IDS, ZONE, names};
 use crate::program::{Place, free_port};
 use crate::{Delivered, joins, talks};
-
-const ZONE: &str = "iotroam.example";
-const NET_IDS: &str = "netids.iotroam.example";
-const JOIN_EUIS: &str = "joineuis.iotroam.example";
 
 struct Member {
     name: &'static str,
@@ -61,11 +58,8 @@ async fn certificates(desk: &Place) {
 async fn zone(desk: &Place, clock: &Clock) -> Zone {
     let mut records = Vec::new();
     for Member { net_id, join_eui, address, .. } in [HOME, VISITED] {
-        for question in
-            [["--net-id", net_id, "--suffix", NET_IDS], ["--join-eui", join_eui, "--suffix", JOIN_EUIS]]
-        {
-            let name = desk.does(&[&["dns", "name"][..], &question].concat()).await;
-            records.push((name.trim().to_owned(), Data::Address(IpAddr::V4(address))));
+        for name in names(desk, net_id, join_eui).await {
+            records.push((name, Data::Address(IpAddr::V4(address))));
         }
     }
     for _ in 0..20 {
@@ -78,45 +72,10 @@ async fn zone(desk: &Place, clock: &Clock) -> Zone {
     panic!("no port is free at all addresses");
 }
 
-fn config(member: &Member, desk: &Place, zone: &Zone, listen: SocketAddr) -> String {
-    let Member { name, net_id, join_eui, address, .. } = member;
-    let (pki, port) = (desk.at(&format!("{name}-pki")), zone.addr.port());
-    let pki = pki.display();
-    format!(
-        r#"
-[network]
-net_ids = ["{net_id}"]
-experimental = true
-
-[store]
-url = "sqlite:@/data/roamgate.db"
-
-[[radio]]
-kind = "semtech-udp"
-listen = "{listen}"
-
-[backend]
-listen = "{address}:{port}"
-identity = {{ chain = "{pki}/chain.pem", key = "{pki}/key.pem" }}
-roots = ["{pki}/root.pem"]
-
-[discovery]
-join_eui_suffix = "{JOIN_EUIS}"
-net_id_suffix = "{NET_IDS}"
-port = {port}
-resolvers = ["{zone}"]
-dnssec = "require"
-trust_anchor = "{anchor}"
-
-[roaming.default]
-passive = {{ start = true, activation = true }}
-
-[join_server]
-join_euis = ["{join_eui}"]
-"#,
-        zone = zone.addr,
-        anchor = desk.at("trust-anchor.key").display(),
-    )
+fn config(member: &Member, desk: &Place, zone: &Zone, radio: SocketAddr) -> String {
+    let (&Member { name, net_id, join_eui, address, .. }, port) = (member, zone.addr.port());
+    let reached = format!("listen = \"{address}:{port}\"");
+    Hotspot { name, net_id, join_eui, radio, reached: &reached, port }.config(desk, zone)
 }
 
 #[tokio::test(flavor = "multi_thread")]

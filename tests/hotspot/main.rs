@@ -4,6 +4,8 @@
 
 #[path = "../support/bridge.rs"]
 mod bridge;
+#[path = "../support/federation.rs"]
+mod federation;
 #[path = "../support/forwarder.rs"]
 mod forwarder;
 #[path = "../support/program.rs"]
