@@ -22,36 +22,31 @@ const NEXT: &str = "SELECT * FROM contexts WHERE (net_id, dev_eui, dev_addr) > (
 impl Contexts for Store {
     fn page(&self, after: Option<ContextId>, most: usize) -> Boxed<'_, Result<Vec<ContextId>, StoreError>> {
         let most = Seconds(most as u64);
-        Box::pin(self.queue.run(false, move |db| {
-            let page = match after {
-                None => read(db, FIRST, params![most], |_, row| id(row))?,
-                Some(ContextId { net_id, dev_eui, dev_addr }) => {
-                    let after = params![most, Text(net_id), Text(dev_eui), Text(dev_addr)];
-                    read(db, NEXT, after, |_, row| id(row))?
-                }
-            };
-            Ok((page, Done::new(Commit::Nothing)))
+        Box::pin(self.queue.look(move |db| match after {
+            None => read(db, FIRST, params![most], |_, row| id(row)),
+            Some(ContextId { net_id, dev_eui, dev_addr }) => {
+                let after = params![most, Text(net_id), Text(dev_eui), Text(dev_addr)];
+                read(db, NEXT, after, |_, row| id(row))
+            }
         }))
     }
 
     fn with_addr(&self, addr: DevAddr) -> Boxed<'_, Result<Vec<Context>, StoreError>> {
-        Box::pin(self.queue.run(false, move |db| {
-            Ok((read(db, BY_ADDR, params![Text(addr)], context)?, Done::new(Commit::Nothing)))
-        }))
+        Box::pin(self.queue.look(move |db| read(db, BY_ADDR, params![Text(addr)], context)))
     }
 
     fn of_device(&self, net_id: NetId, dev_eui: DevEui) -> Boxed<'_, Result<Vec<Context>, StoreError>> {
-        Box::pin(self.queue.run(false, move |db| {
-            let of = params![Text(net_id), Text(dev_eui)];
-            Ok((read(db, BY_DEVICE, of, context)?, Done::new(Commit::Nothing)))
-        }))
+        Box::pin(
+            self.queue.look(move |db| read(db, BY_DEVICE, params![Text(net_id), Text(dev_eui)], context)),
+        )
     }
 
     fn over(&self, now: u64, most: usize) -> Boxed<'_, Result<Vec<ContextId>, StoreError>> {
-        Box::pin(self.queue.run(false, move |db| {
-            let ended = params![Seconds(now), Seconds(most as u64)];
-            Ok((read(db, ENDED, ended, |_, row| id(row))?, Done::new(Commit::Nothing)))
-        }))
+        Box::pin(
+            self.queue.look(move |db| {
+                read(db, ENDED, params![Seconds(now), Seconds(most as u64)], |_, row| id(row))
+            }),
+        )
     }
 
     fn keep(&self, context: Context) -> Boxed<'_, Result<bool, StoreError>> {
@@ -156,31 +151,36 @@ const LEFT: &str = "SELECT visits.* FROM visits LEFT JOIN sessions ON sessions.i
 
 impl Visits for Store {
     fn hosts(&self) -> Boxed<'_, Result<Vec<NetId>, StoreError>> {
-        Box::pin(self.queue.run(false, |db| {
-            let select = "SELECT DISTINCT net_id FROM visits ORDER BY net_id";
-            let hosts = read(db, select, &[], |_, row| Ok(row.get::<_, Text<_>>("net_id")?.0))?;
-            Ok((hosts, Done::new(Commit::Nothing)))
-        }))
+        let select = "SELECT DISTINCT net_id FROM visits ORDER BY net_id";
+        Box::pin(self.queue.look(|db| read(db, select, &[], |_, row| Ok(row.get::<_, Text<_>>("net_id")?.0))))
     }
 
     fn visits_at(&self, net_id: NetId, addr: DevAddr) -> Boxed<'_, Result<Vec<Visit>, StoreError>> {
-        self.visits(VISITS_BY_ADDR, move |read| read(params![Text(net_id), Text(addr)]))
+        Box::pin(
+            self.queue.look(move |db| read(db, VISITS_BY_ADDR, params![Text(net_id), Text(addr)], visit)),
+        )
     }
 
     fn visits_of(&self, dev_eui: DevEui) -> Boxed<'_, Result<Vec<Visit>, StoreError>> {
-        self.visits(VISITS_BY_DEVICE, move |read| read(params![Text(dev_eui)]))
+        Box::pin(self.queue.look(move |db| read(db, VISITS_BY_DEVICE, params![Text(dev_eui)], visit)))
     }
 
     fn visits_to(&self, net_id: NetId, most: usize) -> Boxed<'_, Result<Vec<Visit>, StoreError>> {
-        self.visits(VISITORS_TO, move |read| read(params![Text(net_id), Seconds(most as u64)]))
+        Box::pin(
+            self.queue
+                .look(move |db| read(db, VISITORS_TO, params![Text(net_id), Seconds(most as u64)], visit)),
+        )
     }
 
     fn visits_until(&self, unix: u64, most: usize) -> Boxed<'_, Result<Vec<Visit>, StoreError>> {
-        self.visits(VISITS_UNTIL, move |read| read(params![Seconds(unix), Seconds(most as u64)]))
+        Box::pin(
+            self.queue
+                .look(move |db| read(db, VISITS_UNTIL, params![Seconds(unix), Seconds(most as u64)], visit)),
+        )
     }
 
     fn ended_visits(&self) -> Boxed<'_, Result<Vec<Visit>, StoreError>> {
-        self.visits(LEFT, |read| read(&[]))
+        Box::pin(self.queue.look(|db| read(db, LEFT, &[], visit)))
     }
 
     fn grant(&self, visit: Visit) -> Boxed<'_, Result<(), StoreError>> {
@@ -206,22 +206,6 @@ impl Visits for Store {
                 db.run(delete, (Bits(*session), Text(*net_id)))?;
             }
             Ok(((), Done::new(Commit::Durable)))
-        }))
-    }
-}
-
-/// Reads with these parameters.
-type Reading<'a> = &'a dyn Fn(&[&dyn ToSql]) -> Result<Vec<Visit>, Fault>;
-
-impl Store {
-    fn visits(
-        &self,
-        select: &'static str,
-        of: impl Fn(Reading<'_>) -> Result<Vec<Visit>, Fault> + Send + Sync + 'static,
-    ) -> Boxed<'_, Result<Vec<Visit>, StoreError>> {
-        Box::pin(self.queue.run(false, move |db| {
-            let visits = of(&|params| read(db, select, params, visit))?;
-            Ok((visits, Done::new(Commit::Nothing)))
         }))
     }
 }

@@ -137,7 +137,7 @@ impl Devices for Store {
     }
 
     fn ended_handovers(&self) -> Boxed<'_, Result<Vec<Handover>, StoreError>> {
-        Box::pin(self.queue.run(false, |db| Ok((ended_handovers(db)?, Done::new(Commit::Nothing)))))
+        Box::pin(self.queue.look(ended_handovers))
     }
 
     fn end_handover(&self, of: Handover) -> Boxed<'_, Result<bool, StoreError>> {
@@ -211,9 +211,9 @@ impl Store {
                 let found = load(db, session.dev_eui)?;
                 all.extend(found.map(|found| (found.device, session)));
             }
-            Ok((all, Done::new(Commit::Nothing)))
+            Ok(all)
         };
-        self.queue.run(false, read).await
+        self.queue.look(read).await
     }
 
     /// Take the next uplink counter of a personalised device whatever it is: it forgot its own, or was changed for
@@ -240,10 +240,9 @@ impl Store {
                 let (app_key, nwk_key) = keys.map(|keys| (keys.app_key, keys.nwk_key)).unzip();
                 Ok((summary, app_key, nwk_key.flatten()))
             };
-            let all = summaries(db)?.into_iter().map(with_key).collect::<Result<Vec<_>, Fault>>()?;
-            Ok((all, Done::new(Commit::Nothing)))
+            summaries(db)?.into_iter().map(with_key).collect()
         };
-        self.queue.run(false, read).await
+        self.queue.look(read).await
     }
 
     /// Change what an operator decides about a device, in one commit for the home network, the join server and the
@@ -259,14 +258,12 @@ impl Store {
 
     /// All devices, by DevEUI.
     pub async fn devices(&self) -> Result<Vec<DeviceSummary>, StoreError> {
-        self.queue.run(false, |db| Ok((summaries(db)?, Done::new(Commit::Nothing)))).await
+        self.queue.look(summaries).await
     }
 
     /// One device, with activations and queue.
     pub async fn device(&self, dev_eui: DevEui) -> Result<Option<Device>, StoreError> {
-        let read =
-            move |db: &Db<'_>| Ok((load(db, dev_eui)?.map(|found| found.device), Done::new(Commit::Nothing)));
-        self.queue.run(false, read).await
+        self.queue.look(move |db| Ok(load(db, dev_eui)?.map(|found| found.device))).await
     }
 }
 

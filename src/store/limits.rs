@@ -16,7 +16,7 @@ const MOST: u64 = 10_000;
 
 impl Limits for Store {
     fn hold_offs(&self) -> Boxed<'_, Result<Vec<HoldOff>, StoreError>> {
-        Box::pin(self.queue.run(false, |db| Ok((hold_offs(db)?, Done::new(Commit::Nothing)))))
+        Box::pin(self.queue.look(hold_offs))
     }
 
     fn hold_off(&self, of: HoldOff) -> Boxed<'_, Result<(), StoreError>> {
@@ -24,7 +24,7 @@ impl Limits for Store {
     }
 
     fn airtime(&self, day: u64) -> Boxed<'_, Result<Vec<(NetId, Duration)>, StoreError>> {
-        Box::pin(self.queue.run(false, move |db| Ok((airtime(db, day)?, Done::new(Commit::Nothing)))))
+        Box::pin(self.queue.look(move |db| airtime(db, day)))
     }
 
     fn use_airtime(&self, day: u64, net_id: NetId, time: Duration) -> Boxed<'_, Result<(), StoreError>> {

@@ -20,8 +20,7 @@ impl Outbox for Store {
     }
 
     fn first(&self, sink: Sink, count: u32) -> Boxed<'_, Result<Vec<Waiting>, StoreError>> {
-        let read = move |db: &Db<'_>| Ok((first(db, sink, count)?, Done::new(Commit::Nothing)));
-        Box::pin(self.queue.run(false, read))
+        Box::pin(self.queue.look(move |db| first(db, sink, count)))
     }
 
     fn taken(&self, sink: Sink, up_to: u64) -> Boxed<'_, Result<(), StoreError>> {

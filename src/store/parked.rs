@@ -30,7 +30,7 @@ struct Frame {
 
 impl Parking for Store {
     fn places(&self) -> Boxed<'_, Result<Vec<Place>, StoreError>> {
-        Box::pin(self.queue.run(false, |db| Ok((places(db)?, Done::new(Commit::Nothing)))))
+        Box::pin(self.queue.look(places))
     }
 
     // A frame that a power cut takes was promised to nobody: no reason to wait for the disk.
@@ -39,7 +39,7 @@ impl Parking for Store {
     }
 
     fn parked(&self, number: u64) -> Boxed<'_, Result<Option<Parked>, StoreError>> {
-        Box::pin(self.queue.run(false, move |db| Ok((parked(db, number)?, Done::new(Commit::Nothing)))))
+        Box::pin(self.queue.look(move |db| parked(db, number)))
     }
 
     // Read again after a power cut, a frame is sent twice, and its home knows it.

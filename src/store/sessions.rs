@@ -30,10 +30,8 @@ impl Sessions for Store {
     }
 
     fn guests(&self) -> Boxed<'_, Result<Vec<Session>, StoreError>> {
-        Box::pin(self.queue.run(false, |db| {
-            let guests = all(db, "SELECT * FROM sessions WHERE home IS NOT NULL ORDER BY id")?;
-            Ok((guests, Done::new(Commit::Nothing)))
-        }))
+        let guests = "SELECT * FROM sessions WHERE home IS NOT NULL ORDER BY id";
+        Box::pin(self.queue.look(|db| all(db, guests)))
     }
 
     fn forwarded(&self, key: ForwardKey) -> Boxed<'_, Result<(), StoreError>> {
@@ -41,15 +39,14 @@ impl Sessions for Store {
     }
 
     fn waiting(&self) -> Boxed<'_, Result<Vec<(ForwardKey, XmitAppUp)>, StoreError>> {
-        Box::pin(self.queue.run(false, |db| Ok((forward::waiting(db)?, Done::new(Commit::Nothing)))))
+        Box::pin(self.queue.look(forward::waiting))
     }
 }
 
 impl Store {
     /// The sessions of a device, oldest first.
     pub async fn sessions_of(&self, dev_eui: DevEui) -> Result<Vec<Session>, StoreError> {
-        let read = move |db: &Db<'_>| Ok((load(db, BY_DEVICE, &Text(dev_eui))?, Done::new(Commit::Nothing)));
-        self.queue.run(false, read).await
+        self.queue.look(move |db| load(db, BY_DEVICE, &Text(dev_eui))).await
     }
 }
 

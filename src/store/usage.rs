@@ -60,7 +60,7 @@ impl Carriers for Store {
 impl Store {
     /// What is on record of a month, YYYY-MM.
     pub async fn usage(&self, month: String) -> Result<Month, StoreError> {
-        self.queue.run(false, move |db| Ok((read(db, &month)?, Done::new(Commit::Nothing)))).await
+        self.queue.look(move |db| read(db, &month)).await
     }
 
     /// The statement of a month that is over for a network. Those of the months before that were never given are made first, so

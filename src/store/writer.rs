@@ -221,6 +221,15 @@ impl Queue {
         answer.await.map_err(|_| closed())?
     }
 
+    /// Have something read, and nothing written.
+    pub async fn look<T, F>(&self, mut work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Db<'_>) -> Result<T, Fault> + Send + 'static,
+    {
+        self.run(false, move |db| Ok((work(db)?, Done::new(Commit::Nothing)))).await
+    }
+
     /// Make everything durable, close the file, give up the lock.
     pub async fn close(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
