@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::StreamExt;
 use futures_util::stream;
-use roamgate::backend::message::MicKey;
+use roamgate::backend::message::{MicKey, Terms};
 use roamgate::clock::Clock;
 use roamgate::fns::contexts::{Context, ContextId, Contexts};
 use roamgate::lorawan::{DevEui, Key, NetId};
@@ -49,7 +49,14 @@ async fn fill(store: &Store) -> anyhow::Result<()> {
     let contexts = stream::iter(0..MANY).map(|n| {
         // every other one with a key for MIC checks
         let mic_key = (n % 2 == 0).then(|| MicKey::NwkSKey(Key::new([n as u8; 16])));
-        store.keep(Context { id: id(n), until, lifetime: 3600, mic_key, fcnt_up: 0 })
+        store.keep(Context {
+            id: id(n),
+            until,
+            lifetime: 3600,
+            mic_key,
+            fcnt_up: 0,
+            terms: Terms::ours(None, None),
+        })
     });
     let mut kept = contexts.buffer_unordered(512);
     while let Some(done) = kept.next().await {

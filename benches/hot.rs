@@ -60,6 +60,7 @@ fn session(nwk_s_key: Key) -> Session {
         pending: false,
         roaming: true,
         home: None,
+        terms: Default::default(),
         rj_count0: None,
         path: None,
         rx_delay: 1,

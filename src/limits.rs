@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Instant;
 
 /// How long whoever came too often has to wait.
@@ -27,6 +29,47 @@ impl Rate {
     pub fn per_second(number: u32) -> Rate {
         let number = number.max(1);
         Rate { burst: number.saturating_mul(3), every: Duration::from_secs(1) / number }
+    }
+}
+
+/// What to do with packets above a rate (TS002 table 18, ULRatePolicy and DLRatePolicy).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RatePolicy {
+    /// They go no further.
+    Drop,
+    /// They go on, and count as out of profile.
+    Mark,
+}
+
+/// A token bucket of a Service Profile (TS002 table 18): ULRate, ULBucketSize, ULRatePolicy, and the same for downlinks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// Packets an hour.
+    pub rate: u32,
+    /// Packets at once.
+    pub bucket: u32,
+    /// For those above.
+    pub policy: RatePolicy,
+}
+
+impl RateLimit {
+    /// More than any device may send. The table has no word for "no limit", and peers want all its elements.
+    pub const NONE: RateLimit = RateLimit { rate: 1_000_000, bucket: 1_000, policy: RatePolicy::Mark };
+
+    /// Whether it is no limit at all.
+    pub fn is_none(&self) -> bool {
+        self.rate >= RateLimit::NONE.rate
+    }
+}
+
+impl From<RateLimit> for Rate {
+    fn from(limit: RateLimit) -> Rate {
+        let hour = Duration::from_secs(3600);
+        // of none an hour comes back what nobody lives to see
+        let every = hour.checked_div(limit.rate).unwrap_or(hour * 24 * 365);
+        Rate { burst: limit.bucket, every }
     }
 }
 
@@ -88,6 +131,56 @@ impl<K: Ord> Buckets<K> {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
+    }
+}
+
+/// How a packet stands to the rate that it is agreed to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// There was a token for it.
+    Within,
+    /// There is none: what the policy says.
+    Above(RatePolicy),
+}
+
+/// A bucket for each of many, each with a rate of its own. Bounded: beyond `most`, one that is forgotten begins anew, full.
+#[derive(Debug)]
+pub struct Profiled<K> {
+    most: usize,
+    buckets: BTreeMap<K, Bucket>,
+}
+
+impl<K: Ord + Clone> Profiled<K> {
+    /// `most`: how many buckets are remembered.
+    pub fn new(most: usize) -> Profiled<K> {
+        Profiled { most, buckets: BTreeMap::new() }
+    }
+
+    /// How the next packet of one would stand.
+    pub fn standing(&self, key: &K, limit: RateLimit, now: Instant) -> Standing {
+        let mut bucket = self.buckets.get(key).copied().unwrap_or_default();
+        match limit.is_none() || bucket.take(limit.into(), now).is_ok() {
+            true => Standing::Within,
+            false => Standing::Above(limit.policy),
+        }
+    }
+
+    /// A packet of one: takes a token, if there is one.
+    pub fn spend(&mut self, key: &K, limit: RateLimit, now: Instant) -> Standing {
+        if limit.is_none() {
+            return Standing::Within;
+        }
+        if !self.buckets.contains_key(key) && self.buckets.len() >= self.most {
+            self.buckets.retain(|_, bucket| !bucket.is_full(now));
+            if self.buckets.len() >= self.most {
+                self.buckets.pop_first();
+            }
+        }
+        let bucket = self.buckets.entry(key.clone()).or_default();
+        match bucket.take(limit.into(), now) {
+            Ok(()) => Standing::Within,
+            Err(_) => Standing::Above(limit.policy),
+        }
     }
 }
 
@@ -188,6 +281,8 @@ fn essence(cause: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
@@ -247,5 +342,50 @@ mod tests {
         assert_eq!(seldom.names.len(), 1);
         seldom.tell(&"x".repeat(10_000), &"y ".repeat(10_000), later);
         assert!(seldom.names.keys().all(|name| name.len() <= 4 * COMPARED));
+    }
+
+    const DROP: RateLimit = RateLimit { rate: 60, bucket: 2, policy: RatePolicy::Drop };
+
+    #[test]
+    fn each_has_its_own_rate_and_a_look_takes_nothing() {
+        let (mut all, now) = (Profiled::new(8), Instant::now());
+        for _ in 0..3 {
+            assert_eq!(all.standing(&1, DROP, now), Standing::Within);
+        }
+        assert_eq!(
+            [0; 3].map(|_| all.spend(&1, DROP, now)),
+            [Standing::Within, Standing::Within, Standing::Above(RatePolicy::Drop)]
+        );
+        assert_eq!(all.standing(&1, DROP, now), Standing::Above(RatePolicy::Drop));
+        let mark = RateLimit { policy: RatePolicy::Mark, ..DROP };
+        assert_eq!(all.standing(&1, mark, now), Standing::Above(RatePolicy::Mark));
+        assert_eq!(all.spend(&2, DROP, now), Standing::Within);
+        assert_eq!(all.spend(&1, DROP, now + Duration::from_secs(59)), Standing::Above(RatePolicy::Drop));
+        assert_eq!(all.spend(&1, DROP, now + Duration::from_secs(60)), Standing::Within);
+        // what is no limit takes no memory
+        for n in 0..100 {
+            assert_eq!(all.spend(&n, RateLimit::NONE, now), Standing::Within);
+        }
+        assert_eq!(all.buckets.len(), 2);
+        for n in 0..100 {
+            all.spend(&n, DROP, now);
+        }
+        assert_eq!(all.buckets.len(), 8);
+    }
+
+    proptest! {
+        /// Whatever a home says, and however the clock runs: no more than the bucket and what came back.
+        #[test]
+        fn foreign_rates_are_kept(rate: u32, bucket: u32, steps in proptest::collection::vec(0_u64..7200, 1..50)) {
+            let limit = RateLimit { rate, bucket, policy: RatePolicy::Drop };
+            let (mut all, begin) = (Profiled::new(1), Instant::now());
+            let (mut now, mut passed) = (begin, 0_u64);
+            for step in steps {
+                now += Duration::from_secs(step);
+                passed += u64::from(all.spend(&(), limit, now) == Standing::Within);
+            }
+            let back = (now - begin).as_secs_f64() * f64::from(rate) / 3600.0;
+            prop_assert!(limit.is_none() || passed as f64 <= f64::from(bucket.max(1)) + back + 1e-6);
+        }
     }
 }

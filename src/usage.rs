@@ -6,10 +6,11 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::backend::message::Account;
 use crate::lorawan::{DevEui, NetId};
 
 /// Where a frame went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     /// To its home.
     Up,
@@ -27,10 +28,10 @@ pub enum Kind {
 }
 
 /// A frame of a user that was carried for its home.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carried {
-    /// The other network: the home of a visitor, or who carried one of ours.
-    pub net_id: NetId,
+    /// Whose, and how it stands to what is agreed.
+    pub account: Account,
     /// How it roams.
     pub kind: Kind,
     /// Up or down.
@@ -41,7 +42,7 @@ pub struct Carried {
     pub unix: u64,
 }
 
-/// Network Traffic Record (TS002 table 10). Nothing is out of profile: no rate is limited.
+/// Network Traffic Record (TS002 table 10). What is out of profile is part of the totals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct TrafficRecord {
@@ -59,10 +60,10 @@ pub struct TrafficRecord {
     /// Downlinks.
     #[serde(rename = "TotalDLPackets")]
     pub total_dl_packets: u64,
-    /// Out of profile, uplinks: none.
+    /// Out of profile, uplinks.
     #[serde(rename = "TotalOutProfileULPackets")]
     pub total_out_profile_ul_packets: u64,
-    /// Out of profile, downlinks: none.
+    /// Out of profile, downlinks.
     #[serde(rename = "TotalOutProfileDLPackets")]
     pub total_out_profile_dl_packets: u64,
     /// FRMPayload of the uplinks, bytes.
@@ -71,16 +72,16 @@ pub struct TrafficRecord {
     /// FRMPayload of the downlinks.
     #[serde(rename = "TotalDLBytes")]
     pub total_dl_bytes: u64,
-    /// Out of profile, bytes of uplinks: none.
+    /// Out of profile, bytes of uplinks.
     #[serde(rename = "TotalOutProfileULBytes")]
     pub total_out_profile_ul_bytes: u64,
-    /// Out of profile, bytes of downlinks: none.
+    /// Out of profile, bytes of downlinks.
     #[serde(rename = "TotalOutProfileDLBytes")]
     pub total_out_profile_dl_bytes: u64,
 }
 
 impl TrafficRecord {
-    /// Of uplinks and their bytes, downlinks and their bytes.
+    /// Of uplinks and their bytes, downlinks and their bytes; of no profile.
     pub fn new(
         net_id: NetId,
         roaming_type: Kind,
@@ -152,7 +153,7 @@ pub struct Statement {
     /// SHA-256 of the text of the statement before, in hexadecimal: none can be changed or left out later. `None`: this is the
     /// first.
     pub previous: Option<String>,
-    /// One for each kind of roaming.
+    /// One for each kind of roaming and Service Profile.
     pub traffic: Vec<TrafficRecord>,
     /// One for each beginning and end, and one of the devices that were active all the month.
     pub activations: Vec<ActivationRecord>,

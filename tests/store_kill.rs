@@ -105,6 +105,7 @@ async fn prepare(store: &Store, n: u8) {
             created: 0,
             roaming: true,
             home: None,
+            terms: Default::default(),
             rj_count0: None,
             path: None,
             expires: None,

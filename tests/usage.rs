@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use roamgate::backend::message::MacVersion;
+use roamgate::backend::message::{Account, MacVersion};
 use roamgate::clock::Clock;
 use roamgate::fns::usage::Usage;
 use roamgate::hns::Carriers;
@@ -81,16 +81,22 @@ impl Federation {
         let visited = self.store(THEM);
         for _ in 0..theirs {
             visited
-                .carried(Carried { net_id: us, kind: Kind::Passive, way: Way::Up, bytes: 12, unix: at })
+                .carried(Carried {
+                    account: Account::of(us),
+                    kind: Kind::Passive,
+                    way: Way::Up,
+                    bytes: 12,
+                    unix: at,
+                })
                 .await
                 .unwrap();
         }
-        visited.roams(us, DEVICE, true, at).await.unwrap();
+        visited.roams(us, DEVICE, Some(String::new()), at).await.unwrap();
         visited.close().await.unwrap();
         let home = self.store(US);
         for _ in 0..ours {
             home.carried_for_us(Carried {
-                net_id: them,
+                account: Account::of(them),
                 kind: Kind::Passive,
                 way: Way::Up,
                 bytes: 12,

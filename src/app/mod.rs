@@ -82,6 +82,10 @@ impl Node {
         };
         let delivery = deliver::delivery(&config, &store, &clock);
         let house = build(&config, &ours, &clock, &store, air.clone(), outside, delivery.clone()).await?;
+        // before a session of an earlier configuration is used
+        let rules = config.roaming.clone();
+        let may = move |dev_eui, join_eui| rules.lets(dev_eui, Some(join_eui)).passive.start;
+        store.align_roaming(may).await.context("bring the sessions in line with [[roaming.devices]]")?;
         house.fns.recall().await.context("read the roaming contexts of visitors")?;
         let mut tasks = JoinSet::new();
         let (server, reach) = way.open(&ours, house.clone(), out, &mut tasks).await?;

@@ -99,6 +99,16 @@ impl Operator {
         }
     }
 
+    /// Sessions follow what `[[roaming.devices]]` says, whatever an operator has just changed.
+    async fn align_roaming(&self) -> Result<(), OperatorError> {
+        let rules = self.config.roaming.clone();
+        if rules.devices.is_empty() {
+            return Ok(());
+        }
+        let may = move |dev_eui, join_eui| rules.lets(dev_eui, Some(join_eui)).passive.start;
+        Ok(self.store.align_roaming(may).await?)
+    }
+
     /// A device of class C is sent to at once.
     fn reach(&self, dev_eui: DevEui) {
         if let Some(running) = &self.running {
@@ -322,6 +332,7 @@ impl control::Operator for Operator {
             let class = class.map(ClassMode::from);
             match self.store.change_device(dev_eui, store::Change { name, roaming, enabled, class }).await? {
                 true => {
+                    self.align_roaming().await?;
                     self.reach(dev_eui);
                     self.stop_ended();
                     Ok(())

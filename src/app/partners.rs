@@ -40,14 +40,17 @@ pub fn one(config: &Config, net_id: NetId, learnt: Option<&[NetId]>) -> PartnerV
             Whereabouts::Nowhere { why: why.into() }
         }
     };
+    let rules = if ours { Default::default() } else { agreement.rules };
     let speakers = config.roaming.partner.iter().filter(|partner| partner.speaks_for.contains(&net_id));
     PartnerView {
         net_id,
         ours,
         listed: entry.is_some(),
-        passive: if ours { Default::default() } else { agreement.passive },
-        handover: if ours { Default::default() } else { agreement.handover },
-        airtime: agreement.airtime.filter(|_| !ours),
+        passive: rules.passive,
+        handover: rules.handover,
+        airtime: rules.airtime,
+        ul: rules.ul,
+        dl: rules.dl,
         decided_by: if ours { "[network] net_ids".into() } else { agreement.line },
         server,
         identity: entry.and_then(|entry| entry.identity.clone()).unwrap_or(name),

@@ -102,6 +102,7 @@ pub(super) fn records(
         plan: Plan::untold(region),
         roaming: new.roaming,
         home: None,
+        terms: Default::default(),
         rj_count0: None,
         path: None,
         created: 0,

@@ -41,6 +41,8 @@ mod memory;
 #[cfg(test)]
 mod parked;
 #[cfg(test)]
+mod policy;
+#[cfg(test)]
 mod regions;
 
 const DEV: DevEui = DevEui::from_msb([0x58, 0x17, 0xB1, 0xC3, 0xEB, 0x89, 0x0B, 0xC4]);
@@ -653,7 +655,7 @@ async fn a_token_answers_one_hearing_of_one_device_for_one_partner() {
             fns_ul_token: Some(token.to_vec()),
             ..Default::default()
         };
-        let req = crate::backend::message::XmitDown { phy_payload: phy.to_vec(), dl, home: None };
+        let req = crate::backend::message::XmitDown { phy_payload: phy.to_vec(), dl, account: None };
         away.house.fns.downlink(from, req)
     };
     let stranger = NetId::from_msb([0, 0, 2]);

@@ -10,6 +10,7 @@ use super::{ConfigArg, Fail, show, show_json, table};
 use crate::app::partners;
 use crate::config::Config;
 use crate::control::{Client, Method, PartnerView, PartnersView, Whereabouts};
+use crate::limits::{RateLimit, RatePolicy};
 use crate::lorawan::NetId;
 use crate::partners::{Lifetime, Mode, Passive};
 
@@ -185,6 +186,23 @@ fn text(partner: &PartnerView) -> String {
     if let Some(airtime) = partner.airtime {
         lines.push(("airtime", format!("{airtime} a day for downlinks to its visitors")));
     }
+    for (name, what, limit) in [("uplinks", "from", partner.ul), ("downlinks", "to", partner.dl)] {
+        if let Some(RateLimit { rate, bucket, policy }) = limit {
+            let above = match policy {
+                RatePolicy::Drop => "it drops those above",
+                RatePolicy::Mark => "it marks those above in its records",
+            };
+            let text = format!("{rate} an hour, {bucket} at once, {what} each device of ours there; {above}");
+            lines.push((name, text));
+        }
+    }
+    if !partner.passive.defer.is_none() {
+        let text = format!(
+            "{}: so long it is not wanted where our own radio hears the device",
+            partner.passive.defer
+        );
+        lines.push(("deferred", text));
+    }
     if let Some(label) = &partner.kek {
         lines.push(("key label", label.clone()));
     }
@@ -209,7 +227,7 @@ fn text(partner: &PartnerView) -> String {
 mod tests {
     use super::*;
     use crate::control::Everybody;
-    use crate::partners::Handover;
+    use crate::partners::Switches;
 
     fn partner() -> PartnerView {
         PartnerView {
@@ -221,9 +239,12 @@ mod tests {
                 activation: false,
                 lifetime: Lifetime::of_seconds(3600),
                 mic_check: true,
+                defer: Lifetime::of_seconds(600),
             },
-            handover: Handover { start: false, activation: true },
+            handover: Switches { start: false, activation: true },
             airtime: Some(Lifetime::of_seconds(60)),
+            ul: Some(RateLimit { rate: 60, bucket: 10, policy: RatePolicy::Drop }),
+            dl: Some(RateLimit { rate: 6, bucket: 2, policy: RatePolicy::Mark }),
             decided_by: "[[roaming.partner]] net_id = \"C0002F\"".into(),
             server: Whereabouts::Configuration { url: "https://ns.example:7005".into() },
             identity: "ns.example".into(),
@@ -243,7 +264,7 @@ mod tests {
     fn a_list_ends_with_what_applies_to_all_others() {
         let everybody_else = Everybody {
             passive: Passive::default(),
-            handover: Handover::default(),
+            handover: Switches::default(),
             decided_by: "there is no [roaming.default]".into(),
         };
         assert_eq!(
@@ -263,6 +284,9 @@ mod tests {
             "MIC check    yes",
             "handover     joins: the network that is visited",
             "airtime      1m a day",
+            "uplinks      60 an hour, 10 at once, from each device of ours there; it drops those above\n",
+            "downlinks    6 an hour, 2 at once, to each device of ours there; it marks those above in its records\n",
+            "deferred     10m: so long",
             "key label    ns1-ns2\n",
             "certificate  ns.example, with the key sha256/AAAA, below a root of its entry\n",
             "asked in     TS002 1.1\n",

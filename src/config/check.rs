@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Config, Network, Role};
 use crate::backend::tunnel;
+use crate::limits::RateLimit;
 use crate::lorawan::{JoinEuiRange, NetId};
 use crate::partners::{KekKey, Version};
 use crate::{application, backend, radio};
@@ -107,6 +108,31 @@ impl Config {
                     at("net_id"),
                     format!("there is no way to find NetID {name}: no server, and no [discovery]"),
                     "add server = \"https://...\" to the entry, or a section [discovery]",
+                );
+            }
+        }
+        let of_default =
+            self.roaming.default.iter().map(|rules| ("roaming.default".to_owned(), rules.ul, rules.dl));
+        let partners = self.roaming.partner.iter().enumerate();
+        let of_partners = partners.map(|(i, entry)| (format!("roaming.partner[{i}]"), entry.ul, entry.dl));
+        for (at, ul, dl) in of_default.chain(of_partners) {
+            for (name, limit) in [("ul", ul), ("dl", dl)] {
+                let most = RateLimit::NONE.rate;
+                if limit.is_some_and(|limit| !(1..most).contains(&limit.rate) || limit.bucket == 0) {
+                    refuse(
+                        format!("{at}.{name}"),
+                        format!("rate is 1 to {} packets an hour, and bucket at least 1", most - 1),
+                        "leave the key out for no limit",
+                    );
+                }
+            }
+        }
+        for (i, devices) in self.roaming.devices.iter().enumerate() {
+            if devices.join_euis.is_empty() && devices.dev_euis.is_empty() {
+                refuse(
+                    format!("roaming.devices[{i}]"),
+                    "it names no device, so it decides nothing".into(),
+                    "list join_euis or dev_euis; 0000000000000000/0 is every JoinEUI",
                 );
             }
         }

@@ -125,6 +125,17 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             "no key-encryption key is agreed with everybody",
         ),
         (
+            whole.clone() + "ul = { rate = 0, bucket = 1, policy = \"drop\" }\n",
+            "r.toml:14:6: roaming.default.ul: ",
+            "1 to 999999 packets",
+        ),
+        (
+            whole.clone() + partner + "dl = { rate = 5, bucket = 0, policy = \"mark\" }\n",
+            "roaming.partner[0].dl: ",
+            "bucket at least 1",
+        ),
+        (whole.clone() + "[[roaming.devices]]\n", "roaming.devices[0]: ", "names no device"),
+        (
             whole.clone() + &partner.replace("passive", "handover"),
             "roaming.partner[0].handover: ",
             "keys of the session travel",

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::RateLimit;
 use crate::lorawan::NetId;
-use crate::partners::{Handover, Lifetime, Mode, Passive, Quirk};
+use crate::partners::{Lifetime, Mode, Passive, Quirk, Switches};
 
 /// Answer to `GET /v1/partners`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +24,7 @@ pub struct Everybody {
     pub passive: Passive,
     /// What is allowed.
     #[serde(default)]
-    pub handover: Handover,
+    pub handover: Switches,
     /// The configuration line that decided.
     pub decided_by: String,
 }
@@ -41,10 +42,16 @@ pub struct PartnerView {
     pub passive: Passive,
     /// What is allowed.
     #[serde(default)]
-    pub handover: Handover,
+    pub handover: Switches,
     /// How much of the air it may have in a day; absent: no limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub airtime: Option<Lifetime>,
+    /// What we pay for of the uplinks of a device of ours that roams there; absent: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ul: Option<RateLimit>,
+    /// The same of downlinks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dl: Option<RateLimit>,
     /// The configuration line that decided.
     pub decided_by: String,
     /// Where its server would be found.

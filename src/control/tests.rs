@@ -142,6 +142,8 @@ impl Operator for Fake {
                 passive: Passive::default(),
                 handover: Default::default(),
                 airtime: None,
+                ul: None,
+                dl: None,
                 decided_by: "nothing".into(),
                 server: Whereabouts::Nowhere { why: "a test".into() },
                 identity: "c0002f.example".into(),

@@ -82,9 +82,13 @@ impl Fns {
             let outcome = carried.as_ref().copied().map_err(failed);
             self.peers.notify(Party::Ns(net_id), transaction, outcome);
         }
-        let whose = granted.home.unwrap_or(net_id);
-        if whose != self.me && carried.is_ok() {
-            self.note_roaming(whose, join.dev_eui, true).await;
+        let stateful = granted.lifetime.unwrap_or(0) > 0;
+        let profile =
+            granted.service.as_ref().filter(|_| stateful).map(|service| service.terms.profile.clone());
+        let passive = || (net_id != self.me).then(|| (net_id, profile.unwrap_or_default()));
+        let handover = granted.account.clone().map(|account| (account.net_id, account.profile));
+        if let Some((whose, profile)) = handover.or_else(passive).filter(|_| carried.is_ok()) {
+            self.note_roaming(whose, join.dev_eui, Some(profile)).await;
         }
         // 12.10 step 11
         self.keep(net_id, &granted, (joining(&heard.phy), None)).await;
@@ -142,6 +146,15 @@ impl Fns {
             // 12.7 step 2
             Some(_) => (false, agreement.handover.start),
         };
+        let lets = self.partners.lets(dev_eui, join_eui);
+        let (of_passive, of_handover) = match rejoins {
+            None => (lets.passive.activation, lets.handover.activation),
+            Some(_) => (lets.passive.start, lets.handover.start),
+        };
+        if (passive || handover) && !(passive && of_passive || handover && of_handover) {
+            return Err(Unanswered::Rule(format!("visitor {dev_eui} may not activate here: {lets}")));
+        }
+        let (passive, handover) = (passive && of_passive, handover && of_handover);
         if self.ours.contains(&h_net_id) || !passive && !handover {
             let why = format!("visitors of NetID {h_net_id} may not activate here: {}", agreement.line);
             return Err(Unanswered::Rule(why));
@@ -292,7 +305,7 @@ impl Fns {
             self.hold_off(*home, req.dev_eui, &[], time).await;
         }
         if ended {
-            self.note_roaming(*home, req.dev_eui, false).await;
+            self.note_roaming(*home, req.dev_eui, None).await;
         }
     }
 }

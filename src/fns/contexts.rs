@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use subtle::ConstantTimeEq;
 
 use crate::backend::door::{Boxed, StoreError};
-use crate::backend::message::{MicKey, PrStartAns};
+use crate::backend::message::{MicKey, PrStartAns, Terms};
 use crate::lorawan::crypto::{self, Direction};
 use crate::lorawan::frame::DataFrame;
 use crate::lorawan::{DevAddr, DevEui, NetId};
@@ -46,6 +46,8 @@ pub struct Context {
     pub mic_key: Option<MicKey>,
     /// A lower bound of the last FCntUp.
     pub fcnt_up: u32,
+    /// What its network wants of its frames.
+    pub terms: Terms,
 }
 
 /// Where a context stands in its life.
@@ -145,6 +147,7 @@ pub fn granted(
         lifetime,
         mic_key: answer.mic_key.clone(),
         fcnt_up: answer.fcnt_up.unwrap_or(0),
+        terms: answer.service.as_ref().map(|service| service.terms.clone()).unwrap_or_default(),
     }))
 }
 
@@ -319,7 +322,7 @@ mod tests {
 
     fn context(net_id: NetId, key: Option<MicKey>, fcnt_up: u32) -> Context {
         let id = ContextId { net_id, dev_eui: DEV, dev_addr: addr() };
-        Context { id, until: NOW + 3600, lifetime: 3600, mic_key: key, fcnt_up }
+        Context { id, until: NOW + 3600, lifetime: 3600, mic_key: key, fcnt_up, terms: Terms::default() }
     }
 
     fn frame(key: &Key, fcnt: u32) -> Vec<u8> {

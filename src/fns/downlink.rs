@@ -10,6 +10,7 @@ use crate::clock::Instant;
 use crate::jit;
 use crate::lorawan::DevAddr;
 use crate::lorawan::crypto::Direction;
+use crate::usage::Kind;
 
 use super::dedup::Ear;
 use super::token::Hearing;
@@ -39,8 +40,10 @@ impl Fns {
         // 3: agreement, message, token
         let dl = &req.dl;
         let phy = req.phy_payload.clone();
+        let mut context = None;
         if let Party::Ns(net_id) = from.party {
             self.may_send(net_id)?;
+            context = self.may_go_down(net_id, downlink_addr(&phy)?).await?;
         }
         let sent = if dl.class_mode == Some(ClassMode::C) {
             self.transmit_now(&from, req.phy_payload, dl).await?
@@ -50,7 +53,13 @@ impl Fns {
         if let Party::Ns(net_id) = from.party {
             self.note_there(net_id);
             self.note_airtime(net_id, phy.len(), &sent).await;
-            self.note_down(net_id, req.home, &phy).await;
+            let (kind, account) = match req.account {
+                Some(account) => (Kind::Handover, Some(account)),
+                None => (Kind::Passive, self.charge_down(net_id, context.as_ref())),
+            };
+            if let Some(account) = account {
+                self.note_down(account, kind, &phy).await;
+            }
         }
         Ok(sent)
     }

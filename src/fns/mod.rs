@@ -16,6 +16,7 @@ pub mod parked;
 mod passive_data;
 mod passive_start;
 mod passive_stop;
+mod profiles;
 mod route;
 mod token;
 pub mod usage;
@@ -46,6 +47,7 @@ use heads::Heads;
 use hold_off::{HoldOffs, Limits};
 use homes::Homes;
 use parked::{Lot, Parking};
+use profiles::Rates;
 pub use token::{Hearing, Seal};
 use usage::{Counted, Usage};
 
@@ -207,6 +209,8 @@ pub struct Counters {
     pub unknown: Counter,
     /// Data frames that the key of a roaming context calls forged.
     pub forged: Counter,
+    /// Frames of visitors that their home wants dropped, because they are above a rate of their Service Profile.
+    pub above_rate: Counter,
     /// Data frames that had to wait because their home could not be reached.
     pub parked: Counter,
     /// Those of them that went there later.
@@ -217,7 +221,7 @@ pub struct Counters {
 
 impl Counters {
     /// Every one by its name.
-    pub fn named(&self) -> [(&'static str, u64); 12] {
+    pub fn named(&self) -> [(&'static str, u64); 13] {
         [
             ("heard", self.heard.get()),
             ("copies", self.copies.get()),
@@ -228,6 +232,7 @@ impl Counters {
             ("filtered", self.filtered.get()),
             ("unknown", self.unknown.get()),
             ("forged", self.forged.get()),
+            ("above_rate", self.above_rate.get()),
             ("parked", self.parked.get()),
             ("parked_sent", self.parked_sent.get()),
             ("parked_dropped", self.parked_dropped.get()),
@@ -314,6 +319,7 @@ pub struct Fns {
     parking: Arc<dyn Parking>,
     usage: Arc<dyn Usage>,
     counted: Mutex<Counted>,
+    rates: Mutex<Rates>,
     budgets: Mutex<Budgets>,
     clock: Clock,
     count: Counters,
@@ -355,6 +361,7 @@ impl Fns {
             parking: parts.parking,
             usage: parts.usage,
             counted: Mutex::default(),
+            rates: Mutex::default(),
             budgets: Mutex::default(),
             clock: parts.clock,
             count: Counters::default(),

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::backend::door::{Boxed, Deadline, PeerError, StoreError};
-use crate::backend::message::{GwInfo, Party, PrStartReq, ResultCode, UlMeta, XmitUp};
+use crate::backend::message::{Account, GwInfo, Party, PrStartReq, ResultCode, UlMeta, XmitUp};
 use crate::clock::Instant;
 use crate::lorawan::{DevAddr, NetId};
 
@@ -42,8 +42,8 @@ const ASKED_FOR: Duration = Duration::from_secs(10);
 pub struct Parked {
     /// Its place among all: younger frames have greater numbers.
     pub number: u64,
-    /// Its home.
-    pub net_id: NetId,
+    /// Its home, and how the frame stands to what that wants to pay for.
+    pub account: Account,
     /// Its home has granted a context: XmitDataReq, not PRStartReq.
     pub by_context: bool,
     /// The frame.
@@ -71,7 +71,7 @@ impl From<&Parked> for Place {
     fn from(frame: &Parked) -> Place {
         Place {
             number: frame.number,
-            net_id: frame.net_id,
+            net_id: frame.account.net_id,
             dev_addr: frame.ul.dev_addr,
             received: frame.ul.recv_time.as_second().max(0).unsigned_abs(),
             size: frame.phy_payload.len(),
@@ -247,15 +247,15 @@ impl Fns {
     pub(super) async fn park(
         &self,
         heard: Numbered<'_>,
-        net_id: NetId,
+        account: Account,
         ul: UlMeta,
         by_context: bool,
     ) -> bool {
         let no_way_down = |gateway: GwInfo| GwInfo { ul_token: None, dl_allowed: Some(false), ..gateway };
         let gw_info = ul.gw_info.into_iter().map(no_way_down).collect();
         let ul = UlMeta { fns_ul_token: None, gw_info, ..ul };
-        let number = self.lot().number();
-        let frame = Parked { number, net_id, by_context, phy_payload: heard.phy.clone(), ul };
+        let (number, net_id) = (self.lot().number(), account.net_id);
+        let frame = Parked { number, account, by_context, phy_payload: heard.phy.clone(), ul };
         let place = Place::from(&frame);
         if let Err(error) = self.parking.park(frame).await {
             tracing::warn!(NetID = %net_id, "a frame is lost, its home cannot be reached and neither can the disk: {error}");
@@ -339,7 +339,7 @@ impl Fns {
             if let Some(frame) = frame.filter(|_| taken) {
                 sent += 1;
                 self.count.parked_sent.add();
-                self.note_up(net_id, Kind::Passive, &frame.phy_payload).await;
+                self.note_up(frame.account, Kind::Passive, &frame.phy_payload).await;
             } else {
                 self.count.parked_dropped.add();
             }
@@ -357,7 +357,7 @@ impl Fns {
 
     /// One frame. Answers whether its home took it; an error: it cannot be reached.
     async fn send_again(&self, frame: &Parked) -> Result<bool, PeerError> {
-        let (net_id, by) = (frame.net_id, Deadline(self.clock.now() + PATIENCE));
+        let (net_id, by) = (frame.account.net_id, Deadline(self.clock.now() + PATIENCE));
         let refused = |error: PeerError| match is_away(&error) {
             true => Err(error),
             false => {

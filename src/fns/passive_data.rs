@@ -9,6 +9,7 @@ use crate::backend::message::{Party, PrStartAns, ResultCode, UlMeta, XmitUp};
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::{DevAddr, DevEui, NetId};
 use crate::partners::{Partner, Quirk};
+use crate::usage::Way;
 
 use super::activate::Unanswered;
 use super::contexts::{self, Context, ContextId, Fitting, NoContext, Stage};
@@ -110,6 +111,14 @@ impl Fns {
         let mut asked = forged;
         asked.extend(ask.iter().map(|context| context.id.net_id));
         let certain = ask.len() == 1;
+        let mut ask = ask;
+        ask.retain(|context| match self.is_above(context, Way::Up) {
+            Some(why) => {
+                last = Some(Unanswered::Rule(why));
+                false
+            }
+            None => true,
+        });
         if let Some(context) = ask.first().filter(|context| certain && self.has_parked(context.id.net_id)) {
             return self.wait_for_home(heard, context, asked).await;
         }
@@ -121,7 +130,9 @@ impl Fns {
                     drop(waiting);
                     self.hold_offs().note_forwarded(id.net_id, id.dev_addr, self.clock.now());
                     self.supersede(id).await;
-                    return ByContext::Taken(answer, id.net_id);
+                    let its = ask.iter().find(|context| context.id == id);
+                    let account = its.map(|context| self.charge(context, Way::Up));
+                    return ByContext::Taken(PrStartAns { account, ..answer }, id.net_id);
                 }
                 Err(error) if certain && is_away(&error) => {
                     let Some(context) = ask.first() else { break };
@@ -140,7 +151,7 @@ impl Fns {
     async fn wait_for_home(&self, heard: Numbered<'_>, context: &Context, asked: Vec<NetId>) -> ByContext {
         let (net_id, dev_eui) = (context.id.net_id, Some(context.id.dev_eui));
         let ul = UlMeta { dev_eui, ..self.ul_meta(heard, Vec::new(), false) };
-        self.park(heard, net_id, ul, true).await;
+        self.park(heard, self.charge(context, Way::Up), ul, true).await;
         let why = format!("NetID {net_id} cannot be reached: the frame waits for it");
         ByContext::Open { asked, last: Some(Unanswered::Rule(why)) }
     }
@@ -252,7 +263,7 @@ impl Fns {
             mic_check = context.mic_key.is_some());
         // a join was noted when its answer went out
         if is_new && asked.0.is_none() {
-            self.note_roaming(net_id, dev_eui, true).await;
+            self.note_roaming(net_id, dev_eui, Some(context.terms.profile)).await;
         }
     }
 
@@ -303,7 +314,7 @@ impl Fns {
         for (id, roams_on) in self.contexts.forget(ids).await? {
             self.book().removed(id);
             if !roams_on {
-                self.note_roaming(id.net_id, id.dev_eui, false).await;
+                self.note_roaming(id.net_id, id.dev_eui, None).await;
             }
         }
         Ok(())

@@ -7,7 +7,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::backend::door::{Deadline, PeerError};
-use crate::backend::message::{ClassMode, GwInfo, Home, Party, PrStartAns, PrStartReq, ResultCode, UlMeta};
+use crate::backend::message::{
+    Account, ClassMode, GwInfo, Home, Party, PrStartAns, PrStartReq, ResultCode, UlMeta,
+};
 use crate::limits::Wait;
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::{GatewayEui, NetId};
@@ -38,17 +40,16 @@ impl Fns {
         if home == self.me && answer.dl.as_ref().is_some_and(|dl| dl.class_mode == Some(ClassMode::C)) {
             self.note_way(heard, frame.dev_addr());
         }
-        let whose = match answer.home {
-            Some(of) => Some((of, Kind::Handover)),
-            None => (home != self.me).then_some((home, Kind::Passive)),
-        };
+        let kind = if home == self.me { Kind::Handover } else { Kind::Passive };
+        let unnamed = || (home != self.me).then(|| Account::of(home));
+        let account = answer.account.clone().or_else(unnamed);
         let carried = match answer.phy_payload {
             Some(_) => self.carry(heard, Party::Ns(home), answer).await,
             None => Ok(()),
         };
         // behind the answer, which has a window to reach
-        if let Some((net_id, kind)) = whose {
-            self.note_up(net_id, kind, &heard.phy).await;
+        if let Some(account) = account {
+            self.note_up(account, kind, &heard.phy).await;
         }
         carried
     }
@@ -144,7 +145,7 @@ impl Fns {
     /// The home of a device that it has served cannot be reached, or older frames wait for it.
     async fn wait_for(&self, heard: Numbered<'_>, net_id: NetId) -> Unanswered {
         let ul = self.ul_meta(heard, Vec::new(), false);
-        self.park(heard, net_id, ul, false).await;
+        self.park(heard, Account::of(net_id), ul, false).await;
         Unanswered::Rule(format!("NetID {net_id} cannot be reached: the frame waits for it"))
     }
 
@@ -264,14 +265,19 @@ impl Fns {
                 "{from} answered without PHYPayload or DLMetaData: nothing to send"
             )));
         };
-        if let Party::Ns(net_id) = from {
-            self.may_send(net_id).map_err(Unanswered::NotSent)?;
-        }
-        let sent = self.transmit(&self.hearing_of(heard), phy.clone(), &dl).await;
-        let sent = sent.map_err(Unanswered::NotSent)?;
-        if let Party::Ns(net_id) = from {
-            self.note_airtime(net_id, phy.len(), &sent).await;
-            self.note_down(net_id, answer.home, &phy).await;
+        let hearing = self.hearing_of(heard);
+        let Party::Ns(net_id) = from else {
+            return Err(Unanswered::Rule(format!("{from} is no network server: nothing to send")));
+        };
+        let sending = async {
+            self.may_send(net_id)?;
+            let context = self.may_go_down(net_id, hearing.dev_addr).await?;
+            Ok((self.transmit(&hearing, phy.clone(), &dl).await?, context))
+        };
+        let (sent, context) = sending.await.map_err(Unanswered::NotSent)?;
+        self.note_airtime(net_id, phy.len(), &sent).await;
+        if let Some(account) = self.charge_down(net_id, context.as_ref()) {
+            self.note_down(account, Kind::Passive, &phy).await;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::backend::door::{Boxed, StoreError};
+use crate::backend::message::Account;
 use crate::lorawan::frame::Uplink;
 use crate::lorawan::{DevAddr, DevEui, NetId};
 
@@ -20,12 +21,12 @@ const DEVICES: usize = 10_000;
 pub trait Usage: Send + Sync {
     /// A frame was carried for a network.
     fn carried(&self, frame: Carried) -> Boxed<'_, Result<(), StoreError>>;
-    /// A device of a network has begun to roam here (`active`), or has ended.
+    /// A device of a network begins to roam here, under a ServiceProfileID, or (`None`) ends.
     fn roams(
         &self,
         net_id: NetId,
         dev_eui: DevEui,
-        active: bool,
+        begins: Option<String>,
         unix: u64,
     ) -> Boxed<'_, Result<(), StoreError>>;
 }
@@ -56,34 +57,31 @@ fn user_bytes(phy: &[u8]) -> Option<usize> {
 
 impl Fns {
     /// Its home has taken an uplink.
-    pub(super) async fn note_up(&self, net_id: NetId, kind: Kind, phy: &[u8]) {
+    pub(super) async fn note_up(&self, account: Account, kind: Kind, phy: &[u8]) {
         let (Some(bytes), Ok(Uplink::Data(frame))) = (user_bytes(phy), Uplink::parse(phy)) else { return };
-        if lock(&self.counted).is_new(net_id, frame.dev_addr(), frame.fcnt()) {
-            self.note(net_id, kind, Way::Up, bytes).await;
+        if lock(&self.counted).is_new(account.net_id, frame.dev_addr(), frame.fcnt()) {
+            self.note(account, kind, Way::Up, bytes).await;
         }
     }
 
     /// A head has taken a downlink of a network, or of ours for a device that is at home there.
-    pub(super) async fn note_down(&self, net_id: NetId, home: Option<NetId>, phy: &[u8]) {
-        let of = match home {
-            Some(home) => Some((home, Kind::Handover)),
-            None => (net_id != self.me).then_some((net_id, Kind::Passive)),
-        };
-        if let (Some((net_id, kind)), Some(bytes)) = (of, user_bytes(phy)) {
-            self.note(net_id, kind, Way::Down, bytes).await;
+    pub(super) async fn note_down(&self, account: Account, kind: Kind, phy: &[u8]) {
+        if let Some(bytes) = user_bytes(phy) {
+            self.note(account, kind, Way::Down, bytes).await;
         }
     }
 
-    async fn note(&self, net_id: NetId, kind: Kind, way: Way, bytes: usize) {
-        let frame = Carried { net_id, kind, way, bytes, unix: self.clock.unix() };
+    async fn note(&self, account: Account, kind: Kind, way: Way, bytes: usize) {
+        let net_id = account.net_id;
+        let frame = Carried { account, kind, way, bytes, unix: self.clock.unix() };
         if let Err(error) = self.usage.carried(frame).await {
             tracing::warn!(NetID = %net_id, "a frame is missing in the usage records: {error}");
         }
     }
 
-    /// A visitor begins to roam here, or ends.
-    pub(super) async fn note_roaming(&self, net_id: NetId, dev_eui: DevEui, active: bool) {
-        if let Err(error) = self.usage.roams(net_id, dev_eui, active, self.clock.unix()).await {
+    /// A visitor begins to roam here, under a ServiceProfileID, or (`None`) ends.
+    pub(super) async fn note_roaming(&self, net_id: NetId, dev_eui: DevEui, begins: Option<String>) {
+        if let Err(error) = self.usage.roams(net_id, dev_eui, begins, self.clock.unix()).await {
             tracing::warn!(NetID = %net_id, DevEUI = %dev_eui, "an activation is missing in the usage records: {error}");
         }
     }
@@ -94,7 +92,7 @@ impl Usage for () {
     fn carried(&self, _: Carried) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(std::future::ready(Ok(())))
     }
-    fn roams(&self, _: NetId, _: DevEui, _: bool, _: u64) -> Boxed<'_, Result<(), StoreError>> {
+    fn roams(&self, _: NetId, _: DevEui, _: Option<String>, _: u64) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }

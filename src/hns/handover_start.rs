@@ -31,7 +31,7 @@ impl Hns {
         }
         // 12.9 step 8, 12.7 step 7.1: the device is known and may activate, here or as a visitor elsewhere
         let device = self.device(req.dev_eui).await?;
-        let device = may_activate(device, &req, rejoin.is_some())?;
+        let device = self.may_activate(device, &req, sns.is_some(), rejoin.is_some())?;
         if let Some(RejoinKind::Handover(net_id) | RejoinKind::Rekeying(net_id)) = rejoin
             && !self.abroad.ours.contains(&net_id)
         {
@@ -86,6 +86,8 @@ impl Hns {
             let region: Option<Region> = ul.rf_region.as_ref().and_then(|name| name.parse().ok());
             region.map(|region| DlMeta { dev_eui: Some(device.dev_eui), ..DlMeta::of_join(&ul, &region) })
         };
+        let lets = self.abroad.partners.lets(device.dev_eui, Some(device.join_eui));
+        let roaming = device.roaming && lets.passive.start;
         Ok(HrStartAns {
             phy_payload: answer.phy_payload,
             lifetime: answer.lifetime,
@@ -96,8 +98,11 @@ impl Hns {
             },
             mac_version,
             keys: answer.keys,
-            roaming: device.roaming,
-            service: sns.map(|_| ServiceProfile::free(device.roaming, true)),
+            roaming,
+            service: sns.map(|net_id| {
+                let terms = self.abroad.partners.agreement(net_id).terms();
+                ServiceProfile::new(terms, roaming, true)
+            }),
             dl: sns.and_then(|_| windows()),
         })
     }
@@ -121,6 +126,36 @@ impl Hns {
             return Err(Refusal::new(ResultCode::MalformedRequest, why));
         }
         Ok(())
+    }
+
+    /// Known, enabled, and allowed where it was heard (TS002 section 14: the device switches). `handed_over`: to the network
+    /// that asks.
+    fn may_activate(
+        &self,
+        device: Option<Device>,
+        req: &HrStartReq,
+        handed_over: bool,
+        rejoins: bool,
+    ) -> Result<Device, Refusal> {
+        let Some(device) = device else {
+            return Err(Refusal::new(ResultCode::UnknownDevEui, format!("no device {} here", req.dev_eui)));
+        };
+        if !device.enabled {
+            let why = format!("device {} is disabled", req.dev_eui);
+            return Err(Refusal::new(ResultCode::ActivationDisallowed, why));
+        }
+        let lets = self.abroad.partners.lets(device.dev_eui, Some(device.join_eui));
+        let switches = if handed_over { lets.handover } else { lets.passive };
+        let may = device.roaming && if rejoins { switches.start } else { switches.activation };
+        if req.visited.is_some() && !may {
+            let (code, what) = match rejoins {
+                true => (ResultCode::DevRoamingDisallowed, "roam"),
+                false => (ResultCode::RoamingActDisallowed, "activate while roaming"),
+            };
+            let by = if device.roaming { format!(": {lets}") } else { String::new() };
+            return Err(not_now(code, format!("device {} may not {what}{by}", req.dev_eui)));
+        }
+        Ok(device)
     }
 
     /// 12.8.4 step 4: while we want it back nobody else gets it, and without that it stays where it is.
@@ -185,25 +220,6 @@ fn make_room(activations: &mut Vec<Activation>) {
     let unused = used.map_or(0, |used| used + 1);
     let surplus = (activations.len() + 1).saturating_sub(ACTIVATIONS).min(activations.len() - unused);
     activations.drain(unused..unused + surplus);
-}
-
-/// Known, enabled, and allowed where it was heard (TS002 section 14: the device switch).
-fn may_activate(device: Option<Device>, req: &HrStartReq, rejoins: bool) -> Result<Device, Refusal> {
-    let Some(device) = device else {
-        return Err(Refusal::new(ResultCode::UnknownDevEui, format!("no device {} here", req.dev_eui)));
-    };
-    if !device.enabled {
-        let why = format!("device {} is disabled", req.dev_eui);
-        return Err(Refusal::new(ResultCode::ActivationDisallowed, why));
-    }
-    if req.visited.is_some() && !device.roaming {
-        let (code, what) = match rejoins {
-            true => (ResultCode::DevRoamingDisallowed, "roam"),
-            false => (ResultCode::RoamingActDisallowed, "activate while roaming"),
-        };
-        return Err(not_now(code, format!("device {} may not {what}", req.dev_eui)));
-    }
-    Ok(device)
 }
 
 #[cfg(test)]

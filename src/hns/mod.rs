@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::door::{self, Boxed, Commit, Peers, StoreError};
-use crate::backend::message::{ClassMode, KeyEnvelope, MacVersion, UlMeta, XmitAns};
+use crate::backend::message::{Account, ClassMode, KeyEnvelope, MacVersion, UlMeta, XmitAns};
 use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevAddr, DevEui, JoinEui, NetId};
 use crate::partners;
@@ -281,7 +281,7 @@ impl Hns {
     async fn note_carried(&self, via: Option<NetId>, activation: &Activation, way: Way, bytes: usize) {
         let Some(net_id) = via else { return };
         let kind = if activation.sns.is_some() { Kind::Handover } else { Kind::Passive };
-        let frame = Carried { net_id, kind, way, bytes, unix: self.clock.unix() };
+        let frame = Carried { account: Account::of(net_id), kind, way, bytes, unix: self.clock.unix() };
         if let Err(error) = self.abroad.carriers.carried_for_us(frame).await {
             tracing::warn!(NetID = %net_id, "a frame is missing in the usage records: {error}");
         }

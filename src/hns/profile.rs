@@ -19,7 +19,7 @@ impl Hns {
     pub async fn profile(&self, from: Caller, req: ProfileReq) -> Result<ProfileAns, Refusal> {
         let visited = visited(&from)?;
         let agreement = self.abroad.partners.agreement(visited);
-        let (passive, handover) = (agreement.passive, agreement.handover);
+        let (passive, handover) = (&agreement.passive, agreement.handover);
         if !passive.any() && !handover.any() {
             let why = format!("no roaming with NetID {visited}: {}", agreement.line);
             return Err(not_now(ResultCode::NoRoamingAgreement, why));
@@ -32,12 +32,16 @@ impl Hns {
             let why = format!("device {} may not activate while roaming", req.dev_eui);
             return Err(not_now(ResultCode::RoamingActDisallowed, why));
         }
+        let lets = self.abroad.partners.lets(device.dev_eui, Some(device.join_eui));
+        let by_passive = passive.activation && lets.passive.activation;
+        let by_handover =
+            handover.activation && lets.handover.activation || handover.start && lets.handover.start;
         // where both are agreed the home stays in charge
-        let activation = match (passive.activation, handover.activation || handover.start) {
+        let activation = match (by_passive, by_handover) {
             (true, _) => RoamingActivation::Passive,
             (false, true) => RoamingActivation::Handover,
             (false, false) => {
-                let why = format!("no activation with NetID {visited}: {}", agreement.line);
+                let why = format!("no activation with NetID {visited}: {}, {lets}", agreement.line);
                 return Err(not_now(ResultCode::RoamingActDisallowed, why));
             }
         };

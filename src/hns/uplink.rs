@@ -78,8 +78,9 @@ impl Hns {
         let of = |activation: &&Activation| {
             activation.sns == Some(net_id) && req.ul.dev_addr.is_none_or(|addr| addr == activation.dev_addr)
         };
-        let found =
-            device.activations.iter().rev().find(of).filter(|_| device.enabled && device.roaming).cloned();
+        let lets = self.abroad.partners.lets(device.dev_eui, Some(device.join_eui));
+        let may = device.enabled && device.roaming && lets.handover.any();
+        let found = device.activations.iter().rev().find(of).filter(|_| may).cloned();
         req.via = Some(net_id);
         if let Some(activation) = &found {
             req.ul.dev_addr = Some(activation.dev_addr);

@@ -8,12 +8,15 @@ mod kek;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lorawan::NetId;
+use crate::backend::message::Terms;
+use crate::limits::RateLimit;
+use crate::lorawan::{DevEui, JoinEui, JoinEuiRange, NetId};
 
 pub use authorization::Authorization;
 pub use filter::{DevAddrRange, Filter};
@@ -27,6 +30,8 @@ pub struct Config {
     pub default: Option<Rules>,
     /// Agreements with single networks; a listed partner never falls back to the default.
     pub partner: Vec<Partner>,
+    /// What single devices may do.
+    pub devices: Vec<Devices>,
     /// Which visitors are carried at all.
     #[serde(skip_serializing_if = "Filter::is_open")]
     pub filter: Filter,
@@ -38,24 +43,30 @@ pub struct Config {
 pub struct Rules {
     /// Passive roaming.
     pub passive: Passive,
-    /// Handover roaming.
-    pub handover: Handover,
+    /// Handover roaming: the visited network serves the device itself.
+    pub handover: Switches,
     /// How much of the air each network may have in a day for its visitors here. Absent: no limit but the region's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub airtime: Option<Lifetime>,
+    /// As home: what we pay for of the uplinks of a device of ours that roams. Absent: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ul: Option<RateLimit>,
+    /// The same of downlinks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dl: Option<RateLimit>,
 }
 
-/// Handover roaming rules (TS002 section 14): the visited network serves the device itself.
+/// What of a kind of roaming is allowed (TS002 section 14).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Handover {
-    /// Running sessions, which LoRaWAN 1.1 hands over by a Rejoin-request.
+pub struct Switches {
+    /// Running sessions; to hand one over takes a Rejoin-request of LoRaWAN 1.1.
     pub start: bool,
     /// Joins.
     pub activation: bool,
 }
 
-impl Handover {
+impl Switches {
     /// Whether anything is allowed.
     pub fn any(&self) -> bool {
         self.start || self.activation
@@ -74,6 +85,10 @@ pub struct Passive {
     pub lifetime: Lifetime,
     /// The forwarding network checks the MICs of uplinks, with a key that the home gives it.
     pub mic_check: bool,
+    /// As home: a network that brings a frame which our own radio has brought is not wanted for so long. `0s`: every
+    /// network always is.
+    #[serde(skip_serializing_if = "Lifetime::is_none")]
+    pub defer: Lifetime,
 }
 
 impl Passive {
@@ -99,6 +114,11 @@ pub struct NoLifetime(String);
 impl Lifetime {
     /// Stateless.
     pub const NONE: Lifetime = Lifetime(0);
+
+    /// Whether it is none at all.
+    pub fn is_none(&self) -> bool {
+        *self == Lifetime::NONE
+    }
 
     /// Seconds, 0: stateless.
     pub const fn seconds(self) -> u32 {
@@ -162,10 +182,16 @@ pub struct Partner {
     pub passive: Passive,
     /// Handover roaming. Needs `kek`: the session's keys travel.
     #[serde(default)]
-    pub handover: Handover,
+    pub handover: Switches,
     /// How much of the air it may have in a day for its visitors here. Absent: no limit but the region's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub airtime: Option<Lifetime>,
+    /// As home: what we pay for of the uplinks of a device of ours that roams there. Absent: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ul: Option<RateLimit>,
+    /// The same of downlinks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dl: Option<RateLimit>,
     /// Where its backend interface is: overrides DNS.
     pub server: Option<String>,
     /// The certificate's name, where it is not the NetID's.
@@ -246,38 +272,89 @@ pub enum Mode {
 /// What applies to one network, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agreement {
-    /// What is allowed.
-    pub passive: Passive,
-    /// What is allowed.
-    pub handover: Handover,
-    /// What it may have of the air in a day.
-    pub airtime: Option<Lifetime>,
+    /// What is allowed, and what is wanted.
+    pub rules: Rules,
     /// The configuration line that decided, for logs and refusals.
     pub line: String,
 }
 
+impl Deref for Agreement {
+    type Target = Rules;
+    fn deref(&self) -> &Rules {
+        &self.rules
+    }
+}
+
+impl Agreement {
+    /// What we want of the frames of a device of ours that roams there.
+    pub fn terms(&self) -> Terms {
+        Terms::ours(self.ul, self.dl)
+    }
+}
+
+/// `[[roaming.devices]]`: what some devices may do, ours elsewhere and others' here, whatever is agreed with the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Devices {
+    /// Those with these JoinEUIs.
+    pub join_euis: Vec<JoinEuiRange>,
+    /// And these.
+    pub dev_euis: Vec<DevEui>,
+    /// Passive roaming.
+    pub passive: Switches,
+    /// Handover roaming.
+    pub handover: Switches,
+}
+
+/// What a device may do, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lets {
+    /// Passive roaming.
+    pub passive: Switches,
+    /// Handover roaming.
+    pub handover: Switches,
+    /// The entry that says so; `None`: there is none, and nothing is forbidden.
+    pub entry: Option<usize>,
+}
+
+impl fmt::Display for Lets {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.entry {
+            Some(entry) => write!(to, "[[roaming.devices]], entry {}", entry + 1),
+            None => to.write_str("no [[roaming.devices]]"),
+        }
+    }
+}
+
 impl Config {
+    /// What a device may do: the first entry that names it decides. `join_eui`: where it is known.
+    pub fn lets(&self, dev_eui: DevEui, join_eui: Option<JoinEui>) -> Lets {
+        let among =
+            |of: &Devices| join_eui.is_some_and(|eui| of.join_euis.iter().any(|range| range.contains(eui)));
+        let named = |of: &Devices| of.dev_euis.contains(&dev_eui) || among(of);
+        let all = Switches { start: true, activation: true };
+        match self.devices.iter().position(named) {
+            Some(at) => {
+                let Devices { passive, handover, .. } = self.devices[at];
+                Lets { passive, handover, entry: Some(at) }
+            }
+            None => Lets { passive: all, handover: all, entry: None },
+        }
+    }
+
     /// The agreement with a network.
     pub fn agreement(&self, net_id: NetId) -> Agreement {
         if let Some(partner) = self.partner(net_id) {
             let line = format!("[[roaming.partner]] net_id = \"{net_id}\"");
-            let (passive, handover, airtime) = (partner.passive.clone(), partner.handover, partner.airtime);
-            return Agreement { passive, handover, airtime, line };
+            let Partner { handover, airtime, ul, dl, .. } = *partner;
+            let passive = partner.passive.clone();
+            return Agreement { rules: Rules { passive, handover, airtime, ul, dl }, line };
         }
-        match &self.default {
-            Some(rules) => Agreement {
-                passive: rules.passive.clone(),
-                handover: rules.handover,
-                airtime: rules.airtime,
-                line: "[roaming.default]".into(),
-            },
-            None => Agreement {
-                passive: Passive::default(),
-                handover: Handover::default(),
-                airtime: None,
-                line: "no [roaming.default], and the network is no [[roaming.partner]]".into(),
-            },
-        }
+        let line = match &self.default {
+            Some(_) => "[roaming.default]",
+            None => "no [roaming.default], and the network is no [[roaming.partner]]",
+        };
+        Agreement { rules: self.default.clone().unwrap_or_default(), line: line.into() }
     }
 
     /// The entry of a listed partner.
@@ -312,8 +389,55 @@ mod tests {
     #[test]
     fn nothing_said_is_stateless_and_without_mic_check() {
         let config: Config = toml::from_str("[default]\npassive = { start = true }").unwrap();
-        let passive = config.agreement("000001".parse().unwrap()).passive;
+        let passive = config.agreement("000001".parse().unwrap()).rules.passive;
         assert_eq!((passive.lifetime, passive.mic_check), (Lifetime::NONE, false));
         assert!(toml::from_str::<Config>("[default]\npassive = { lifetime = 3600 }").is_err());
+    }
+
+    #[test]
+    fn the_first_entry_that_names_a_device_says_what_it_may_do() {
+        let text = r#"
+            [[devices]]
+            dev_euis = ["0101010101010101"]
+            [[devices]]
+            join_euis = ["70B3D57ED0000000/40"]
+            passive = { start = true }
+            [[devices]]
+            join_euis = ["0000000000000000/0"]
+            handover = { activation = true }
+        "#;
+        let config: Config = toml::from_str(text).unwrap();
+        let lets = |dev_eui: &str, join_eui: Option<&str>| {
+            let lets = config.lets(dev_eui.parse().unwrap(), join_eui.map(|eui| eui.parse().unwrap()));
+            let Lets { passive, handover, entry } = lets;
+            (entry, [passive.start, passive.activation, handover.start, handover.activation])
+        };
+        assert_eq!(lets("0101010101010101", Some("70B3D57ED0000001")), (Some(0), [false; 4]));
+        assert_eq!(
+            lets("0202020202020202", Some("70B3D57ED0000001")),
+            (Some(1), [true, false, false, false])
+        );
+        assert_eq!(
+            lets("0202020202020202", Some("0000000000000001")),
+            (Some(2), [false, false, false, true])
+        );
+        assert_eq!(lets("0202020202020202", None), (None, [true; 4]));
+        assert_eq!(Config::default().lets(DevEui::from_msb([1; 8]), None).entry, None);
+    }
+
+    #[test]
+    fn what_is_paid_for_is_named_after_its_rates() {
+        let text =
+            "[default]\nul = { rate = 60, bucket = 10, policy = \"drop\" }\n[[partner]]\nnet_id = \"000001\"";
+        let config: Config = toml::from_str(text).unwrap();
+        assert_eq!(config.agreement("000002".parse().unwrap()).terms().profile, "roamgate-ul60/10Drop");
+        assert_eq!(config.agreement("000001".parse().unwrap()).terms().profile, "roamgate");
+        for wrong in [
+            "rate = 1",
+            "rate = 1, bucket = 1, policy = \"Mark\"",
+            "rate = -1, bucket = 1, policy = \"drop\"",
+        ] {
+            assert!(toml::from_str::<Config>(&format!("[default]\nul = {{ {wrong} }}")).is_err(), "{wrong}");
+        }
     }
 }

@@ -6,8 +6,8 @@ use rand::RngExt;
 
 use crate::backend::door::{Caller, Commit, PeerError};
 use crate::backend::message::{
-    ClassMode, DeviceProfile, DlMeta, HrStartAns, HrStartReq, MacVersion, MicKey, NwkKeys, Party, PrStartAns,
-    PrStartReq, ProfileAt, Refusal, ResultCode, ServiceProfile, UlMeta, opt_neg,
+    Account, ClassMode, DeviceProfile, DlMeta, HrStartAns, HrStartReq, MacVersion, MicKey, NwkKeys, Party,
+    PrStartAns, PrStartReq, ProfileAt, Refusal, ResultCode, ServiceProfile, UlMeta, opt_neg,
 };
 use crate::clock::Clock;
 use crate::lorawan::region::{SubBands, is_channel_masks};
@@ -86,6 +86,9 @@ impl Sns {
             }
         };
         let created = self.clock.unix();
+        // our own home wants nothing of us
+        let service = answer.service.filter(|_| who.home.is_some());
+        let terms = service.map(|service| service.terms).unwrap_or_default();
         let session = Session {
             id: newest_id(&self.clock),
             dev_eui,
@@ -106,6 +109,7 @@ impl Sns {
             plan: Plan::of_join(&region, answer.mac_version),
             roaming: answer.roaming,
             home: who.home,
+            terms,
             rj_count0: None,
             path: None,
             created,
@@ -135,8 +139,8 @@ impl Sns {
             fcnt_up: (lifetime > 0).then_some(0),
             mic_key,
             dl: Some(dl),
-            service: (lifetime > 0).then(|| service_of(&pending)),
-            home: who.home,
+            service: visited.filter(|_| lifetime > 0).map(|net_id| self.service_at(net_id, &pending)),
+            account: who.home.map(|home| Account { profile: pending.terms.profile, ..Account::of(home) }),
             taken: false,
             asked: None,
         })
@@ -186,6 +190,11 @@ impl Sns {
         Err(Refusal::new(ResultCode::StaleDeviceProfile, why))
     }
 
+    /// What its home lets a device do at another network, and what it wants of its frames.
+    pub(super) fn service_at(&self, net_id: NetId, session: &Session) -> ServiceProfile {
+        ServiceProfile::new(self.partners.agreement(net_id).terms(), session.roaming, false)
+    }
+
     /// The region of a join, with the sub-bands that the device shall use.
     fn joined_in(&self, ul: &UlMeta, visited: Option<NetId>) -> Result<Region, Refusal> {
         let region = self.region_of(ul, visited.is_some())?;
@@ -196,11 +205,6 @@ impl Sns {
             None => region,
         })
     }
-}
-
-/// What its home lets a device do elsewhere.
-pub(super) fn service_of(session: &Session) -> ServiceProfile {
-    ServiceProfile::free(session.roaming, false)
 }
 
 /// A Device Profile of the time when a session was made, as far as the session knows it: if it has changed since, the home

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::backend::door::{self, Caller, Commit, Deadline, PeerError};
 use crate::backend::message::{
-    ClassMode, DlMeta, NwkKeys, Party, Refusal, ResultCode, UlMeta, XmitAns, XmitAppDown, XmitDown,
+    ClassMode, DlMeta, NwkKeys, Party, Refusal, ResultCode, Terms, UlMeta, XmitAns, XmitAppDown, XmitDown,
 };
 use crate::jit;
 use crate::lorawan::frame::Downlink;
 use crate::lorawan::{DevAddr, DevEui, NetId, Region, crypto};
+use crate::usage::Way;
 
 use super::uplink::Accepted;
 use super::{Path, Session, Sns, Write};
@@ -22,6 +23,8 @@ pub(super) struct Window {
     dev_addr: DevAddr,
     /// Whose device it is, where it is not ours.
     home: Option<NetId>,
+    /// What that wants of its frames.
+    terms: Terms,
     /// The fNS that heard it.
     to: Party,
     /// The two receive windows, with the uplink's tokens.
@@ -66,6 +69,7 @@ impl Window {
             dev_eui: session.dev_eui,
             dev_addr: session.dev_addr,
             home: session.home,
+            terms: session.terms.clone(),
             to: from.party.clone(),
             dl,
             room,
@@ -315,6 +319,7 @@ impl Sns {
             dev_eui,
             dev_addr: session.dev_addr,
             home: session.home,
+            terms: session.terms,
             to: Party::Ns(via.unwrap_or(self.net_id)),
             dl,
             room,
@@ -329,6 +334,8 @@ impl Sns {
     /// Commit the next downlink of a window and send it on its way.
     pub(super) async fn fill(&self, window: Window, content: Content) -> Result<Gone, Refusal> {
         let dev_eui = window.dev_eui;
+        let account = self.charge(window.session, window.home, &window.terms, Way::Down);
+        let account = account.map_err(|why| Refusal::new(ResultCode::XmitFailed, why))?;
         let of = window.clone();
         let (decide, slot) = door::decided(move |sessions: &mut Vec<Session>| frame(sessions, &of, &content));
         self.sessions.with_device(dev_eui, Box::new(decide)).await?;
@@ -341,7 +348,7 @@ impl Sns {
         let modulation =
             window.dl.data_rate2.and_then(|data_rate| self.region.downlink_modulation(data_rate));
         let takes = modulation.map(|of| jit::airtime(of, phy_payload.len(), crypto::Direction::Down));
-        let down = XmitDown { phy_payload, dl: window.dl, home: window.home };
+        let down = XmitDown { phy_payload, dl: window.dl, account };
         let sent = self.peers.ask(window.to, down, window.by).await.map_err(PeerError::into_refusal);
         let told = |sent: XmitAns| match at_any_time {
             true => XmitAns { until_end: sent.until_end.or(takes), ..sent },
@@ -377,6 +384,7 @@ mod tests {
             dev_eui: session(None).dev_eui,
             dev_addr: session(None).dev_addr,
             home: None,
+            terms: Terms::default(),
             to: Party::Ns(session(None).net_id),
             dl: DlMeta::default(),
             room: 51,

@@ -18,10 +18,14 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backend::door::{Boxed, Caller, Commit, Peers, StoreError};
-use crate::backend::message::{ClassMode, DlMeta, MacVersion, NwkKeys, Party, UlMeta, XmitAppUp};
+use crate::backend::message::{
+    Account, ClassMode, DlMeta, MacVersion, NwkKeys, Party, Terms, UlMeta, XmitAppUp,
+};
 use crate::clock::{Clock, Instant};
+use crate::limits::{Profiled, RateLimit, RatePolicy, Standing};
 use crate::lorawan::{DevAddr, DevEui, Key, NetId, Region};
 use crate::partners;
+use crate::usage::Way;
 
 use plan::Plan;
 use uplink::Accepted;
@@ -69,6 +73,8 @@ pub struct Session {
     pub roaming: bool,
     /// The device's home, where that is another network which has handed it over to us.
     pub home: Option<NetId>,
+    /// What that wants of its frames.
+    pub terms: Terms,
     /// Last RJcount0 of a Rejoin-request under this session (TS002 11.6).
     pub rj_count0: Option<u16>,
     /// The way down to a class C device, as its last uplink showed it.
@@ -190,6 +196,9 @@ const JUST_NOW: SignedDuration = SignedDuration::from_secs(10);
 /// Copies of one frame by other paths arrive within this time.
 const COPY_WINDOW: Duration = Duration::from_secs(2);
 
+/// Sessions of other networks' devices with a limit whose buckets are remembered, each way.
+const RATES: usize = 4_096;
+
 /// The serving network server.
 pub struct Sns {
     net_id: NetId,
@@ -213,6 +222,8 @@ pub struct Sns {
     busy: Busy<Vec<u8>>,
     /// Uplinks that are on their way to the hNS.
     forwarding: Busy<ForwardKey>,
+    /// What homes pay for of the frames of their devices, by session. Full after a start.
+    rates: Mutex<Profiled<(u64, Way)>>,
     /// Devices that are told to rejoin. Lost with the process: then their Rejoin-requests are unsolicited.
     forced: Mutex<BTreeMap<DevEui, rejoin::Forced>>,
 }
@@ -244,6 +255,7 @@ impl Sns {
             busy: Busy::default(),
             forwarding: Busy::default(),
             forced: Mutex::default(),
+            rates: Mutex::new(Profiled::new(RATES)),
         }
     }
 
@@ -278,6 +290,30 @@ impl Sns {
             }
         }
         Ok(count)
+    }
+
+    /// A frame of a device whose home may be another network: on whose account it goes, or why that wants it dropped (TS002
+    /// table 18).
+    fn charge(
+        &self,
+        session: u64,
+        home: Option<NetId>,
+        terms: &Terms,
+        way: Way,
+    ) -> Result<Option<Account>, String> {
+        let Some(home) = home else { return Ok(None) };
+        let limit = if way == Way::Up { terms.ul } else { terms.dl };
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = rates.spend(&(session, way), limit, self.clock.now());
+        if standing == Standing::Above(RatePolicy::Drop) {
+            let RateLimit { rate, bucket, .. } = limit;
+            let (way, profile) = (if way == Way::Up { "uplinks" } else { "downlinks" }, &terms.profile);
+            return Err(format!(
+                "more than {rate} {way} an hour and {bucket} at once, above which ServiceProfile {profile:?} of NetID {home} drops them"
+            ));
+        }
+        let out_of_profile = standing != Standing::Within;
+        Ok(Some(Account { net_id: home, profile: terms.profile.clone(), out_of_profile }))
     }
 
     fn windows(&self) -> MutexGuard<'_, BTreeMap<DevEui, downlink::Window>> {
@@ -315,12 +351,15 @@ impl Sns {
     /// Whether a repeated counter is a copy that another network heard, not a repetition by the
     /// device: a copy wants no acknowledgement of its own.
     fn came_by_another_path(&self, accepted: &Accepted, from: &Caller) -> bool {
+        self.brought_by(accepted).is_some_and(|party| party != from.party)
+    }
+
+    /// Who brought this very frame a moment ago.
+    fn brought_by(&self, accepted: &Accepted) -> Option<Party> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.by_session.get(&accepted.session.id).is_some_and(|(fcnt_up, party, at)| {
-            *fcnt_up == accepted.fcnt_up
-                && *party != from.party
-                && self.clock.now().duration_since(*at) < COPY_WINDOW
-        })
+        let (fcnt_up, party, at) = heard.by_session.get(&accepted.session.id)?;
+        let same = *fcnt_up == accepted.fcnt_up && self.clock.now().duration_since(*at) < COPY_WINDOW;
+        same.then(|| party.clone())
     }
 
     fn remember(&self, accepted: &Accepted, from: &Caller) {

@@ -7,15 +7,16 @@ use tracing::Instrument;
 
 use crate::backend::door::{self, Caller, Deadline, PeerError};
 use crate::backend::message::{
-    ClassMode, DlMeta, MicKey, Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta, XmitAppUp,
+    Account, ClassMode, DlMeta, MicKey, Party, PrStartAns, PrStartReq, Refusal, ResultCode, UlMeta, XmitAppUp,
 };
 use crate::clock::Instant;
 use crate::lorawan::frame::{DataFrame, Uplink};
 use crate::lorawan::mac::{self, UplinkCommand};
 use crate::lorawan::region::SubBands;
 use crate::lorawan::{NetId, Region};
+use crate::usage::Way;
 
-use super::activate::{Newcomer, service_of};
+use super::activate::Newcomer;
 use super::downlink::{Content, Gone, LEAD, Window};
 use super::plan::{HeardAt, Plan};
 use super::uplink::{Accepted, accept};
@@ -79,6 +80,10 @@ impl Sns {
         // 3: session, MIC, counter: decided and committed in one transaction
         let region = self.region_of(&req.ul, visited.is_some()).unwrap_or_else(|_| self.region.clone());
         let accepted = self.accept(frame, &req.ul, visited, &region, context).await?;
+        // 5.5: our own radio does as well
+        if !context && let Some(net_id) = visited {
+            self.is_wanted(net_id, &accepted)?;
+        }
         // 6: what the fNS is granted
         let answer = if context { PrStartAns::default() } else { self.granted(&accepted, visited).await };
         let stateful = context || answer.lifetime.is_some_and(|lifetime| lifetime > 0);
@@ -111,7 +116,7 @@ impl Sns {
             self.riding().remove(&dev_eui);
             self.windows().insert(dev_eui, window);
         }
-        self.ask_home(&accepted, &from).await;
+        let account = self.bring_home(&accepted, &from).await;
         let left = self.windows().remove(&dev_eui).filter(|_| opened);
         let must_answer =
             accepted.confirmed || accepted.adr_ack_req || !answers.is_empty() || !plan.is_empty();
@@ -129,22 +134,60 @@ impl Sns {
         // our own fNS is told that more may come: its answer has no frame, but it has a class
         let at_home = accepted.session.path.as_ref().is_some_and(|path| path.via.is_none());
         let dl = dl.or_else(|| at_home.then(class_c));
-        Ok(PrStartAns { phy_payload, dl, home: accepted.session.home, ..answer })
+        Ok(PrStartAns { phy_payload, dl, account, ..answer })
+    }
+
+    /// TS002 12.5 step 5.5: a network whose frame is a copy of one that our own radio has brought is not needed for a while,
+    /// where that is configured. The frame itself is here already.
+    fn is_wanted(&self, net_id: NetId, accepted: &Accepted) -> Result<(), Refusal> {
+        let defer = self.partners.agreement(net_id).passive.defer;
+        if defer.is_none() || !accepted.repeated || self.brought_by(accepted) != Some(Party::Ns(self.net_id))
+        {
+            return Ok(());
+        }
+        let why = format!("our own radio hears device {}", accepted.session.dev_eui);
+        Err(Refusal { lifetime: Some(defer.seconds()), ..Refusal::new(ResultCode::Deferred, why) })
+    }
+
+    /// Give the uplink to the hNS, unless it is above what that pays for. On whose account it went, where the home is another
+    /// network.
+    async fn bring_home(self: &Arc<Self>, accepted: &Accepted, from: &Caller) -> Option<Account> {
+        let session = &accepted.session;
+        if accepted.repeated {
+            self.ask_home(accepted, from).await;
+            return session
+                .home
+                .map(|home| Account { profile: session.terms.profile.clone(), ..Account::of(home) });
+        }
+        match self.charge(session.id, session.home, &session.terms, Way::Up) {
+            Ok(account) => {
+                self.ask_home(accepted, from).await;
+                account
+            }
+            Err(why) => {
+                tracing::info!(target: "roamgate::frame", milestone = "uplink dropped", DevEUI = %session.dev_eui, why);
+                let key = ForwardKey { session: session.id, fcnt_up: accepted.fcnt_up };
+                if let Err(error) = self.sessions.forwarded(key).await {
+                    tracing::warn!("an uplink that its home does not want goes there all the same: {error}");
+                }
+                None
+            }
+        }
     }
 
     /// TS002 12.5 step 6. Where the agreement is stateless, no keys leave the house.
     async fn granted(&self, accepted: &Accepted, visited: Option<NetId>) -> PrStartAns {
         let session = &accepted.session;
         let lifetime = self.grant(session, visited).await;
-        if lifetime == 0 {
+        let Some(net_id) = visited.filter(|_| lifetime > 0) else {
             return PrStartAns { lifetime: Some(0), ..PrStartAns::default() };
-        }
+        };
         PrStartAns {
             lifetime: Some(lifetime),
             dev_eui: Some(session.dev_eui),
             mic_key: self.checks_mics(visited).then(|| MicKey::from(&session.keys)),
             fcnt_up: Some(accepted.fcnt_up),
-            service: Some(service_of(session)),
+            service: Some(self.service_at(net_id, session)),
             taken: true,
             ..PrStartAns::default()
         }

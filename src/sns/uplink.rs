@@ -262,6 +262,7 @@ pub(super) mod tests {
             plan: Default::default(),
             roaming: true,
             home: None,
+            terms: Default::default(),
             rj_count0: None,
             path: None,
             created: 0,

@@ -2,10 +2,10 @@
 
 use rusqlite::{Row, ToSql, params};
 
-use super::Store;
 use super::rows::{Bits, Seconds, Text};
 use super::secrets::Place;
 use super::writer::{Db, Done, Fault};
+use super::{Store, terms};
 use crate::backend::door::{Boxed, Commit, StoreError};
 use crate::backend::message::MicKey;
 use crate::fns::contexts::{Context, ContextId, Contexts};
@@ -110,6 +110,7 @@ fn context(db: &Db<'_>, row: &Row<'_>) -> Result<Context, Fault> {
         lifetime: row.get("lifetime")?,
         mic_key: key.map(|key| if v1_1 { MicKey::FNwkSIntKey(key) } else { MicKey::NwkSKey(key) }),
         fcnt_up: row.get("fcnt_up")?,
+        terms: terms::from_text(row.get::<_, Option<String>>("terms")?.as_deref())?,
         id,
     })
 }
@@ -125,8 +126,8 @@ fn keep(db: &Db<'_>, context: &Context) -> Result<(bool, Done), Fault> {
         Some(MicKey::FNwkSIntKey(key)) => (Some(key), true),
     };
     db.run(
-        "INSERT OR REPLACE INTO contexts (net_id, dev_eui, dev_addr, until, lifetime, mic_key, v1_1, fcnt_up)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT OR REPLACE INTO contexts (net_id, dev_eui, dev_addr, until, lifetime, mic_key, v1_1, fcnt_up, terms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         params![
             Text(id.net_id),
             Text(id.dev_eui),
@@ -136,6 +137,7 @@ fn keep(db: &Db<'_>, context: &Context) -> Result<(bool, Done), Fault> {
             key.map(|key| db.seal.seal(&place(id), key.expose())).transpose()?,
             v1_1,
             context.fcnt_up,
+            terms::to_text(&context.terms)?,
         ],
     )?;
     Ok((is_new, Done::new(Commit::Durable)))

@@ -251,6 +251,14 @@ impl Store {
         self.queue.run(true, move |db| alter(db, dev_eui, &change)).await
     }
 
+    /// The sessions that run follow what the configuration says of their devices too.
+    pub async fn align_roaming(
+        &self,
+        may: impl Fn(DevEui, JoinEui) -> bool + Send + Sync + 'static,
+    ) -> Result<(), StoreError> {
+        self.queue.run(true, move |db| align_roaming(db, &may)).await
+    }
+
     /// Remove a device, its root keys, sessions and everything that waits for or from it. `false`: there was none.
     pub async fn remove_device(&self, dev_eui: DevEui) -> Result<bool, StoreError> {
         self.queue.run(true, move |db| remove(db, dev_eui)).await
@@ -295,6 +303,21 @@ pub(super) fn telling(db: &Db<'_>, dev_eui: DevEui, decide: &Telling) -> Result<
     }
     let device = after.or(before.map(|found| found.device)).filter(|_| !notices.is_empty());
     Ok((device.map(|device| (device, notices)), Done::new(commit)))
+}
+
+fn align_roaming(db: &Db<'_>, may: &dyn Fn(DevEui, JoinEui) -> bool) -> Result<((), Done), Fault> {
+    let mut select = db.sql.prepare_cached(
+        "SELECT dev_eui, join_eui, roaming FROM devices WHERE dev_eui IN (SELECT dev_eui FROM sessions WHERE home IS NULL)",
+    )?;
+    let rows = select.query_map([], |row| {
+        Ok((row.get::<_, Text<DevEui>>(0)?.0, row.get::<_, Text<JoinEui>>(1)?.0, row.get::<_, bool>(2)?))
+    })?;
+    let devices: Vec<_> = rows.collect::<Result<_, _>>()?;
+    let mut changed = 0;
+    for (dev_eui, join_eui, roaming) in devices {
+        changed += sessions::set_roaming(db, dev_eui, roaming && may(dev_eui, join_eui))?;
+    }
+    Ok(((), Done::new(if changed > 0 { Commit::Durable } else { Commit::Nothing })))
 }
 
 fn is_here(db: &Db<'_>, dev_eui: DevEui) -> Result<bool, Fault> {

@@ -19,6 +19,7 @@ mod rows;
 mod secrets;
 mod sessions;
 mod stats;
+mod terms;
 pub mod testing;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use super::metadata::{Hex, Ul};
 use super::rows::{Seconds, Text};
 use super::writer::{Db, Done, Fault};
 use crate::backend::door::{Boxed, Commit, StoreError};
-use crate::backend::message::UlMeta;
+use crate::backend::message::{Account, UlMeta};
 use crate::fns::parked::{Parked, Parking, Place};
 use crate::lorawan::NetId;
 
@@ -24,6 +24,10 @@ enum Kept {
 struct Frame {
     phy: Hex,
     by_context: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    profile: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    out_of_profile: bool,
     #[serde(flatten)]
     ul: Ul,
 }
@@ -61,14 +65,14 @@ fn places(db: &Db<'_>) -> Result<Vec<Place>, Fault> {
     let mut places = Vec::new();
     while let Some(row) = rows.next()? {
         let text: String = row.get(3)?;
-        let kept = from_text(&text).ok();
-        let (size, dev_addr) = kept.map_or((0, None), |(phy, _, ul)| (phy.len(), ul.dev_addr));
+        let (number, net_id) = (row.get::<_, Seconds>(0)?.0, row.get::<_, Text<NetId>>(1)?.0);
+        let kept = from_text(number, net_id, &text).ok();
         places.push(Place {
-            number: row.get::<_, Seconds>(0)?.0,
-            net_id: row.get::<_, Text<NetId>>(1)?.0,
-            dev_addr,
+            number,
+            net_id,
+            dev_addr: kept.as_ref().and_then(|frame| frame.ul.dev_addr),
             received: row.get::<_, Seconds>(2)?.0,
-            size,
+            size: kept.map_or(0, |frame| frame.phy_payload.len()),
         });
     }
     Ok(places)
@@ -78,7 +82,7 @@ fn park(db: &Db<'_>, frame: &Parked) -> Result<((), Done), Fault> {
     let place = Place::from(frame);
     db.run(
         "INSERT OR REPLACE INTO parked (number, net_id, received, message) VALUES (?1, ?2, ?3, ?4)",
-        (Seconds(frame.number), Text(frame.net_id), Seconds(place.received), to_text(frame)?),
+        (Seconds(frame.number), Text(frame.account.net_id), Seconds(place.received), to_text(frame)?),
     )?;
     Ok(((), Done::new(Commit::Lazy)))
 }
@@ -88,8 +92,8 @@ fn parked(db: &Db<'_>, number: u64) -> Result<Option<Parked>, Fault> {
     let row = select
         .query_row([Seconds(number)], |row| Ok((row.get::<_, Text<NetId>>(0)?.0, row.get::<_, String>(1)?)));
     let Some((net_id, text)) = row.optional()? else { return Ok(None) };
-    match from_text(&text) {
-        Ok((phy_payload, by_context, ul)) => Ok(Some(Parked { number, net_id, by_context, phy_payload, ul })),
+    match from_text(number, net_id, &text) {
+        Ok(frame) => Ok(Some(frame)),
         // one bad row must not stop the others
         Err(error) => {
             tracing::error!(number, %error, "a waiting frame cannot be read");
@@ -102,13 +106,16 @@ pub(super) fn to_text(frame: &Parked) -> Result<String, Fault> {
     let kept = Kept::V1(Frame {
         phy: Hex(frame.phy_payload.clone()),
         by_context: frame.by_context,
+        profile: frame.account.profile.clone(),
+        out_of_profile: frame.account.out_of_profile,
         ul: Ul::from(&frame.ul),
     });
     serde_json::to_string(&kept).map_err(|error| Fault::Wrong(error.to_string()))
 }
 
-pub(super) fn from_text(text: &str) -> Result<(Vec<u8>, bool, UlMeta), Fault> {
+pub(super) fn from_text(number: u64, net_id: NetId, text: &str) -> Result<Parked, Fault> {
     let kept = serde_json::from_str(text).map_err(|error| Fault::Wrong(error.to_string()))?;
-    let Kept::V1(frame) = kept;
-    Ok((frame.phy.0, frame.by_context, UlMeta::try_from(frame.ul)?))
+    let Kept::V1(Frame { phy, by_context, profile, out_of_profile, ul }) = kept;
+    let account = Account { net_id, profile, out_of_profile };
+    Ok(Parked { number, account, by_context, phy_payload: phy.0, ul: UlMeta::try_from(ul)? })
 }

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, ToSql, params};
 use super::rows::{Bits, Seconds, Text};
 use super::secrets::Place;
 use super::writer::{Db, Done, Fault};
-use super::{Store, forward};
+use super::{Store, forward, terms};
 use crate::backend::door::{Boxed, Commit, StoreError};
 use crate::backend::message::{ClassMode, NwkKeys, XmitAppUp};
 use crate::lorawan::region::SubBands;
@@ -127,6 +127,7 @@ fn session(db: &Db<'_>, row: &Row<'_>) -> Result<Session, Fault> {
         roaming: row.get("roaming")?,
         home: row.get::<_, Option<Text<_>>>("home")?.map(|home| home.0),
         rj_count0: row.get("rj_count0")?,
+        terms: terms::from_text(row.get::<_, Option<String>>("terms")?.as_deref())?,
         path: path(row)?,
         created: row.get::<_, Seconds>("created")?.0,
         expires: row.get::<_, Option<Seconds>>("expires")?.map(|seconds| seconds.0),
@@ -210,9 +211,9 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
         "INSERT INTO sessions (id, dev_eui, dev_addr, net_id, nwk_s_key, s_nwk_s_int_key, nwk_s_enc_key, fcnt_up,
             fcnt_down, a_fcnt_down, confirmed_down, class_c, personalised, pending, rx_delay, rx1_dr_offset,
             rx2_frequency, rx2_data_rate, created, expires, roaming, region, sub_bands, plan_told, path, path_via,
-            path_gateways, home, rj_count0)
+            path_gateways, home, rj_count0, terms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-            ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)",
+            ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
         params![
             Bits(new.id),
             Text(new.dev_eui),
@@ -243,6 +244,7 @@ fn insert(db: &Db<'_>, new: &Session) -> Result<(), Fault> {
             path_gateways,
             new.home.map(Text),
             new.rj_count0,
+            terms::to_text(&new.terms)?,
         ],
     )?;
     Ok(())

@@ -1,6 +1,7 @@
 //! Usage records, month by month: what visitors of other networks were carried here, and what other networks carried of our devices.
 
 use jiff::Timestamp;
+use rusqlite::params;
 
 use super::Store;
 use super::rows::{Seconds, Text};
@@ -13,6 +14,9 @@ use crate::usage::{ActivationRecord, Carried, Kind, Statement, TrafficRecord, Wa
 
 /// Activations on record; beyond, the oldest go. A join of a visitor makes one, so nobody fills a disk with them.
 const ACTIVATIONS: u64 = 100_000;
+
+/// Service Profiles of a network by name in a month.
+const PROFILES: u32 = 16;
 
 /// Everything of one month.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,10 +48,10 @@ impl Usage for Store {
         &self,
         net_id: NetId,
         dev_eui: DevEui,
-        active: bool,
+        begins: Option<String>,
         unix: u64,
     ) -> Boxed<'_, Result<(), StoreError>> {
-        Box::pin(self.queue.run(false, move |db| roams(db, net_id, dev_eui, active, unix)))
+        Box::pin(self.queue.run(false, move |db| roams(db, net_id, dev_eui, begins.as_deref(), unix)))
     }
 }
 
@@ -84,35 +88,61 @@ fn name(kind: Kind) -> &'static str {
 
 fn carried(db: &Db<'_>, table: &str, frame: &Carried) -> Result<((), Done), Fault> {
     let bytes = frame.bytes as u64;
-    let [ul_packets, dl_packets, ul_bytes, dl_bytes] = match frame.way {
+    let numbers = match frame.way {
         Way::Up => [1, 0, bytes, 0],
         Way::Down => [0, 1, 0, bytes],
     };
+    let out = if frame.account.out_of_profile { numbers } else { [0; 4] };
+    // a home that names ever new profiles has the rest in one row
     let insert = format!(
-        "INSERT INTO {table} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET
+        "INSERT INTO {table} VALUES (?1, ?2, ?3,
+            CASE WHEN (SELECT count(*) FROM {table}
+                WHERE (month, net_id, roaming_type) = (?1, ?2, ?3) AND profile NOT IN (?4, '')) < ?13
+            THEN ?4 ELSE '' END, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+         ON CONFLICT DO UPDATE SET
             ul_packets = ul_packets + excluded.ul_packets, dl_packets = dl_packets + excluded.dl_packets,
-            ul_bytes = ul_bytes + excluded.ul_bytes, dl_bytes = dl_bytes + excluded.dl_bytes"
+            ul_bytes = ul_bytes + excluded.ul_bytes, dl_bytes = dl_bytes + excluded.dl_bytes,
+            ul_packets_out = ul_packets_out + excluded.ul_packets_out,
+            dl_packets_out = dl_packets_out + excluded.dl_packets_out,
+            ul_bytes_out = ul_bytes_out + excluded.ul_bytes_out,
+            dl_bytes_out = dl_bytes_out + excluded.dl_bytes_out"
     );
+    let ([up, down, up_bytes, down_bytes], [up_out, down_out, up_bytes_out, down_bytes_out]) =
+        (numbers.map(Seconds), out.map(Seconds));
     db.run(
         &insert,
-        (
+        params![
             month(frame.unix),
-            Text(frame.net_id),
+            Text(frame.account.net_id),
             name(frame.kind),
-            Seconds(ul_packets),
-            Seconds(dl_packets),
-            Seconds(ul_bytes),
-            Seconds(dl_bytes),
-        ),
+            frame.account.profile,
+            up,
+            down,
+            up_bytes,
+            down_bytes,
+            up_out,
+            down_out,
+            up_bytes_out,
+            down_bytes_out,
+            PROFILES,
+        ],
     )?;
     Ok(((), Done::new(Commit::Lazy)))
 }
 
-fn roams(db: &Db<'_>, net_id: NetId, dev_eui: DevEui, active: bool, unix: u64) -> Result<((), Done), Fault> {
-    db.run(
-        "INSERT INTO usage_roaming (month, net_id, dev_eui, active, at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        (month(unix), Text(net_id), Text(dev_eui), active, Seconds(unix)),
-    )?;
+/// `begins`: under which Service Profile; `None`: it ends.
+fn roams(
+    db: &Db<'_>,
+    net_id: NetId,
+    dev_eui: DevEui,
+    begins: Option<&str>,
+    unix: u64,
+) -> Result<((), Done), Fault> {
+    let insert =
+        "INSERT INTO usage_roaming (month, net_id, dev_eui, active, at, profile) VALUES (?1, ?2, ?3, ?4, ?5,
+        coalesce(?6, (SELECT profile FROM usage_roaming WHERE (net_id, dev_eui) = (?2, ?3) AND active
+            ORDER BY number DESC LIMIT 1), ''))";
+    db.run(insert, (month(unix), Text(net_id), Text(dev_eui), begins.is_some(), Seconds(unix), begins))?;
     let surplus = "DELETE FROM usage_roaming WHERE number <= (SELECT max(number) FROM usage_roaming) - ?1";
     db.run(surplus, [Seconds(ACTIVATIONS)])?;
     Ok(((), Done::new(Commit::Lazy)))
@@ -126,22 +156,30 @@ fn read(db: &Db<'_>, month: &str) -> Result<Month, Fault> {
 
 fn traffic(db: &Db<'_>, table: &str, month: &str) -> Result<Vec<TrafficRecord>, Fault> {
     let select = format!(
-        "SELECT net_id, roaming_type = 'Handover', ul_packets, ul_bytes, dl_packets, dl_bytes FROM {table}
-         WHERE month = ?1 ORDER BY net_id, roaming_type DESC"
+        "SELECT net_id, roaming_type = 'Handover', ul_packets, ul_bytes, dl_packets, dl_bytes, ul_packets_out,
+            ul_bytes_out, dl_packets_out, dl_bytes_out, profile FROM {table}
+         WHERE month = ?1 ORDER BY net_id, roaming_type DESC, profile"
     );
     let mut select = db.sql.prepare_cached(&select)?;
     let rows = select.query_map([month], |row| {
         let count = |at: usize| row.get::<_, Seconds>(at).map(|count| count.0);
         let kind = if row.get(1)? { Kind::Handover } else { Kind::Passive };
         let numbers = [count(2)?, count(3)?, count(4)?, count(5)?];
-        Ok(TrafficRecord::new(row.get::<_, Text<_>>(0)?.0, kind, numbers))
+        Ok(TrafficRecord {
+            service_profile_id: row.get(10)?,
+            total_out_profile_ul_packets: count(6)?,
+            total_out_profile_ul_bytes: count(7)?,
+            total_out_profile_dl_packets: count(8)?,
+            total_out_profile_dl_bytes: count(9)?,
+            ..TrafficRecord::new(row.get::<_, Text<_>>(0)?.0, kind, numbers)
+        })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn individual(db: &Db<'_>, month: &str) -> Result<Vec<ActivationRecord>, Fault> {
     let mut select = db.sql.prepare_cached(
-        "SELECT net_id, dev_eui, active, at FROM usage_roaming WHERE month = ?1 ORDER BY number",
+        "SELECT net_id, dev_eui, active, at, profile FROM usage_roaming WHERE month = ?1 ORDER BY number",
     )?;
     let rows = select.query_map([month], |row| {
         let at = i64::try_from(row.get::<_, Seconds>(3)?.0).unwrap_or(0);
@@ -149,7 +187,7 @@ fn individual(db: &Db<'_>, month: &str) -> Result<Vec<ActivationRecord>, Fault> 
         let (activation_time, deactivation_time) = if row.get(2)? { (time, None) } else { (None, time) };
         Ok(ActivationRecord {
             net_id: row.get::<_, Text<_>>(0)?.0,
-            service_profile_id: String::new(),
+            service_profile_id: row.get(4)?,
             individual_record: true,
             total_active_devices: None,
             dev_eui: Some(row.get::<_, Text<_>>(1)?.0),
@@ -160,10 +198,10 @@ fn individual(db: &Db<'_>, month: &str) -> Result<Vec<ActivationRecord>, Fault> 
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// One for each network with devices whose last word before the month was a beginning, and that did not end in it.
+/// One for each network and Service Profile with devices whose last word before the month was a beginning, and that did not end in it.
 fn cumulative(db: &Db<'_>, month: &str) -> Result<Vec<ActivationRecord>, Fault> {
     let mut select = db.sql.prepare_cached(
-        "SELECT net_id, count(*) FROM usage_roaming AS last
+        "SELECT net_id, count(*), profile FROM usage_roaming AS last
          WHERE active AND month < ?1 AND number = (
                 SELECT max(number) FROM usage_roaming AS before
                 WHERE before.month < ?1 AND (before.net_id, before.dev_eui) = (last.net_id, last.dev_eui))
@@ -171,12 +209,12 @@ fn cumulative(db: &Db<'_>, month: &str) -> Result<Vec<ActivationRecord>, Fault> 
                 SELECT 1 FROM usage_roaming AS during
                 WHERE during.month = ?1 AND NOT during.active
                     AND (during.net_id, during.dev_eui) = (last.net_id, last.dev_eui))
-         GROUP BY net_id ORDER BY net_id",
+         GROUP BY net_id, profile ORDER BY net_id, profile",
     )?;
     let rows = select.query_map([month], |row| {
         Ok(ActivationRecord {
             net_id: row.get::<_, Text<_>>(0)?.0,
-            service_profile_id: String::new(),
+            service_profile_id: row.get(2)?,
             individual_record: false,
             total_active_devices: Some(row.get::<_, Seconds>(1)?.0),
             dev_eui: None,

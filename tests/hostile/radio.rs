@@ -180,7 +180,7 @@ impl Hotspot {
             fns_ul_token: Some(token),
             ..DlMeta::default()
         };
-        self.fns.downlink(partner(&self.clock), XmitDown { phy_payload: phy, dl, home: None }).await
+        self.fns.downlink(partner(&self.clock), XmitDown { phy_payload: phy, dl, account: None }).await
     }
 
     fn sent(&self) -> usize {

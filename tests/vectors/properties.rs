@@ -161,7 +161,7 @@ proptest! {
     fn downlinks_survive_the_wire(mut dl in dl_meta(), payload in prop::collection::vec(any::<u8>(), 0..242)) {
         let (_, _, data) = request("xmitdata-req-dl-passive.json");
         let Request::XmitDown(XmitDown { phy_payload, .. }) = data else { panic!() };
-        round_trip(XmitDown { phy_payload, dl: dl.clone(), home: None }.into());
+        round_trip(XmitDown { phy_payload, dl: dl.clone(), account: None }.into());
         dl.dev_eui = Some(roamgate::lorawan::DevEui::from_msb([1; 8]));
         round_trip(XmitAppDown { frm_payload: payload, dl, dev_addr: None }.into());
     }

@@ -225,7 +225,7 @@ async fn the_way_through_another_network_ends_with_a_day_or_with_the_agreement()
             fns_ul_token,
             ..DlMeta::default()
         },
-        home: None,
+        account: None,
     };
     let said = |caller: Caller, request: XmitDown, fns: Arc<crate::fns::Fns>| async move {
         fns.downlink(caller, request).await.map(|_| ()).map_err(|refusal| refusal.code)

@@ -220,7 +220,7 @@ async fn a_token_that_outlives_the_memory_leads_to_the_head_inside() {
         };
         let by = Deadline(at + Duration::from_secs(2));
         let from = Caller { party: Party::Ns(HOME), receiver: Party::Ns(AWAY), ours: false, by };
-        let req = crate::backend::message::XmitDown { phy_payload: phy.clone(), dl, home: None };
+        let req = crate::backend::message::XmitDown { phy_payload: phy.clone(), dl, account: None };
         away.house.fns.downlink(from, req).await.unwrap();
         let (tx, _) = away.transmitted().expect("a downlink");
         assert_eq!((tx.gateway, tx.at), (ATTIC, Some(Count(1_000_077))));

@@ -15,6 +15,8 @@ pub(super) struct Memory {
     pub(super) visits: Mutex<BTreeMap<(u64, NetId), sns::Visit>>,
     pub(super) parked: Mutex<BTreeMap<u64, fns::parked::Parked>>,
     pub(super) carried: Mutex<Vec<(NetId, crate::usage::Kind, crate::usage::Way, usize)>>,
+    /// On whose account each of `carried` went.
+    pub(super) accounts: Mutex<Vec<crate::backend::message::Account>>,
     pub(super) for_us: Mutex<Vec<(NetId, crate::usage::Kind, crate::usage::Way, usize)>>,
     pub(super) roams: Mutex<Vec<(NetId, DevEui, bool)>>,
 }
@@ -216,24 +218,25 @@ impl fns::parked::Parking for Memory {
 
 impl fns::usage::Usage for Memory {
     fn carried(&self, frame: crate::usage::Carried) -> Boxed<'_, Result<(), StoreError>> {
-        self.carried.lock().unwrap().push((frame.net_id, frame.kind, frame.way, frame.bytes));
+        self.carried.lock().unwrap().push((frame.account.net_id, frame.kind, frame.way, frame.bytes));
+        self.accounts.lock().unwrap().push(frame.account);
         done(())
     }
     fn roams(
         &self,
         net_id: NetId,
         dev_eui: DevEui,
-        active: bool,
+        begins: Option<String>,
         _unix: u64,
     ) -> Boxed<'_, Result<(), StoreError>> {
-        self.roams.lock().unwrap().push((net_id, dev_eui, active));
+        self.roams.lock().unwrap().push((net_id, dev_eui, begins.is_some()));
         done(())
     }
 }
 
 impl hns::Carriers for Memory {
     fn carried_for_us(&self, frame: crate::usage::Carried) -> Boxed<'_, Result<(), StoreError>> {
-        self.for_us.lock().unwrap().push((frame.net_id, frame.kind, frame.way, frame.bytes));
+        self.for_us.lock().unwrap().push((frame.account.net_id, frame.kind, frame.way, frame.bytes));
         done(())
     }
 }

@@ -7,7 +7,7 @@ mod profile;
 pub mod wire;
 
 pub use super::keywrap::KeyEnvelope;
-pub use profile::{DeviceProfile, RateLimit, RatePolicy, RoamingActivation, ServiceProfile};
+pub use profile::{Account, DeviceProfile, RoamingActivation, ServiceProfile, Terms};
 
 use std::fmt;
 use std::time::Duration;
@@ -426,7 +426,7 @@ pub struct PrStartAns {
     /// For a stateful fNS.
     pub service: Option<ServiceProfile>,
     /// Whose device it is, where our sNS serves it for another network. Inside the house only.
-    pub home: Option<NetId>,
+    pub account: Option<Account>,
     /// The frame of the question was taken as any uplink is, so nobody need send it again by XmitDataReq
     /// (between Roamgates; a VSExtension).
     pub taken: bool,
@@ -487,7 +487,7 @@ pub struct XmitDown {
     /// Where and when.
     pub dl: DlMeta,
     /// Whose device it is, where our sNS serves it for another network. Inside the house only.
-    pub home: Option<NetId>,
+    pub account: Option<Account>,
 }
 
 /// XmitDataReq with FRMPayload and ULMetaData: sNS to hNS.

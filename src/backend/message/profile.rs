@@ -1,6 +1,8 @@
 //! Profiles (TS002 section 9): what a device can do, and what its home lets others do for it.
 
 use super::{ClassMode, MacVersion};
+use crate::limits::RateLimit;
+use crate::lorawan::NetId;
 
 /// Which kind of roaming a home grants to a device that activates abroad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,41 +32,68 @@ pub struct DeviceProfile {
     pub rf_region: String,
 }
 
-/// What to do with packets above a rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RatePolicy {
-    /// They go no further.
-    Drop,
-    /// They go on, and count as out of profile.
-    Mark,
+/// Longest ServiceProfileID that is kept, characters.
+const ID: usize = 64;
+
+/// What a home wants of the frames of a device: its Service Profile, as far as whoever carries them keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// ServiceProfileID; empty: nobody has named a profile.
+    pub profile: String,
+    /// ULRate, ULBucketSize, ULRatePolicy.
+    pub ul: RateLimit,
+    /// DLRate, DLBucketSize, DLRatePolicy.
+    pub dl: RateLimit,
 }
 
-/// A token bucket of the Service Profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Packets an hour.
-    pub rate: u32,
-    /// Packets at once.
-    pub bucket: u32,
-    /// For those above.
-    pub policy: RatePolicy,
+impl Default for Terms {
+    fn default() -> Terms {
+        Terms { profile: String::new(), ul: RateLimit::NONE, dl: RateLimit::NONE }
+    }
 }
 
-impl RateLimit {
-    /// More than any device may send. The table has no word for "no limit", and peers want all its elements.
-    pub const NONE: RateLimit = RateLimit { rate: 1_000_000, bucket: 1_000, policy: RatePolicy::Mark };
+impl Terms {
+    /// Of a profile's name and rates.
+    pub fn new(profile: &str, ul: RateLimit, dl: RateLimit) -> Terms {
+        Terms { profile: profile.chars().take(ID).collect(), ul, dl }
+    }
+
+    /// Those of this house, with a name that tells them from others.
+    pub fn ours(ul: Option<RateLimit>, dl: Option<RateLimit>) -> Terms {
+        let word = |way: &str, limit: Option<RateLimit>| {
+            let RateLimit { rate, bucket, policy } = limit?;
+            Some(format!("-{way}{rate}/{bucket}{policy:?}"))
+        };
+        let words = [word("ul", ul), word("dl", dl)].into_iter().flatten().collect::<String>();
+        let profile = format!("roamgate{words}");
+        Terms::new(&profile, ul.unwrap_or(RateLimit::NONE), dl.unwrap_or(RateLimit::NONE))
+    }
+}
+
+/// On whose account a frame is carried (TS002 section 15).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The other network: the home of a visitor, or who carries one of ours.
+    pub net_id: NetId,
+    /// ServiceProfileID; empty: nobody has named a profile.
+    pub profile: String,
+    /// It is above the profile's rate, which marks it.
+    pub out_of_profile: bool,
+}
+
+impl Account {
+    /// Of a network, without a profile.
+    pub fn of(net_id: NetId) -> Account {
+        Account { net_id, profile: String::new(), out_of_profile: false }
+    }
 }
 
 /// Service Profile (TS002 tables 7, 18). All its elements are sent, because deployed peers cannot read it otherwise; of a
 /// received one only this is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceProfile {
-    /// ServiceProfileID.
-    pub id: String,
-    /// ULRate, ULBucketSize, ULRatePolicy.
-    pub ul: RateLimit,
-    /// DLRate, DLBucketSize, DLRatePolicy.
-    pub dl: RateLimit,
+    /// Its name and its rates.
+    pub terms: Terms,
     /// Highest data rate index that ADR may use.
     pub dr_max: u8,
     /// PRAllowed.
@@ -76,16 +105,8 @@ pub struct ServiceProfile {
 }
 
 impl ServiceProfile {
-    /// A device without limits. `passive`, `handover`: what its network may let it do.
-    pub fn free(passive: bool, handover: bool) -> ServiceProfile {
-        ServiceProfile {
-            id: "roamgate".into(),
-            ul: RateLimit::NONE,
-            dl: RateLimit::NONE,
-            dr_max: 15,
-            passive,
-            handover,
-            activation: passive || handover,
-        }
+    /// `passive`, `handover`: what its network may let a device do.
+    pub fn new(terms: Terms, passive: bool, handover: bool) -> ServiceProfile {
+        ServiceProfile { terms, dr_max: 15, passive, handover, activation: passive || handover }
     }
 }

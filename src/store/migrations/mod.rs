@@ -29,6 +29,7 @@ const STEPS: &[&str] = &[
     include_str!("0015_paths.sql"),
     include_str!("0016_context_index.sql"),
     include_str!("0017_limits.sql"),
+    include_str!("0018_terms.sql"),
 ];
 
 /// The schema that this program works with.

@@ -3,11 +3,19 @@
 use super::*;
 use crate::backend::message::MicKey;
 use crate::fns::contexts::{Context, ContextId, Contexts};
+use crate::lorawan::JoinEui;
 use crate::sns::{Visit, Visits};
 
 fn context(net_id: &str, mic_key: Option<MicKey>) -> Context {
     let id = ContextId { net_id: net_id.parse().unwrap(), dev_eui: EUI, dev_addr: ADDR };
-    Context { id, until: 1_795_172_400, lifetime: 3600, mic_key, fcnt_up: 7 }
+    Context {
+        id,
+        until: 1_795_172_400,
+        lifetime: 3600,
+        mic_key,
+        fcnt_up: 7,
+        terms: Terms::ours(Some(LIMIT), None),
+    }
 }
 
 #[tokio::test]
@@ -106,6 +114,25 @@ async fn a_visit_outlives_its_session_until_it_is_ended() {
     assert!(store.remove_device(EUI).await.unwrap());
     store.close().await.unwrap();
     assert_eq!(found(&open(&folder)).await, (2, 2));
+}
+
+#[tokio::test]
+async fn sessions_follow_what_the_configuration_says_of_their_device_and_its_own_switch() {
+    let (_folder, store) = fresh();
+    let device = Addition::Joins { device: new_device(), enabled: true, class: ClassMode::A };
+    assert_eq!(store.add_devices(vec![device], false).await.unwrap(), []);
+    put(&store, Session { home: None, roaming: true, ..session(1) }).await;
+    let roams = async |store: &Store| store.sessions_of(EUI).await.unwrap()[0].roaming;
+    assert!(roams(&store).await);
+    let join_eui: JoinEui = "0000000000000001".parse().unwrap();
+    for (may, expected) in [(false, false), (true, true)] {
+        store.align_roaming(move |dev_eui, of| (dev_eui, of) != (EUI, join_eui) || may).await.unwrap();
+        assert_eq!(roams(&store).await, expected);
+    }
+    let off = Change { roaming: Some(false), ..Change::default() };
+    store.change_device(EUI, off).await.unwrap();
+    store.align_roaming(|_, _| true).await.unwrap();
+    assert!(!roams(&store).await);
 }
 
 #[tokio::test]

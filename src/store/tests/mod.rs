@@ -17,10 +17,13 @@ use tempfile::TempDir;
 use super::testing::Twice;
 use super::*;
 use crate::backend::door::{decided, outcome};
-use crate::backend::message::{ClassMode, GwInfo, KeyEnvelope, MacVersion, NwkKeys, UlMeta, XmitAppUp};
+use crate::backend::message::{
+    Account, ClassMode, GwInfo, KeyEnvelope, MacVersion, NwkKeys, Terms, UlMeta, XmitAppUp,
+};
 use crate::fns::Learned;
 use crate::hns::{self, Activation, Devices, QueueItem};
 use crate::js::{self, RootKeys};
+use crate::limits::{RateLimit, RatePolicy};
 use crate::lorawan::{DevAddr, DevEui, Key};
 use crate::sns::{self, ForwardKey, Session, Sessions};
 
@@ -50,6 +53,9 @@ fn fresh() -> (TempDir, Store) {
     (folder, store)
 }
 
+/// A limit that a home may set.
+const LIMIT: RateLimit = RateLimit { rate: 6, bucket: 2, policy: RatePolicy::Mark };
+
 fn session(id: u64) -> Session {
     Session {
         id,
@@ -77,6 +83,7 @@ fn session(id: u64) -> Session {
         created: 1_700_000_000 + (id & 0xFF),
         roaming: true,
         home: Some("C0002F".parse().unwrap()),
+        terms: Terms::ours(None, Some(LIMIT)),
         rj_count0: Some(7),
         expires: Some(1_700_003_600),
     }

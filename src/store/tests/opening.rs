@@ -209,7 +209,14 @@ async fn a_database_of_the_first_version_moves_forward_with_all_it_holds() {
     assert_eq!(take_nonces(&store, 2).await, Some(2));
     assert_eq!(
         store.sessions_of(EUI).await.unwrap(),
-        [Session { fcnt_up: Some(1), path: None, home: None, rj_count0: None, ..session(u64::MAX) }]
+        [Session {
+            fcnt_up: Some(1),
+            path: None,
+            home: None,
+            terms: Terms::default(),
+            rj_count0: None,
+            ..session(u64::MAX)
+        }]
     );
     assert_eq!(store.waiting().await.unwrap(), [(forward_key(1), up(1))]);
     let device = store.device(EUI).await.unwrap().unwrap();

@@ -4,7 +4,7 @@ use super::*;
 use crate::fns::parked::{Parked, Parking, Place};
 use crate::lorawan::region::SubBands;
 use crate::sns::plan::{Plan, Told};
-use crate::usage::Carried;
+use crate::usage::{Carried, TrafficRecord};
 
 #[tokio::test]
 async fn sessions_are_inserted_changed_and_deleted_as_the_decision_left_them() {
@@ -496,15 +496,15 @@ proptest! {
                 ..GwInfo::default()
             }).collect(),
         };
+        let net_id: NetId = "C00ABC".parse().unwrap();
         let frame = Parked {
             number: 1,
-            net_id: "C00ABC".parse().unwrap(),
+            account: Account { profile: "p".repeat(usize::from(counters.3)), out_of_profile: counters.3, ..Account::of(net_id) },
             by_context: counters.3,
             phy_payload: frm_payload.clone(),
             ul: ul.clone(),
         };
-        let kept = parked::from_text(&parked::to_text(&frame).unwrap()).unwrap();
-        prop_assert_eq!(kept, (frame.phy_payload, frame.by_context, frame.ul));
+        prop_assert_eq!(parked::from_text(1, net_id, &parked::to_text(&frame).unwrap()).unwrap(), frame);
         let message = XmitAppUp { frm_payload, ul, ack: counters.3, via: None, home: None };
         prop_assert_eq!(forward::from_text(&forward::to_text(&message).unwrap()).unwrap(), message);
     }
@@ -512,7 +512,7 @@ proptest! {
     #[test]
     fn a_foreign_text_is_an_error(text: String) {
         prop_assert!(forward::from_text(&text).is_err());
-        prop_assert!(parked::from_text(&text).is_err());
+        prop_assert!(parked::from_text(1, NetId::from_msb([0; 3]), &text).is_err());
     }
 }
 
@@ -533,7 +533,7 @@ async fn frames_that_wait_for_their_home_come_back_after_a_restart_in_order() {
     let (folder, store) = fresh();
     let frame = |number: u64, net_id: &str| Parked {
         number,
-        net_id: net_id.parse().unwrap(),
+        account: Account::of(net_id.parse().unwrap()),
         by_context: number.is_multiple_of(2),
         phy_payload: vec![number as u8; 20],
         ul: UlMeta { dev_addr: Some(DevAddr::new(7)), ..UlMeta::at("2026-11-20T10:00:00Z".parse().unwrap()) },
@@ -586,7 +586,7 @@ async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
     use crate::fns::usage::Usage;
     use crate::hns::Carriers;
     use crate::store::usage::month;
-    use crate::usage::{ActivationRecord, TrafficRecord};
+    use crate::usage::ActivationRecord;
     use crate::usage::{Kind, Way};
     let (folder, store) = fresh();
     let (a, b): (NetId, NetId) = ("C00ABC".parse().unwrap(), "C0002F".parse().unwrap());
@@ -600,18 +600,33 @@ async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
         (b, Way::Up, 1, november),
         (a, Way::Up, 9, november + 1),
     ] {
-        store.carried(Carried { net_id, kind: Kind::Passive, way, bytes, unix: at }).await.unwrap();
+        store
+            .carried(Carried { account: Account::of(net_id), kind: Kind::Passive, way, bytes, unix: at })
+            .await
+            .unwrap();
     }
     store
-        .carried(Carried { net_id: a, kind: Kind::Handover, way: Way::Up, bytes: 3, unix: november })
+        .carried(Carried {
+            account: Account::of(a),
+            kind: Kind::Handover,
+            way: Way::Up,
+            bytes: 3,
+            unix: november,
+        })
         .await
         .unwrap();
     store
-        .carried_for_us(Carried { net_id: a, kind: Kind::Passive, way: Way::Down, bytes: 4, unix: november })
+        .carried_for_us(Carried {
+            account: Account::of(a),
+            kind: Kind::Passive,
+            way: Way::Down,
+            bytes: 4,
+            unix: november,
+        })
         .await
         .unwrap();
-    store.roams(b, EUI, true, november).await.unwrap();
-    store.roams(b, EUI, false, november + 1).await.unwrap();
+    store.roams(b, EUI, Some("p".into()), november).await.unwrap();
+    store.roams(b, EUI, None, november + 1).await.unwrap();
     store.close().await.unwrap();
     let store = open(&folder);
     let read = store.usage("2026-11".into()).await.unwrap();
@@ -637,7 +652,7 @@ async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
     for (dev_eui, active, at) in
         [(EUI, true, november + 1), (other, true, november + 1), (other, false, november + 3_000_000)]
     {
-        store.roams(b, dev_eui, active, at).await.unwrap();
+        store.roams(b, dev_eui, active.then(String::new), at).await.unwrap();
     }
     let read = store.usage("2027-01".into()).await.unwrap();
     let all_month: Vec<_> = read
@@ -646,6 +661,66 @@ async fn usage_is_summed_by_month_and_network_and_comes_back_after_a_restart() {
         .map(|record| (record.individual_record, record.total_active_devices))
         .collect();
     assert_eq!(all_month, [(true, None), (false, Some(1))]);
+}
+
+#[tokio::test]
+async fn records_are_of_service_profiles_and_what_is_out_of_profile_is_part_of_the_totals() {
+    use crate::fns::usage::Usage;
+    use crate::usage::{Kind, Way};
+    let (folder, store) = fresh();
+    let (a, b): (NetId, NetId) = ("C00ABC".parse().unwrap(), "C0002F".parse().unwrap());
+    let at = 1_795_000_000;
+    let put = async |net_id, profile: &str, out_of_profile, way, bytes| {
+        let account = Account { net_id, profile: profile.into(), out_of_profile };
+        store.carried(Carried { account, kind: Kind::Passive, way, bytes, unix: at }).await.unwrap();
+    };
+    for (profile, out, way, bytes) in [
+        ("gold", false, Way::Up, 10),
+        ("gold", true, Way::Up, 3),
+        ("gold", true, Way::Down, 4),
+        ("tin", false, Way::Down, 5),
+        ("", false, Way::Up, 1),
+    ] {
+        put(a, profile, out, way, bytes).await;
+    }
+    // a home that names a profile for each frame does not fill the disk
+    for n in 0..40 {
+        put(b, &format!("p{n}"), false, Way::Up, 1).await;
+    }
+    put(b, "p3", false, Way::Up, 1).await;
+    for (profile, dev_eui) in [("gold", [1; 8]), ("tin", [2; 8])] {
+        store.roams(a, DevEui::from_msb(dev_eui), Some(profile.into()), at).await.unwrap();
+    }
+    store.roams(a, DevEui::from_msb([1; 8]), None, at + 60).await.unwrap();
+    store.close().await.unwrap();
+    let store = open(&folder);
+    let read = store.usage("2026-11".into()).await.unwrap();
+    let shown = |record: &TrafficRecord| {
+        let out = [
+            record.total_out_profile_ul_packets,
+            record.total_out_profile_ul_bytes,
+            record.total_out_profile_dl_packets,
+            record.total_out_profile_dl_bytes,
+        ];
+        (record.service_profile_id.clone(), record.numbers(), out)
+    };
+    let of_a: Vec<_> = read.traffic.iter().filter(|record| record.net_id == a).map(shown).collect();
+    let expected = [
+        ("".to_string(), [1, 1, 0, 0], [0; 4]),
+        ("gold".to_string(), [2, 13, 1, 4], [1, 3, 1, 4]),
+        ("tin".to_string(), [0, 0, 1, 5], [0; 4]),
+    ];
+    assert_eq!(of_a, expected);
+    let of_b: Vec<_> = read.traffic.iter().filter(|record| record.net_id == b).map(shown).collect();
+    assert_eq!(of_b.len(), 17);
+    assert_eq!(of_b[0], (String::new(), [24, 24, 0, 0], [0; 4]), "{of_b:?}");
+    assert!(of_b.contains(&("p3".into(), [2, 2, 0, 0], [0; 4])), "{of_b:?}");
+    let profiles: Vec<_> = read.activations.iter().map(|record| &*record.service_profile_id).collect();
+    assert_eq!(profiles, ["gold", "tin", "gold"], "an end is of the profile of its beginning");
+    let december = store.usage("2026-12".into()).await.unwrap().activations;
+    let all: Vec<_> =
+        december.iter().map(|record| (&*record.service_profile_id, record.total_active_devices)).collect();
+    assert_eq!(all, [("tin", Some(1))]);
 }
 
 #[tokio::test]
@@ -658,7 +733,13 @@ async fn a_statement_stays_as_it_was_given_and_none_is_left_out_of_the_chain() {
     // September, November; nothing in October
     for at in [1_788_300_000, 1_793_600_000] {
         store
-            .carried(Carried { net_id: them, kind: Kind::Passive, way: Way::Up, bytes: 5, unix: at })
+            .carried(Carried {
+                account: Account::of(them),
+                kind: Kind::Passive,
+                way: Way::Up,
+                bytes: 5,
+                unix: at,
+            })
             .await
             .unwrap();
     }
@@ -670,7 +751,13 @@ async fn a_statement_stays_as_it_was_given_and_none_is_left_out_of_the_chain() {
     assert_eq!(Statement::read(&september).unwrap().previous, None);
     // what comes to light later is in no statement that was given
     store
-        .carried(Carried { net_id: them, kind: Kind::Passive, way: Way::Up, bytes: 5, unix: 1_793_600_000 })
+        .carried(Carried {
+            account: Account::of(them),
+            kind: Kind::Passive,
+            way: Way::Up,
+            bytes: 5,
+            unix: 1_793_600_000,
+        })
         .await
         .unwrap();
     assert_eq!(store.statement(us, them, "2026-11".into()).await.unwrap(), november);

@@ -103,7 +103,7 @@ fn xmit_data_req(fields: &Fields) -> Decoded<Request> {
         (true, None, Some(meta)) => {
             let (phy_payload, dl) = (phy_payload(fields)?, dl_meta_of_frame(&meta)?);
             check_data_down(&phy_payload)?;
-            Ok(XmitDown { phy_payload, dl, home: None }.into())
+            Ok(XmitDown { phy_payload, dl, account: None }.into())
         }
         (false, Some(meta), None) => {
             let ul = ul_meta(&meta)?;
@@ -312,7 +312,7 @@ pub(super) fn answer(asked: &Request, version: Version, fields: &Fields, keks: &
             fcnt_up: fields.u32("FCntUp")?,
             dl: fields.object("DLMetaData")?.map(|meta| dl_meta(&meta)).transpose()?,
             service: service_profile(fields)?,
-            home: None,
+            account: None,
             taken: roamgate_flag(fields, UPLINK_TAKEN),
             asked: None,
         }),

@@ -2,6 +2,7 @@
 
 use super::json::{Fields, Members};
 use super::*;
+use crate::limits::{RateLimit, RatePolicy};
 
 /// What a home says of a device, and since when it is so.
 pub(super) fn profile(fields: &Fields) -> Result<Option<ProfileAt>, Refusal> {
@@ -66,9 +67,11 @@ pub(super) fn service_profile(fields: &Fields) -> Result<Option<ServiceProfile>,
         id => id,
     };
     Ok(Some(ServiceProfile {
-        id: id.unwrap_or_default().to_owned(),
-        ul: limit("ULRate", "ULBucketSize", "ULRatePolicy")?,
-        dl: limit("DLRate", "DLBucketSize", "DLRatePolicy")?,
+        terms: Terms::new(
+            id.unwrap_or_default(),
+            limit("ULRate", "ULBucketSize", "ULRatePolicy")?,
+            limit("DLRate", "DLBucketSize", "DLRatePolicy")?,
+        ),
         dr_max: inside.u8("DRMax", 0..=15)?.unwrap_or(15),
         passive: inside.flag("PRAllowed")?.unwrap_or(true),
         handover: inside.flag("HRAllowed")?.unwrap_or(false),
@@ -81,15 +84,16 @@ pub(super) fn put_service_profile(to: &mut Members, profile: &ServiceProfile) {
         RatePolicy::Drop => "Drop",
         RatePolicy::Mark => "Mark",
     };
+    let Terms { profile: id, ul, dl } = &profile.terms;
     let mut object = Members::default();
-    object.put("ServiceProfileID", profile.id.as_str());
-    object.put("ServiceProfile", profile.id.as_str());
-    object.put("ULRate", profile.ul.rate);
-    object.put("ULBucketSize", profile.ul.bucket);
-    object.put("ULRatePolicy", word(profile.ul.policy));
-    object.put("DLRate", profile.dl.rate);
-    object.put("DLBucketSize", profile.dl.bucket);
-    object.put("DLRatePolicy", word(profile.dl.policy));
+    object.put("ServiceProfileID", id.as_str());
+    object.put("ServiceProfile", id.as_str());
+    object.put("ULRate", ul.rate);
+    object.put("ULBucketSize", ul.bucket);
+    object.put("ULRatePolicy", word(ul.policy));
+    object.put("DLRate", dl.rate);
+    object.put("DLBucketSize", dl.bucket);
+    object.put("DLRatePolicy", word(dl.policy));
     object.put("AddGWMetadata", true);
     object.put("DevStatusReqFreq", 0);
     object.put("ReportDevStatusBatery", false);
