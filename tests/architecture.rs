@@ -13,7 +13,7 @@ const HOUSE: &str = "
     top       main > cli > demo > app > config
     pages     control
     state     store
-    shell     front > backend::tunnel > radio  backend::client  backend::server  application
+    shell     front > backend::tunnel > radio  backend::mapping  backend::client  backend::server  application
     adapters  discovery  discovery::resolve  discovery::cache  pki  pki::make  tls
     roles     fns  sns  hns  js
     rules     jit  partners  usage  discovery::name  discovery::bucket  pki::check

@@ -10,10 +10,12 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::backend;
+use crate::backend::Reachability;
 use crate::backend::client::{self, Client, Discover, NoDiscovery, PartnerNames};
 use crate::backend::door::{Boxed, Deadline, Deliver, PeerError, Peers, Rooms};
 use crate::backend::keywrap::Keks;
 use crate::backend::manners::{Manners, Set};
+use crate::backend::mapping::{self, Mapping};
 use crate::backend::message::wire::{self, Dialect};
 use crate::backend::message::{Answer, Party, Request};
 use crate::backend::pending::Pending;
@@ -131,6 +133,11 @@ impl Way {
             tasks.spawn(tunnel.clone().keep().in_current_span());
             reach.tunnels.push(tunnel);
         }
+        if let (Reachability::Mapped(mapped), Some(listen)) = (&backend.reachability, backend.listen) {
+            let mapping = Mapping::new(mapped.clone(), listen, self.clock.clone());
+            tasks.spawn(mapping.clone().keep().in_current_span());
+            reach.mapping = Some(mapping);
+        }
         if let Some(config) = &self.config.front {
             let names = identity.certificate()?.dns_names;
             let parts = front::Parts {
@@ -219,6 +226,7 @@ fn manners(config: &Config) -> Manners {
 /// The ways in that are no port of ours.
 #[derive(Default)]
 pub struct Reach {
+    mapping: Option<Arc<Mapping>>,
     tunnels: Vec<Arc<Tunnel>>,
     front: Option<Front>,
 }
@@ -231,6 +239,18 @@ impl Reach {
 
     /// How they are, a line each.
     pub fn status(&self) -> Vec<String> {
+        let mapping = self.mapping.iter().map(|mapping| match mapping.state() {
+            mapping::State::Up { since, held } => {
+                let wanted = mapping.wanted();
+                let other = match held.external.port() == wanted {
+                    true => String::new(),
+                    false => format!(", and not at the port {wanted} that partners look for"),
+                };
+                let mapping::Held { external, router, by, .. } = held;
+                format!("at {external}, which the router {router} forwards ({by}) since {since:.0}{other}")
+            }
+            mapping::State::Down(why) => format!("not through the router: {why}"),
+        });
         let tunnels = self.tunnels.iter().map(|tunnel| match tunnel.state() {
             tunnel::State::Up { since, welcome } => format!(
                 "through {} since {since:.0}, which sees us at {} and passes on {}",
@@ -241,7 +261,7 @@ impl Reach {
             tunnel::State::Down(why) => format!("not through {}: {why}", tunnel.server()),
         });
         let front = self.front.iter().flat_map(Front::status);
-        tunnels.chain(front).collect()
+        mapping.chain(tunnels).chain(front).collect()
     }
 }
 

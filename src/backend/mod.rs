@@ -4,14 +4,15 @@ pub mod client;
 pub mod door;
 pub mod keywrap;
 pub mod manners;
+pub mod mapping;
 pub mod message;
 pub mod pending;
 pub mod server;
 pub mod tokens;
 pub mod tunnel;
 
-use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -46,8 +47,22 @@ pub enum Reachability {
     /// At `listen`, if anywhere.
     #[default]
     Direct,
+    /// At a port of the router, which is asked to forward it to `listen`.
+    Mapped(Mapped),
     /// Through fronts, all of them at the same time.
     Relay(Vec<Front>),
+}
+
+/// What the router is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mapped {
+    /// The port of the router; that of `listen` where none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<NonZeroU16>,
+    /// The router; that of the default route where none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
 }
 
 impl Reachability {
@@ -58,7 +73,7 @@ impl Reachability {
     /// Where partners come through.
     pub fn fronts(&self) -> &[Front] {
         match self {
-            Reachability::Direct => &[],
+            Reachability::Direct | Reachability::Mapped(_) => &[],
             Reachability::Relay(fronts) => fronts,
         }
     }
@@ -123,6 +138,13 @@ mod tests {
                 .map(|config| config.reachability)
         };
         assert_eq!(reached("\"direct\"").unwrap(), Reachability::Direct);
+        let port = NonZeroU16::new(443);
+        let mapped = reached("{ mapped = { port = 443 } }").unwrap();
+        assert_eq!(mapped, Reachability::Mapped(Mapped { port, gateway: None }));
+        assert!(
+            reached("{ mapped = { port = 0 } }").is_err()
+                && reached("{ mapped = { host = \"a\" } }").is_err()
+        );
         let relay = reached("{ relay = [{ server = \"front.example:443\" }] }").unwrap();
         assert_eq!(relay.fronts(), [Front { server: "front.example:443".into(), pin: None }]);
         assert!(reached("\"relay\"").is_err() && reached("{ relay = [{ host = \"a\" }] }").is_err());

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{BAD_CONFIGURATION, ConfigArg, Fail, show, show_json, table};
+use crate::backend::Reachability;
 use crate::config::{Config, ConfigError, DEFAULT_PATH, Loaded, Place, Problem};
 use crate::radio;
 
@@ -139,7 +140,11 @@ pub(super) fn summary(config: &Config) -> String {
     if let Some(backend) = config.backend.as_ref().filter(|_| !is_front_only) {
         let fronts: Vec<String> =
             backend.reachability.fronts().iter().map(|front| front.server.clone()).collect();
+        let mapped = matches!(backend.reachability, Reachability::Mapped(_));
         let listen = match (backend.listen, fronts.is_empty()) {
+            (Some(listen), true) if mapped => {
+                format!("listens on {listen} (HTTPS), at a port that the router is asked to forward")
+            }
             (Some(listen), true) => format!("listens on {listen} (HTTPS)"),
             (Some(listen), false) => format!("listens on {listen} (HTTPS), reached through {}", join(fronts)),
             (None, false) => format!("reached through {}", join(fronts)),

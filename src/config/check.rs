@@ -277,6 +277,17 @@ impl Config {
                 refuse(at("pin"), reason, pin_remedy);
             }
         }
+        if self.backend.as_ref().is_some_and(|backend| {
+            matches!(backend.reachability, backend::Reachability::Mapped(_))
+                && backend.listen.is_none_or(|listen| listen.port() == 0)
+        }) {
+            let reason = "the router is asked to forward a port to us, and we listen on none".into();
+            refuse(
+                "backend.reachability.mapped".into(),
+                reason,
+                "set backend.listen, for example to \"[::]:443\"",
+            );
+        }
         if self.backend.as_ref().is_some_and(
             |backend| matches!(&backend.reachability, backend::Reachability::Relay(fronts) if fronts.is_empty()),
         ) {

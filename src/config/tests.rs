@@ -144,6 +144,11 @@ fn what_cannot_be_together_is_refused_at_its_line() {
         (whole.clone() + partner + "pin = \"sha256/AAAA\"\n", "r.toml:17:7: ", "32 bytes"),
         (whole.clone() + partner + "version = \"1.1\"\n", "r.toml:17:11: ", "carries the NSID"),
         (
+            whole.replace("listen = \"[::]:443\"\n", "reachability = { mapped = {} }\n"),
+            "backend.reachability.mapped: ",
+            "we listen on none",
+        ),
+        (
             whole.replace("roots", "reachability = { relay = [] }\nroots"),
             "backend.reachability.relay: ",
             "through no front",
