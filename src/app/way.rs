@@ -1,6 +1,6 @@
 //! The way out to partners and the way in from them: identity, roots, names, client and server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::config::{Config, Role};
 use crate::discovery::name::net_id_name;
 use crate::discovery::{Resolver, Suffix};
 use crate::front::{self, Front};
-use crate::partners::{Partner, Quirk, Version};
+use crate::partners::{Quirk, Version};
 use crate::pki::check::PeerRules;
 use crate::tls::{self, Identity, Roots, Trust};
 
@@ -207,20 +207,24 @@ impl Way {
 
 /// What the configuration says of how partners want to be spoken to.
 fn manners(config: &Config) -> Manners {
-    let set = |partner: &Partner| {
-        let version = match partner.version {
+    let set = |version: Version, quirks: &BTreeSet<Quirk>| {
+        let version = match version {
             Version::Auto => None,
             Version::V1_0 => Some(wire::Version::V1_0),
             Version::V1_1 => Some(wire::Version::V1_1),
         };
         let dialect = Dialect {
-            lower_hex: partner.quirks.contains(&Quirk::LowerHex),
-            old_regions: partner.quirks.contains(&Quirk::OldRegions),
+            lower_hex: quirks.contains(&Quirk::LowerHex),
+            old_regions: quirks.contains(&Quirk::OldRegions),
+            reversed_cf_list: quirks.contains(&Quirk::ReversedCfList),
         };
-        (partner.net_id, Set { version, dialect })
+        Set { version, dialect }
     };
-    let own = config.network.ns_id;
-    Manners::new(own, config.roaming.partner.iter().map(set).collect())
+    let partners = config.roaming.partner.iter();
+    let partners = partners.map(|partner| (partner.net_id, set(partner.version, &partner.quirks)));
+    let servers = config.join_server.elsewhere.iter();
+    let servers = servers.map(|server| (server.join_euis.clone(), set(server.version, &server.quirks)));
+    Manners::new(config.network.ns_id, partners.collect(), servers.collect())
 }
 
 /// The ways in that are no port of ours.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::message::wire::{Dialect, Header, Version};
 use super::message::{Party, Refusal, ResultCode};
 use crate::clock::Instant;
-use crate::lorawan::{NetId, NsId};
+use crate::lorawan::{JoinEuiRange, NetId, NsId};
 
 /// So long a peer that does not understand 1.1 is asked in 1.0.
 const FALLBACK: Duration = Duration::from_secs(24 * 3600);
@@ -31,6 +31,7 @@ pub struct Set {
 pub struct Manners {
     own: Option<NsId>,
     set: BTreeMap<NetId, Set>,
+    join_servers: Vec<(Vec<JoinEuiRange>, Set)>,
     known: Mutex<BTreeMap<Party, Known>>,
 }
 
@@ -44,9 +45,13 @@ struct Known {
 }
 
 impl Manners {
-    /// `own`: our NSID, without which nothing of ours is of 1.1.
-    pub fn new(own: Option<NsId>, set: BTreeMap<NetId, Set>) -> Manners {
-        Manners { own, set, known: Mutex::default() }
+    /// `own`: our NSID, without which nothing of ours is of 1.1. `join_servers`: by the JoinEUIs that each answers for.
+    pub fn new(
+        own: Option<NsId>,
+        set: BTreeMap<NetId, Set>,
+        join_servers: Vec<(Vec<JoinEuiRange>, Set)>,
+    ) -> Manners {
+        Manners { own, set, join_servers, known: Mutex::default() }
     }
 
     /// The header of a request.
@@ -109,8 +114,16 @@ impl Manners {
     }
 
     fn set_for(&self, peer: &Party) -> Set {
-        let Party::Ns(net_id) = peer else { return Set::default() };
-        self.set.get(net_id).copied().unwrap_or_default()
+        let set = match peer {
+            Party::Ns(net_id) => self.set.get(net_id),
+            Party::Js(join_eui) => {
+                let answers =
+                    |of: &&(Vec<JoinEuiRange>, Set)| of.0.iter().any(|range| range.contains(*join_eui));
+                self.join_servers.iter().find(answers).map(|(_, set)| set)
+            }
+            Party::As(_) => None,
+        };
+        set.copied().unwrap_or_default()
     }
 
     fn change(&self, peer: &Party, how: impl FnOnce(&mut Known)) {
@@ -139,7 +152,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_does_not_understand_1_1_is_asked_in_1_0_for_a_day() {
-        let (manners, now) = (Manners::new(Some(OWN), BTreeMap::new()), Instant::now());
+        let (manners, now) = (Manners::new(Some(OWN), BTreeMap::new(), Vec::new()), Instant::now());
         let header = |to, now| manners.header(ns(1), ns(to), 7, now);
         let asked = header(2, now);
         assert_eq!((asked.version, asked.sender_nsid), (Version::V1_1, Some(OWN)));
@@ -169,19 +182,29 @@ mod tests {
             (NetId::new(2).unwrap(), set(Version::V1_0)),
             (NetId::new(3).unwrap(), set(Version::V1_1)),
         ]);
-        let manners = Manners::new(Some(OWN), all.clone());
+        let reversed = Dialect { reversed_cf_list: true, ..Dialect::default() };
+        let range: JoinEuiRange = "70B3D57ED0000000/40".parse().unwrap();
+        let join_server = (vec![range], Set { version: Some(Version::V1_0), dialect: reversed });
+        let manners = Manners::new(Some(OWN), all.clone(), vec![join_server]);
+        for (join_eui, asked) in [
+            ("70B3D57ED0000007", (Version::V1_0, reversed)),
+            ("70B3D57EE0000007", (Version::V1_1, Dialect::default())),
+        ] {
+            let header = manners.header(ns(1), Party::Js(join_eui.parse().unwrap()), 7, now);
+            assert_eq!((header.version, header.dialect), asked, "{join_eui}");
+        }
         assert_eq!(manners.header(ns(1), ns(2), 7, now).version, Version::V1_0);
         let asked = manners.header(ns(1), ns(3), 7, now);
         let refusal = Refusal::new(ResultCode::InvalidProtocolVersion, "no");
         assert!(asked.version == Version::V1_1 && !manners.falls_back(&asked, Some(&refusal), now));
         manners.learn(&ns(3), Some(NsId::from_msb([9; 8])));
         assert_eq!(manners.header(ns(1), ns(3), 7, now).receiver_nsid, Some(NsId::from_msb([9; 8])));
-        assert_eq!(Manners::new(None, all).header(ns(1), ns(3), 7, now).version, Version::V1_0);
+        assert_eq!(Manners::new(None, all, Vec::new()).header(ns(1), ns(3), 7, now).version, Version::V1_0);
     }
 
     #[test]
     fn a_flood_of_peers_takes_bounded_memory() {
-        let manners = Manners::new(Some(OWN), BTreeMap::new());
+        let manners = Manners::new(Some(OWN), BTreeMap::new(), Vec::new());
         (0..MOST as u32 + 10).for_each(|number| manners.learn(&ns(number), Some(NsId::from_msb([2; 8]))));
         assert_eq!(manners.known().len(), MOST);
     }

@@ -20,7 +20,7 @@ use crate::lorawan::{DevEui, NetId};
 use crate::store::usage::month;
 use crate::tls::Trust;
 use crate::tls::signed::Signed;
-use crate::usage::{self, Kind, Line, Statement};
+use crate::usage::{self, Kind, Line, Statement, TrafficRecord};
 
 /// `roamgate usage`
 #[derive(Debug, Subcommand)]
@@ -103,7 +103,7 @@ async fn report(args: ReportArgs, clock: &Clock) -> Result<ExitCode, Fail> {
     let usage: UsageView = view(value.clone())?;
     match (args.json, args.csv) {
         (true, _) => show_json(&value),
-        (_, true) => show(&csv(&usage)),
+        (_, true) => show(&csv(&usage)?),
         _ => show(&text(&usage)),
     }
     Ok(ExitCode::SUCCESS)
@@ -227,7 +227,8 @@ fn activations(usage: &UsageView) -> BTreeMap<NetId, [u64; 2]> {
     all
 }
 
-/// NetID, kind of roaming, uplinks, bytes, downlinks, bytes; beginnings and ends in the first line of a network.
+/// NetID, kind of roaming, Service Profile; uplinks, bytes, downlinks, bytes; uplinks and downlinks out of profile; beginnings
+/// and ends, in the first line of a network.
 fn rows(usage: &UsageView) -> Vec<Vec<String>> {
     let activations = activations(usage);
     let networks: BTreeSet<NetId> =
@@ -236,22 +237,39 @@ fn rows(usage: &UsageView) -> Vec<Vec<String>> {
     for net_id in networks {
         let mut counts = activations.get(&net_id).copied().unwrap_or_default();
         let of: Vec<_> = usage.traffic.iter().filter(|one| one.net_id == net_id).collect();
-        let traffic = of.iter().map(|one| (one.roaming_type, one.numbers()));
-        let nothing = of.is_empty().then_some((Kind::Passive, [0; 4]));
-        for (kind, numbers) in traffic.chain(nothing) {
-            let all = numbers.into_iter().chain(std::mem::take(&mut counts)).map(|count| count.to_string());
-            rows.push([net_id.to_string(), format!("{kind:?}")].into_iter().chain(all).collect());
+        let nothing = of.is_empty().then(|| TrafficRecord::new(net_id, Kind::Passive, [0; 4]));
+        for one in of.into_iter().chain(&nothing) {
+            let out = [one.total_out_profile_ul_packets, one.total_out_profile_dl_packets];
+            let all = one.numbers().into_iter().chain(out).chain(std::mem::take(&mut counts));
+            let words =
+                [net_id.to_string(), format!("{:?}", one.roaming_type), one.service_profile_id.clone()];
+            rows.push(words.into_iter().chain(all.map(|count| count.to_string())).collect());
         }
     }
     rows
 }
 
 fn text(usage: &UsageView) -> String {
-    let rows = rows(usage);
+    let mut rows = rows(usage);
+    for profile in rows.iter_mut().filter_map(|row| row.get_mut(2)).filter(|profile| profile.is_empty()) {
+        profile.push('-');
+    }
     let mut text = if rows.is_empty() {
         format!("No visitor of another network was carried in {}.\n", usage.month)
     } else {
-        let head = ["HOME", "ROAMING", "UPLINKS", "BYTES", "DOWNLINKS", "BYTES", "BEGUN", "ENDED"];
+        let head = [
+            "HOME",
+            "ROAMING",
+            "PROFILE",
+            "UPLINKS",
+            "BYTES",
+            "DOWNLINKS",
+            "BYTES",
+            "OUT UP",
+            "OUT DOWN",
+            "BEGUN",
+            "ENDED",
+        ];
         let mut all = vec![head.map(String::from).to_vec()];
         all.extend(rows);
         format!("Visitors of other networks in {}:\n{}", usage.month, table(&all))
@@ -269,22 +287,36 @@ fn text(usage: &UsageView) -> String {
     text
 }
 
-fn csv(usage: &UsageView) -> String {
-    let mut out =
-        "month,net_id,roaming_type,ul_packets,ul_bytes,dl_packets,dl_bytes,activations,deactivations\n"
-            .to_string();
+fn csv(usage: &UsageView) -> Result<String, Fail> {
+    let head = [
+        "month",
+        "net_id",
+        "roaming_type",
+        "service_profile_id",
+        "ul_packets",
+        "ul_bytes",
+        "dl_packets",
+        "dl_bytes",
+        "out_profile_ul_packets",
+        "out_profile_dl_packets",
+        "activations",
+        "deactivations",
+    ];
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(head).map_err(anyhow::Error::new)?;
     for row in rows(usage) {
-        // words and digits only: nothing to quote
-        out.push_str(&format!("{},{}\n", usage.month, row.join(",")));
+        let row = std::iter::once(&usage.month).chain(&row);
+        writer.write_record(row).map_err(anyhow::Error::new)?;
     }
-    out
+    let bytes = writer.into_inner().map_err(|error| anyhow::anyhow!("write CSV: {error}"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::usage::Month;
-    use crate::usage::{ActivationRecord, TrafficRecord};
+    use crate::usage::ActivationRecord;
 
     #[test]
     fn networks_are_in_a_table_and_in_csv() {
@@ -307,7 +339,11 @@ mod tests {
         };
         let month = Month {
             traffic: vec![
-                TrafficRecord::new(a, Kind::Passive, [12, 240, 3, 12]),
+                TrafficRecord {
+                    service_profile_id: "gold, or so".into(),
+                    total_out_profile_ul_packets: 2,
+                    ..TrafficRecord::new(a, Kind::Passive, [12, 240, 3, 12])
+                },
                 TrafficRecord::new(a, Kind::Handover, [1, 2, 3, 4]),
             ],
             activations: vec![begins(a, true), begins(b, true), begins(a, true), begins(a, false), all_month],
@@ -317,17 +353,19 @@ mod tests {
         assert_eq!(
             text(&usage),
             "Visitors of other networks in 2026-11:\n\
-             HOME    ROAMING   UPLINKS  BYTES  DOWNLINKS  BYTES  BEGUN  ENDED\n\
-             000001  Passive   0        0      0          0      1      0\n\
-             C00ABC  Passive   12       240    3          12     2      1\n\
-             C00ABC  Handover  1        2      3          4      0      0\n\
+             HOME    ROAMING   PROFILE      UPLINKS  BYTES  DOWNLINKS  BYTES  OUT UP  OUT DOWN  BEGUN  ENDED\n\
+             000001  Passive   -            0        0      0          0      0       0         1      0\n\
+             C00ABC  Passive   gold, or so  12       240    3          12     2       0         2      1\n\
+             C00ABC  Handover  -            1        2      3          4      0       0         0      0\n\
              \n\
              Our devices, carried by other networks:\n\
              BY      ROAMING  UPLINKS  BYTES  DOWNLINKS  BYTES\n\
              000001  Passive  5        6      0          0\n"
         );
-        let csv = csv(&usage);
-        assert_eq!(csv.lines().nth(2), Some("2026-11,C00ABC,Passive,12,240,3,12,2,1"));
+        let csv = csv(&usage).map_err(|_| "no CSV").unwrap();
+        let lines: Vec<&str> = csv.lines().collect();
+        assert_eq!(lines[1], "2026-11,000001,Passive,,0,0,0,0,0,0,1,0");
+        assert_eq!(lines[2], "2026-11,C00ABC,Passive,\"gold, or so\",12,240,3,12,2,0,2,1");
     }
 
     #[test]

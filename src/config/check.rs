@@ -224,6 +224,13 @@ impl Config {
             if elsewhere.join_euis.is_empty() {
                 refuse(at("join_euis"), "a join server for no JoinEUI".into(), "list those of your devices");
             }
+            if elsewhere.version == Version::V1_1 && self.network.ns_id.is_none() {
+                refuse(
+                    at("version"),
+                    "a request of TS002 1.1 carries the NSID of its sender, and there is none".into(),
+                    "set ns_id in [network] to an EUI-64 of yours, or leave version out",
+                );
+            }
             if let Some(server) = elsewhere.server.as_ref().filter(|server| !server.starts_with("https://")) {
                 let reason = format!(
                     "{server:?} is no https:// address: join servers are reached over mutual TLS only"

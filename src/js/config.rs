@@ -1,10 +1,12 @@
 //! Section `[join_server]`: which JoinEUIs are ours, and who may ask for homes.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Authorise;
 use crate::lorawan::{DevEui, JoinEui, JoinEuiRange, NetId};
-use crate::partners::Kek;
+use crate::partners::{Kek, Quirk, Version};
 
 /// Section `[join_server]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +87,12 @@ pub struct Elsewhere {
     pub as_id: Option<String>,
     /// The key-encryption key for AppSKeys.
     pub as_kek: Kek,
+    /// The version of TS002 in which it is asked.
+    #[serde(default)]
+    pub version: Version,
+    /// What it wants otherwise than the specification.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub quirks: BTreeSet<Quirk>,
 }
 
 impl Elsewhere {

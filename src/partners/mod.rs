@@ -246,6 +246,8 @@ pub enum Quirk {
     OldRegions,
     /// As home it takes the frame of a PRStartReq although it does not say so: it is not sent again (A9).
     TakesFirstFrame,
+    /// It reads a CFList from its last byte on.
+    ReversedCfList,
 }
 
 impl fmt::Display for Quirk {
@@ -254,6 +256,7 @@ impl fmt::Display for Quirk {
             Quirk::LowerHex => "lower-hex",
             Quirk::OldRegions => "old-regions",
             Quirk::TakesFirstFrame => "takes-first-frame",
+            Quirk::ReversedCfList => "reversed-cf-list",
         })
     }
 }

@@ -35,13 +35,19 @@ pub fn month(unix: u64) -> String {
     at.strftime("%Y-%m").to_string()
 }
 
-const VISITORS: &str = "usage_traffic";
-const FOR_US: &str = "usage_for_us";
+/// Whose devices were carried.
+#[derive(Debug, Clone, Copy)]
+enum Whose {
+    /// Those of other networks, by us.
+    Visitors = 0,
+    /// Ours, by other networks.
+    Ours = 1,
+}
 
 impl Usage for Store {
     // A record is promised to nobody before it is told: it goes to the disk with what else goes there.
     fn carried(&self, frame: Carried) -> Boxed<'_, Result<(), StoreError>> {
-        Box::pin(self.queue.run(false, move |db| carried(db, VISITORS, &frame)))
+        Box::pin(self.queue.run(false, move |db| carried(db, Whose::Visitors, &frame)))
     }
 
     fn roams(
@@ -57,7 +63,7 @@ impl Usage for Store {
 
 impl Carriers for Store {
     fn carried_for_us(&self, frame: Carried) -> Boxed<'_, Result<(), StoreError>> {
-        Box::pin(self.queue.run(false, move |db| carried(db, FOR_US, &frame)))
+        Box::pin(self.queue.run(false, move |db| carried(db, Whose::Ours, &frame)))
     }
 }
 
@@ -86,7 +92,7 @@ fn name(kind: Kind) -> &'static str {
     }
 }
 
-fn carried(db: &Db<'_>, table: &str, frame: &Carried) -> Result<((), Done), Fault> {
+fn carried(db: &Db<'_>, whose: Whose, frame: &Carried) -> Result<((), Done), Fault> {
     let bytes = frame.bytes as u64;
     let numbers = match frame.way {
         Way::Up => [1, 0, bytes, 0],
@@ -94,25 +100,24 @@ fn carried(db: &Db<'_>, table: &str, frame: &Carried) -> Result<((), Done), Faul
     };
     let out = if frame.account.out_of_profile { numbers } else { [0; 4] };
     // a home that names ever new profiles has the rest in one row
-    let insert = format!(
-        "INSERT INTO {table} VALUES (?1, ?2, ?3,
-            CASE WHEN (SELECT count(*) FROM {table}
-                WHERE (month, net_id, roaming_type) = (?1, ?2, ?3) AND profile NOT IN (?4, '')) < ?13
-            THEN ?4 ELSE '' END, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+    let insert = "INSERT INTO usage_traffic VALUES (?1, ?2, ?3, ?4,
+            CASE WHEN (SELECT count(*) FROM usage_traffic
+                WHERE (month, for_us, net_id, roaming_type) = (?1, ?2, ?3, ?4) AND profile NOT IN (?5, '')) < ?14
+            THEN ?5 ELSE '' END, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
          ON CONFLICT DO UPDATE SET
             ul_packets = ul_packets + excluded.ul_packets, dl_packets = dl_packets + excluded.dl_packets,
             ul_bytes = ul_bytes + excluded.ul_bytes, dl_bytes = dl_bytes + excluded.dl_bytes,
             ul_packets_out = ul_packets_out + excluded.ul_packets_out,
             dl_packets_out = dl_packets_out + excluded.dl_packets_out,
             ul_bytes_out = ul_bytes_out + excluded.ul_bytes_out,
-            dl_bytes_out = dl_bytes_out + excluded.dl_bytes_out"
-    );
+            dl_bytes_out = dl_bytes_out + excluded.dl_bytes_out";
     let ([up, down, up_bytes, down_bytes], [up_out, down_out, up_bytes_out, down_bytes_out]) =
         (numbers.map(Seconds), out.map(Seconds));
     db.run(
-        &insert,
+        insert,
         params![
             month(frame.unix),
+            whose as u8,
             Text(frame.account.net_id),
             name(frame.kind),
             frame.account.profile,
@@ -151,17 +156,20 @@ fn roams(
 fn read(db: &Db<'_>, month: &str) -> Result<Month, Fault> {
     let mut activations = individual(db, month)?;
     activations.extend(cumulative(db, month)?);
-    Ok(Month { traffic: traffic(db, VISITORS, month)?, activations, for_us: traffic(db, FOR_US, month)? })
+    Ok(Month {
+        traffic: traffic(db, Whose::Visitors, month)?,
+        activations,
+        for_us: traffic(db, Whose::Ours, month)?,
+    })
 }
 
-fn traffic(db: &Db<'_>, table: &str, month: &str) -> Result<Vec<TrafficRecord>, Fault> {
-    let select = format!(
+fn traffic(db: &Db<'_>, whose: Whose, month: &str) -> Result<Vec<TrafficRecord>, Fault> {
+    let mut select = db.sql.prepare_cached(
         "SELECT net_id, roaming_type = 'Handover', ul_packets, ul_bytes, dl_packets, dl_bytes, ul_packets_out,
-            ul_bytes_out, dl_packets_out, dl_bytes_out, profile FROM {table}
-         WHERE month = ?1 ORDER BY net_id, roaming_type DESC, profile"
-    );
-    let mut select = db.sql.prepare_cached(&select)?;
-    let rows = select.query_map([month], |row| {
+            ul_bytes_out, dl_packets_out, dl_bytes_out, profile FROM usage_traffic
+         WHERE month = ?1 AND for_us = ?2 ORDER BY net_id, roaming_type DESC, profile",
+    )?;
+    let rows = select.query_map(params![month, whose as u8], |row| {
         let count = |at: usize| row.get::<_, Seconds>(at).map(|count| count.0);
         let kind = if row.get(1)? { Kind::Handover } else { Kind::Passive };
         let numbers = [count(2)?, count(3)?, count(4)?, count(5)?];
@@ -227,7 +235,7 @@ fn cumulative(db: &Db<'_>, month: &str) -> Result<Vec<ActivationRecord>, Fault> 
 
 fn statement(db: &Db<'_>, issuer: NetId, partner: NetId, wanted: &str) -> Result<(String, Done), Fault> {
     let mut select = db.sql.prepare_cached(
-        "SELECT month FROM usage_traffic WHERE net_id = ?1 UNION SELECT month FROM usage_roaming WHERE net_id = ?1
+        "SELECT month FROM usage_traffic WHERE net_id = ?1 AND NOT for_us UNION SELECT month FROM usage_roaming WHERE net_id = ?1
          UNION SELECT month FROM usage_statements WHERE net_id = ?1 ORDER BY month",
     )?;
     let months = select.query_map([Text(partner)], |row| row.get::<_, String>(0))?;

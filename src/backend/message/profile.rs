@@ -55,7 +55,9 @@ impl Default for Terms {
 impl Terms {
     /// Of a profile's name and rates.
     pub fn new(profile: &str, ul: RateLimit, dl: RateLimit) -> Terms {
-        Terms { profile: profile.chars().take(ID).collect(), ul, dl }
+        // it comes from elsewhere and is shown on terminals
+        let shown = profile.chars().filter(|c| !c.is_control());
+        Terms { profile: shown.take(ID).collect(), ul, dl }
     }
 
     /// Those of this house, with a name that tells them from others.

@@ -9,6 +9,8 @@ pub struct Dialect {
     pub lower_hex: bool,
     /// RFRegion by the names of TS002 1.0: `US902` and not `US915`.
     pub old_regions: bool,
+    /// CFList with its last byte first.
+    pub reversed_cf_list: bool,
 }
 
 /// Members whose text is hexadecimal, at any depth.
@@ -55,10 +57,14 @@ impl Dialect {
                 Value::Array(list) => {
                     list.iter_mut().filter_map(Value::as_object_mut).for_each(|inside| self.speak(inside));
                 }
-                // an AS-ID is a name and stays as it is
-                Value::String(text) if self.lower_hex && HEX.contains(&name.as_str()) && is_hex(text) => {
-                    text.make_ascii_lowercase();
+                Value::String(text) if self.reversed_cf_list && name == "CFList" && is_hex(text) => {
+                    let bytes: Vec<&[u8]> = text.as_bytes().chunks(2).rev().collect();
+                    // digits are text, whatever their order
+                    *text = String::from_utf8_lossy(&bytes.concat()).into_owned();
+                    self.speak_hex(text);
                 }
+                // an AS-ID is a name and stays as it is
+                Value::String(text) if HEX.contains(&name.as_str()) && is_hex(text) => self.speak_hex(text),
                 Value::String(text) if self.old_regions && name == "RFRegion" => {
                     if let Some((_, old)) = REGIONS.iter().find(|(modern, _)| modern == text) {
                         *text = (*old).into();
@@ -66,6 +72,12 @@ impl Dialect {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn speak_hex(self, text: &mut str) {
+        if self.lower_hex {
+            text.make_ascii_lowercase();
         }
     }
 }
@@ -99,6 +111,12 @@ mod tests {
             (&json!("60050a"), &json!("AS.Example"), &json!("00ab"), &said["Result"])
         );
         assert_eq!(lower["ULMetaData"]["GWInfo"][0], json!({ "ID": "0a0b", "RFRegion": "AU915" }));
+        let asks = json!({ "CFList": "184F84E85684B85E84886684586E8400" });
+        let mut turned = asks.as_object().unwrap().clone();
+        Dialect { reversed_cf_list: true, ..Dialect::default() }.speak(&mut turned);
+        assert_eq!(turned["CFList"], "00846E58846688845EB88456E8844F18");
+        Dialect { reversed_cf_list: true, lower_hex: true, ..Dialect::default() }.speak(&mut turned);
+        assert_eq!(turned["CFList"], "184f84e85684b85e84886684586e8400");
         let old = spoken(Dialect { old_regions: true, ..Dialect::default() });
         assert_eq!(old["ULMetaData"]["RFRegion"], "US902");
         assert_eq!(old["ULMetaData"]["GWInfo"][0], json!({ "ID": "0A0B", "RFRegion": "Australia915" }));
