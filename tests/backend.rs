@@ -671,7 +671,11 @@ impl Federation {
         });
         let rooms = Arc::new(Known::default());
         let parts = server::Parts {
-            ours: Ours { net_ids: vec![net_id], join_euis: vec![], roles: Roles::ALL },
+            ours: Ours {
+                net_ids: vec![net_id],
+                join_euis: vec![JOIN_EUI.parse().unwrap()],
+                roles: Roles::ALL,
+            },
             partners,
             applications: BTreeMap::new(),
             net_id_suffix: suffix(),
@@ -742,6 +746,25 @@ async fn a_partner_answers_by_a_request_of_its_own_and_is_answered_so() {
             assert_eq!((refusal.code, &*refusal.description), (ResultCode::UnknownDevEui, "nobody"));
         }
         assert_eq!(asked.rooms.0.lock().unwrap().len(), 20);
+    }
+}
+
+/// ChirpStack asks a join server with another client than a network: each waits in its own way.
+#[tokio::test]
+async fn a_join_server_answers_in_the_response_unless_that_is_agreed_otherwise() {
+    let federation = Federation::new();
+    for (join_mode, in_the_response) in [("", true), ("join_mode = \"async\"\n", false)] {
+        let book = Arc::new(Book::default());
+        let entry = format!(
+            "[[partner]]\nnet_id = \"{AWAY}\"\nmode = \"async\"\n{join_mode}passive = {{ start = true, activation = true }}\n"
+        );
+        let home = federation.both(HOME, HOME_NAME, &entry, &book).await;
+        let partner = Partner::new(&federation, AWAY_NAME, &home.server);
+        let (status, body) = partner.post(home_ns().to_string()).await;
+        assert_eq!((status, body != Value::Null), (StatusCode::OK, in_the_response), "{join_mode}");
+        let mut message = message("profile-req.json");
+        (message["SenderID"], message["ReceiverID"]) = (json!("000002"), json!("000001"));
+        assert_eq!(partner.post(message.to_string()).await, (StatusCode::OK, Value::Null));
     }
 }
 

@@ -630,7 +630,13 @@ impl Reception {
     ) -> Option<(Arc<dyn Deliver>, Party)> {
         let (deliver, sender) = (self.deliver.as_ref()?, &header.as_ref().ok()?.sender);
         let Party::Ns(net_id) = sender else { return None };
-        let agreed = self.partners.partner(*net_id)?.mode == partners::Mode::Async;
+        let partner = self.partners.partner(*net_id)?;
+        // peers ask a join server with another client than a network, and wait in another way
+        let mode = match header.as_ref().ok()?.receiver {
+            Party::Js(_) => partner.join_mode,
+            _ => partner.mode,
+        };
+        let agreed = mode == partners::Mode::Async;
         (agreed && self.bind(peer, sender).is_ok()).then(|| (deliver.clone(), sender.clone()))
     }
 

@@ -93,7 +93,7 @@ impl Fns {
                 Vec::new()
             }
         };
-        let (Fitting { ask, forged }, moved_on) = self.book().fitting(here, frame, self.clock.unix());
+        let (Fitting { mut ask, forged }, moved_on) = self.book().fitting(here, frame, self.clock.unix());
         if let Some(context) = ask.first().filter(|_| moved_on)
             && let Err(error) = self.write(context.clone()).await
         {
@@ -111,7 +111,6 @@ impl Fns {
         let mut asked = forged;
         asked.extend(ask.iter().map(|context| context.id.net_id));
         let certain = ask.len() == 1;
-        let mut ask = ask;
         ask.retain(|context| match self.is_above(context, Way::Up) {
             Some(why) => {
                 last = Some(Unanswered::Rule(why));

@@ -31,7 +31,9 @@ impl Hns {
         }
         // 12.9 step 8, 12.7 step 7.1: the device is known and may activate, here or as a visitor elsewhere
         let device = self.device(req.dev_eui).await?;
-        let device = self.may_activate(device, &req, sns.is_some(), rejoin.is_some())?;
+        // type 1 is a Join-request by another name
+        let rejoins = rejoin.is_some_and(|kind| !matches!(kind, RejoinKind::Recovery(_)));
+        let device = self.may_activate(device, &req, sns.is_some(), rejoins)?;
         if let Some(RejoinKind::Handover(net_id) | RejoinKind::Rekeying(net_id)) = rejoin
             && !self.abroad.ours.contains(&net_id)
         {

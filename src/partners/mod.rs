@@ -213,6 +213,9 @@ pub struct Partner {
     /// How we answer it. Its answers to us are taken either way.
     #[serde(default)]
     pub mode: Mode,
+    /// The same of answers of our join server.
+    #[serde(default)]
+    pub join_mode: Mode,
     /// The version of TS002 in which it is asked.
     #[serde(default)]
     pub version: Version,
