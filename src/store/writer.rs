@@ -1,8 +1,9 @@
 //! The writer: one task that takes what has queued and commits it together.
 //!
 //! Everything that reads or writes the database is a [`Job`] and runs here, in the order it came.
-//! A batch is one transaction, with a savepoint per job, so that a failing job takes back only its own
-//! writes. A batch that waits for the disk runs in one short `spawn_blocking` (a thread that tokio does not
+//! A batch is one transaction. Where a job of it fails, it is taken back and run again with a savepoint before each job, so that
+//! the failing one takes back only its own writes. (Savepoints in every batch cost more than the jobs: SQLite copies every page
+//! before its first change behind one, a kilobyte at a time.) A batch that waits for the disk runs in one short `spawn_blocking` (a thread that tokio does not
 //! know would let paused time leap, a blocking loop would freeze it). One that does not is done where the
 //! writer stands: it takes less time than two changes of thread, of which an uplink at home would need a dozen.
 //! A disk that keeps even such a batch waiting is left to the other thread for a while.
@@ -314,15 +315,24 @@ type Outcomes = Vec<Result<Done, Fault>>;
 /// What came of a batch on the writer's own thread.
 enum Here {
     Done(Vec<Result<(), StoreError>>),
-    /// Nothing was done: this is for the other thread. `full`: it will have to wait for the disk.
-    Elsewhere {
-        full: bool,
-    },
+    /// Nothing was done: this is for the other thread, in this way.
+    Elsewhere(Way),
+}
+
+/// How a batch is run.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way {
+    /// It will have to wait for the disk.
+    full: bool,
+    /// A savepoint before each job: one of them fails.
+    apart: bool,
 }
 
 enum Attempt {
     Committed(Outcomes),
     NeedsFull,
+    /// A job failed, and there are no savepoints to take it back alone.
+    NeedsApart,
 }
 
 impl Machine {
@@ -366,19 +376,19 @@ impl Machine {
         let now = self.clock.now();
         let slow = self.slow_until.is_some_and(|until| now < until);
         if self.strict || self.is_due() || slow || jobs.iter().any(|job| job.durable()) {
-            return Here::Elsewhere { full: false };
+            return Here::Elsewhere(Way::default());
         }
-        let here = match self.attempt(jobs, false, false, now) {
+        let mut way = Way::default();
+        let here = match self.attempt(jobs, way, false, now) {
             Ok(Attempt::Committed(outcomes)) => Here::Done(self.told(outcomes)),
-            Ok(Attempt::NeedsFull) => {
-                self.counters.reruns.add(1);
-                self.back();
-                Here::Elsewhere { full: true }
+            Ok(again) => {
+                self.again(&again, &mut way);
+                Here::Elsewhere(way)
             }
             // tried again over there, where failures are told
             Err(_) => {
                 self.back();
-                Here::Elsewhere { full: false }
+                Here::Elsewhere(way)
             }
         };
         let done = self.clock.now();
@@ -386,23 +396,30 @@ impl Machine {
         here
     }
 
-    /// Run all jobs and commit; one outcome each. `full`: it is known that this has to wait for the disk.
-    fn commit(&mut self, jobs: &mut [Box<dyn Job>], full: bool) -> Vec<Result<(), StoreError>> {
+    /// Everything back, to be run once more in the way that has proved to be needed.
+    fn again(&mut self, needs: &Attempt, way: &mut Way) {
+        match needs {
+            Attempt::Committed(_) => {}
+            Attempt::NeedsFull => way.full = true,
+            Attempt::NeedsApart => way.apart = true,
+        }
+        self.counters.reruns.add(1);
+        self.back();
+    }
+
+    /// Run all jobs and commit; one outcome each.
+    fn commit(&mut self, jobs: &mut [Box<dyn Job>], mut way: Way) -> Vec<Result<(), StoreError>> {
         let now = self.clock.now();
         let due = self.is_due();
-        let mut full = full || self.strict || due || jobs.iter().any(|job| job.durable());
+        way.full = way.full || self.strict || due || jobs.iter().any(|job| job.durable());
         if jobs.is_empty() && due {
             self.counters.pushes.add(1);
         }
         loop {
-            match self.attempt(jobs, full, due, now) {
+            match self.attempt(jobs, way, due, now) {
                 Ok(Attempt::Committed(outcomes)) => return self.told(outcomes),
-                // At most once: the next attempt begins with FULL.
-                Ok(Attempt::NeedsFull) => {
-                    self.counters.reruns.add(1);
-                    self.back();
-                    full = true;
-                }
+                // at most once for each of the two: nothing needs what it has
+                Ok(again) => self.again(&again, &mut way),
                 Err(fault) => {
                     self.back();
                     self.ledger.not_before = Some(now + RETRY);
@@ -418,7 +435,7 @@ impl Machine {
     fn attempt(
         &mut self,
         jobs: &mut [Box<dyn Job>],
-        full: bool,
+        Way { full, apart }: Way,
         due: bool,
         now: Instant,
     ) -> Result<Attempt, Fault> {
@@ -439,7 +456,10 @@ impl Machine {
         let mut rows = 0;
         for job in jobs.iter_mut() {
             let before = db.sql.total_changes();
-            let outcome = guarded(job.as_mut(), &db)?;
+            let outcome = if apart { alone(job.as_mut(), &db)? } else { guarded(job.as_mut(), &db) };
+            if outcome.is_err() && !apart {
+                return Ok(Attempt::NeedsApart);
+            }
             if outcome.is_ok() {
                 rows += db.sql.total_changes() - before;
             }
@@ -519,12 +539,16 @@ impl Machine {
     }
 }
 
+/// One job. A decision that panics is one room's fault; the writer works for all of them.
+fn guarded(job: &mut dyn Job, db: &Db<'_>) -> Result<Done, Fault> {
+    catch_unwind(AssertUnwindSafe(|| job.run(db)))
+        .unwrap_or_else(|_| Err(Fault::Wrong("the decision panicked".into())))
+}
+
 /// One job between savepoints. `Err`: the whole transaction is gone.
-fn guarded(job: &mut dyn Job, db: &Db<'_>) -> Result<Result<Done, Fault>, Fault> {
+fn alone(job: &mut dyn Job, db: &Db<'_>) -> Result<Result<Done, Fault>, Fault> {
     db.run("SAVEPOINT job", [])?;
-    // A decision that panics is one room's fault; the writer works for all of them.
-    let outcome = catch_unwind(AssertUnwindSafe(|| job.run(db)))
-        .unwrap_or_else(|_| Err(Fault::Wrong("the decision panicked".into())));
+    let outcome = guarded(job, db);
     if let Err(fault) = &outcome {
         // After some failures (disk full, I/O) SQLite has rolled everything back already.
         if db.sql.is_autocommit() {
@@ -595,9 +619,9 @@ async fn write(mut machine: Machine, mut queue: mpsc::Receiver<Message>) {
         let here = if idle { Here::Done(Vec::new()) } else { machine.commit_here(&mut jobs) };
         let outcomes = match here {
             Here::Done(outcomes) => outcomes,
-            Here::Elsewhere { full } => {
+            Here::Elsewhere(way) => {
                 let batch = move || {
-                    let outcomes = machine.commit(&mut jobs, full);
+                    let outcomes = machine.commit(&mut jobs, way);
                     (machine, jobs, outcomes)
                 };
                 // Fails only when the runtime ends: then nobody waits any more.
