@@ -74,15 +74,23 @@ impl Devices for Told {
     }
 }
 
+/// The table of a sink.
+fn line(sink: Sink) -> &'static str {
+    match sink {
+        Sink::Mqtt => "outbox_mqtt",
+        Sink::Http => "outbox_http",
+    }
+}
+
 /// First and last id of a sink's line.
 fn ends(db: &Db<'_>, sink: Sink) -> Result<Option<(u64, u64)>, Fault> {
+    let line = line(sink);
     // two subqueries: each is one step at one end of the tree
-    let mut select = db.sql.prepare_cached(
-        "SELECT (SELECT min(id) FROM outbox WHERE sink = ?1), (SELECT max(id) FROM outbox WHERE sink = ?1)",
-    )?;
-    let ends = select.query_row([sink.to_string()], |row| {
-        Ok((row.get::<_, Option<Seconds>>(0)?, row.get::<_, Option<Seconds>>(1)?))
-    })?;
+    let mut select = db
+        .sql
+        .prepare_cached(&format!("SELECT (SELECT min(id) FROM {line}), (SELECT max(id) FROM {line})"))?;
+    let ends = select
+        .query_row([], |row| Ok((row.get::<_, Option<Seconds>>(0)?, row.get::<_, Option<Seconds>>(1)?)))?;
     Ok(match ends {
         (Some(first), Some(last)) => Some((first.0, last.0)),
         _ => None,
@@ -96,15 +104,16 @@ fn append(db: &Db<'_>, letter: &Letter) -> Result<u64, Fault> {
     for sink in sinks {
         let (first, last) = ends(db, *sink)?.map_or((1, 0), |ends| ends);
         let id = last + 1;
+        let line = line(*sink);
         db.run(
-            "INSERT INTO outbox (sink, id, dev_eui, kind, body) VALUES (?1, ?2, ?3, ?4, ?5)",
-            (sink.to_string(), Seconds(id), Text(event.dev_eui), Text(event.kind), &event.body),
+            &format!("INSERT INTO {line} (id, dev_eui, kind, body) VALUES (?1, ?2, ?3, ?4)"),
+            (Seconds(id), Text(event.dev_eui), Text(event.kind), &event.body),
         )?;
         // the ids have no gaps: lines lose rows at their ends only
         let keep_from = (id + 1).saturating_sub((*most).max(1).into());
         if keep_from > first {
-            let delete = "DELETE FROM outbox WHERE sink = ?1 AND id < ?2";
-            dropped += db.run(delete, (sink.to_string(), Seconds(keep_from)))? as u64;
+            let delete = format!("DELETE FROM {line} WHERE id < ?1");
+            dropped += db.run(&delete, [Seconds(keep_from)])? as u64;
         }
     }
     db.counters.outbox_dropped.add(dropped);
@@ -112,10 +121,10 @@ fn append(db: &Db<'_>, letter: &Letter) -> Result<u64, Fault> {
 }
 
 fn first(db: &Db<'_>, sink: Sink, count: u32) -> Result<Vec<Waiting>, Fault> {
-    let mut select = db
-        .sql
-        .prepare_cached("SELECT id, dev_eui, kind, body FROM outbox WHERE sink = ?1 ORDER BY id LIMIT ?2")?;
-    let rows = select.query_map((sink.to_string(), count), |row| {
+    let line = line(sink);
+    let mut select =
+        db.sql.prepare_cached(&format!("SELECT id, dev_eui, kind, body FROM {line} ORDER BY id LIMIT ?1"))?;
+    let rows = select.query_map([count], |row| {
         let event = Event {
             dev_eui: row.get::<_, Text<_>>(1)?.0,
             kind: row.get::<_, Text<_>>(2)?.0,
@@ -127,9 +136,9 @@ fn first(db: &Db<'_>, sink: Sink, count: u32) -> Result<Vec<Waiting>, Fault> {
 }
 
 fn taken(db: &Db<'_>, sink: Sink, up_to: u64) -> Result<((), Done), Fault> {
-    db.run("DELETE FROM outbox WHERE sink = ?1 AND id <= ?2", (sink.to_string(), Seconds(up_to)))?;
-    let empty =
-        db.sql.prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM outbox)")?.query_row([], |row| row.get(0))?;
+    db.run(&format!("DELETE FROM {} WHERE id <= ?1", line(sink)), [Seconds(up_to)])?;
+    let nothing = "SELECT NOT EXISTS (SELECT 1 FROM outbox_mqtt) AND NOT EXISTS (SELECT 1 FROM outbox_http)";
+    let empty = db.sql.prepare_cached(nothing)?.query_row([], |row| row.get(0))?;
     let outbox = if empty { Mark::Empty } else { Mark::None };
     // Lost in a power cut, the rows are sent again.
     Ok(((), Done { outbox, harmless: true, ..Done::new(Commit::Lazy) }))

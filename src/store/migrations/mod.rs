@@ -30,6 +30,7 @@ const STEPS: &[&str] = &[
     include_str!("0016_context_index.sql"),
     include_str!("0017_limits.sql"),
     include_str!("0018_terms.sql"),
+    include_str!("0019_outbox.sql"),
 ];
 
 /// The schema that this program works with.
