@@ -249,6 +249,48 @@ async fn devices_of_a_node_that_knew_no_others_are_its_own_and_their_sessions_ke
     );
 }
 
+/// Until the 17th version usage knew no Service Profiles, and the events of both sinks were in one table.
+#[tokio::test]
+async fn usage_events_and_contexts_of_the_17th_version_are_all_there_afterwards() {
+    use crate::application::outbox::{Outbox, Sink};
+    use crate::fns::contexts::Contexts;
+    use crate::usage::{Kind, TrafficRecord};
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("roamgate.db");
+    let mut sql = rusqlite::Connection::open(&path).unwrap();
+    sql.execute_batch(include_str!("../migrations/v1.sql")).unwrap();
+    migrations::migrate_to(&mut sql, &path, 17).unwrap();
+    sql.execute_batch(
+        "INSERT INTO usage_traffic VALUES ('2026-11', 'C0002F', 'Passive', 1, 2, 3, 4);
+         INSERT INTO usage_for_us VALUES ('2026-11', 'C0002F', 'Handover', 5, 6, 7, 8);
+         INSERT INTO usage_roaming (month, net_id, dev_eui, active, at)
+            VALUES ('2026-11', 'C0002F', '0102030405060708', 1, 1795000000);
+         INSERT INTO contexts VALUES ('C0002F', '0102030405060708', 'FC00BC01', 1795172400, 3600, NULL, 0, 7);
+         INSERT INTO outbox VALUES ('mqtt', 3, '0102030405060708', 'up', 'a'), ('mqtt', 4, '0102030405060708', 'up', 'b'),
+            ('http', 9, '0102030405060708', 'join', 'c');",
+    )
+    .unwrap();
+    drop(sql);
+    std::fs::write(folder.path().join("roamgate.db.key"), hex::encode([0x5A; 32])).unwrap();
+    let store = Store::open(&Config { url: Url::sqlite(&path), ..Config::default() }, clock()).unwrap();
+    let usage = store.usage("2026-11".into()).await.unwrap();
+    let them = "C0002F".parse().unwrap();
+    assert_eq!(usage.traffic, [TrafficRecord::new(them, Kind::Passive, [1, 3, 2, 4])]);
+    assert_eq!(usage.for_us, [TrafficRecord::new(them, Kind::Handover, [5, 7, 6, 8])]);
+    assert_eq!(usage.activations[0].service_profile_id, "");
+    let contexts = store.with_addr("FC00BC01".parse().unwrap()).await.unwrap();
+    assert_eq!(
+        contexts.iter().map(|context| (context.fcnt_up, &context.terms)).collect::<Vec<_>>(),
+        [(7, &Terms::default())]
+    );
+    let waits = async |sink| {
+        let waiting = store.first(sink, 9).await.unwrap();
+        waiting.into_iter().map(|waiting| (waiting.id, waiting.event.body)).collect::<Vec<_>>()
+    };
+    assert_eq!(waits(Sink::Mqtt).await, [(3, "a".into()), (4, "b".into())]);
+    assert_eq!(waits(Sink::Http).await, [(9, "c".into())]);
+}
+
 #[test]
 fn the_store_opens_on_a_runtime_only() {
     let folder = TempDir::new().unwrap();
