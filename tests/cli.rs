@@ -373,7 +373,8 @@ fn usage_is_reported_from_the_store_where_no_daemon_runs() {
     let csv = good(at, &["usage", "report", "--csv", "-c", "r.toml"]);
     assert_eq!(
         csv,
-        "month,net_id,roaming_type,ul_packets,ul_bytes,dl_packets,dl_bytes,activations,deactivations\n"
+        "month,net_id,roaming_type,ul_packets,ul_bytes,dl_packets,dl_bytes,activations,deactivations,\
+         service_profile_id,out_profile_ul_packets,out_profile_dl_packets\n"
     );
     let json: Value =
         serde_json::from_str(&good(at, &["usage", "report", "--json", "-c", "r.toml"])).unwrap();

@@ -292,20 +292,22 @@ fn csv(usage: &UsageView) -> Result<String, Fail> {
         "month",
         "net_id",
         "roaming_type",
-        "service_profile_id",
         "ul_packets",
         "ul_bytes",
         "dl_packets",
         "dl_bytes",
-        "out_profile_ul_packets",
-        "out_profile_dl_packets",
         "activations",
         "deactivations",
+        "service_profile_id",
+        "out_profile_ul_packets",
+        "out_profile_dl_packets",
     ];
+    // who reads it by position finds what there was before where it was
+    const ORDER: [usize; 11] = [0, 1, 3, 4, 5, 6, 9, 10, 2, 7, 8];
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(head).map_err(anyhow::Error::new)?;
     for row in rows(usage) {
-        let row = std::iter::once(&usage.month).chain(&row);
+        let row = std::iter::once(&usage.month).chain(ORDER.into_iter().filter_map(|at| row.get(at)));
         writer.write_record(row).map_err(anyhow::Error::new)?;
     }
     let bytes = writer.into_inner().map_err(|error| anyhow::anyhow!("write CSV: {error}"))?;
@@ -364,8 +366,8 @@ mod tests {
         );
         let csv = csv(&usage).map_err(|_| "no CSV").unwrap();
         let lines: Vec<&str> = csv.lines().collect();
-        assert_eq!(lines[1], "2026-11,000001,Passive,,0,0,0,0,0,0,1,0");
-        assert_eq!(lines[2], "2026-11,C00ABC,Passive,\"gold, or so\",12,240,3,12,2,0,2,1");
+        assert_eq!(lines[1], "2026-11,000001,Passive,0,0,0,0,1,0,,0,0");
+        assert_eq!(lines[2], "2026-11,C00ABC,Passive,12,240,3,12,2,1,\"gold, or so\",2,0");
     }
 
     #[test]
