@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::application::{App, Delivery, Elsewhere};
-use crate::backend::door::Peers;
+use crate::backend::door::{Peers, StoreError};
 use crate::backend::keywrap::{Kek, Keks};
 use crate::backend::message::ClassMode;
 use crate::backend::server::Server;
@@ -83,9 +83,9 @@ impl Node {
         let delivery = deliver::delivery(&config, &store, &clock);
         let house = build(&config, &ours, &clock, &store, air.clone(), outside, delivery.clone()).await?;
         // before a session of an earlier configuration is used
-        let rules = config.roaming.clone();
-        let may = move |dev_eui, join_eui| rules.lets(dev_eui, Some(join_eui)).passive.start;
-        store.align_roaming(may).await.context("bring the sessions in line with [[roaming.devices]]")?;
+        align_roaming(&config, &store)
+            .await
+            .context("bring the sessions in line with [[roaming.devices]]")?;
         house.fns.recall().await.context("read the roaming contexts of visitors")?;
         let mut tasks = JoinSet::new();
         let (server, reach) = way.open(&ours, house.clone(), out, &mut tasks).await?;
@@ -278,6 +278,13 @@ async fn build(
         }
     };
     Ok(Arc::new_cyclic(build))
+}
+
+/// Sessions follow what `[[roaming.devices]]` says: from the start on, and after whatever an operator changes.
+async fn align_roaming(config: &Config, store: &Store) -> Result<(), StoreError> {
+    let rules = config.roaming.clone();
+    let may = move |dev_eui, join_eui| rules.lets(dev_eui, Some(join_eui)).passive.start;
+    store.align_roaming(may).await
 }
 
 /// AppSKeys travel wrapped even between two rooms of one house: the network rooms see envelopes.

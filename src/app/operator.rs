@@ -28,7 +28,7 @@ use crate::usage;
 
 use super::house::{House, Ours};
 use super::way::Reach;
-use super::{as_kek, partners, personalised};
+use super::{align_roaming, as_kek, partners, personalised};
 
 /// So long another network is asked to let a device go.
 const REGAIN: Duration = Duration::from_secs(5);
@@ -97,16 +97,6 @@ impl Operator {
             }),
             Some(_) => Ok(()),
         }
-    }
-
-    /// Sessions follow what `[[roaming.devices]]` says, whatever an operator has just changed.
-    async fn align_roaming(&self) -> Result<(), OperatorError> {
-        let rules = self.config.roaming.clone();
-        if rules.devices.is_empty() {
-            return Ok(());
-        }
-        let may = move |dev_eui, join_eui| rules.lets(dev_eui, Some(join_eui)).passive.start;
-        Ok(self.store.align_roaming(may).await?)
     }
 
     /// A device of class C is sent to at once.
@@ -292,6 +282,10 @@ impl control::Operator for Operator {
                 };
                 wrong.push((place, error));
             }
+            // a personalised device brings its session along
+            if !dry {
+                align_roaming(&self.config, &self.store).await?;
+            }
             Ok(wrong)
         })
     }
@@ -332,7 +326,7 @@ impl control::Operator for Operator {
             let class = class.map(ClassMode::from);
             match self.store.change_device(dev_eui, store::Change { name, roaming, enabled, class }).await? {
                 true => {
-                    self.align_roaming().await?;
+                    align_roaming(&self.config, &self.store).await?;
                     self.reach(dev_eui);
                     self.stop_ended();
                     Ok(())

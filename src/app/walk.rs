@@ -338,9 +338,18 @@ impl Hotspot {
 }
 
 async fn street(roaming_away: &str, rides: bool) -> (Arc<Street>, Hotspot, Hotspot, Device) {
+    houses(ROAMING, roaming_away, rides).await
+}
+
+async fn seconds(time: u64) {
+    tokio::time::sleep(Duration::from_secs(time)).await;
+}
+
+/// The home of a device and a hotspot elsewhere, each with rules of its own.
+async fn houses(home: &str, away: &str, rides: bool) -> (Arc<Street>, Hotspot, Hotspot, Device) {
     let street = Arc::new(Street::default());
-    let away = hotspot(&street, AWAY, roaming_away, rides).await;
-    let home = hotspot(&street, HOME, ROAMING, rides).await;
+    let away = hotspot(&street, AWAY, away, rides).await;
+    let home = hotspot(&street, HOME, home, rides).await;
     let device = Device::new();
     home.add(&device);
     (street, home, away, device)

@@ -9,16 +9,6 @@ const CHECKED: &str =
     "[default]\npassive = { start = true, activation = true, lifetime = \"1h\", mic_check = true }";
 const OTHER: NetId = NetId::from_msb([0, 0, 2]);
 
-/// A home that grants an hour, and a hotspot with rules of its own.
-async fn stateful(home: &str, away: &str, rides: bool) -> (Arc<Street>, Hotspot, Hotspot, Device) {
-    let street = Arc::new(Street::default());
-    let away = hotspot(&street, AWAY, away, rides).await;
-    let home = hotspot(&street, HOME, home, rides).await;
-    let device = Device::new();
-    home.add(&device);
-    (street, home, away, device)
-}
-
 impl Street {
     fn otherwise(&self, answer: impl Fn(&mut Answer) + Send + 'static) {
         *self.otherwise.lock().unwrap() = Some(Box::new(move |given| {
@@ -34,10 +24,6 @@ impl Hotspot {
     fn contexts(&self) -> Vec<Context> {
         self.memory.contexts.lock().unwrap().values().cloned().collect()
     }
-}
-
-async fn seconds(time: u64) {
-    tokio::time::sleep(Duration::from_secs(time)).await;
 }
 
 fn caller(from: NetId) -> Caller {
@@ -58,7 +44,7 @@ fn xmit_up(phy: &[u8]) -> XmitUp {
 #[tokio::test(start_paused = true)]
 async fn a_visitor_that_joined_is_forwarded_by_its_context_with_downlinks_both_ways() {
     for (rides, down) in [(true, None), (false, Some("XmitDataReq"))] {
-        let (street, home, mut away, mut device) = stateful(HOUR, ROAMING, rides).await;
+        let (street, home, mut away, mut device) = houses(HOUR, ROAMING, rides).await;
         join(&mut away, &mut device).await;
         assert_eq!(street.messages(), ["HomeNSReq", "PRStartReq"]);
         assert_eq!((away.contexts().len(), away.contexts()[0].lifetime), (1, 3600));
@@ -78,7 +64,7 @@ async fn a_visitor_that_joined_is_forwarded_by_its_context_with_downlinks_both_w
 
 #[tokio::test(start_paused = true)]
 async fn a_device_that_joined_at_home_gets_its_context_with_its_first_frame_away() {
-    let (street, mut home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (street, mut home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut home, &mut device).await;
     home.hears(&device.up(false, false, &[], b"1")).await;
     assert!(street.messages().is_empty());
@@ -100,7 +86,7 @@ async fn a_device_that_joined_at_home_gets_its_context_with_its_first_frame_away
 #[tokio::test(start_paused = true)]
 async fn a_frame_that_is_sent_again_after_the_start_is_answered_and_delivered_once() {
     for rides in [true, false] {
-        let (street, mut home, mut away, mut device) = stateful(HOUR, ROAMING, rides).await;
+        let (street, mut home, mut away, mut device) = houses(HOUR, ROAMING, rides).await;
         join(&mut home, &mut device).await;
         street.otherwise(|answer| {
             if let Answer::PrStart(ans) = answer {
@@ -129,7 +115,7 @@ async fn a_frame_that_is_sent_again_after_the_start_is_answered_and_delivered_on
 
 #[tokio::test(start_paused = true)]
 async fn a_context_is_renewed_with_an_uplink_near_its_end_and_else_ends_quietly() {
-    let (street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (street, home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     let first = away.contexts()[0].until;
     seconds(3100).await;
@@ -156,7 +142,7 @@ async fn a_context_is_renewed_with_an_uplink_near_its_end_and_else_ends_quietly(
 
 #[tokio::test(start_paused = true)]
 async fn a_home_that_does_not_renew_is_served_until_the_end() {
-    let (street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (street, home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     seconds(3400).await;
     street.messages();
@@ -176,7 +162,7 @@ async fn a_home_that_does_not_renew_is_served_until_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn restarts_of_either_side_lose_no_context() {
-    let (street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (street, home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     street.messages();
     let mut away = hotspot_on(&street, AWAY, ROAMING, true, away.memory.clone()).await;
@@ -192,7 +178,7 @@ async fn restarts_of_either_side_lose_no_context() {
 
 #[tokio::test(start_paused = true)]
 async fn a_home_that_forgot_the_context_is_asked_anew_with_the_same_frame() {
-    let (street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (street, home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     street.messages();
     home.memory.visits.lock().unwrap().clear();
@@ -207,7 +193,7 @@ async fn a_home_that_forgot_the_context_is_asked_anew_with_the_same_frame() {
 
 #[tokio::test(start_paused = true)]
 async fn a_home_whose_operator_ends_roaming_says_so_until_it_is_heard() {
-    let (street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (street, home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     away.hears(&device.up(false, false, &[], b"1")).await;
     street.messages();
@@ -229,7 +215,7 @@ async fn a_home_whose_operator_ends_roaming_says_so_until_it_is_heard() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hotspot_whose_rules_change_parts_from_its_visitors() {
-    let (street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (street, home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     street.messages();
     let away = hotspot_on(&street, AWAY, "", true, away.memory.clone()).await;
@@ -242,7 +228,7 @@ async fn a_hotspot_whose_rules_change_parts_from_its_visitors() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_session_ends_the_context_of_the_one_before() {
-    let (street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (street, home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     away.hears(&device.up(false, false, &[], b"1")).await;
     join(&mut away, &mut device).await;
@@ -269,7 +255,7 @@ async fn a_new_session_ends_the_context_of_the_one_before() {
 #[tokio::test(start_paused = true)]
 async fn an_address_that_does_not_fit_or_is_ours_makes_no_context() {
     for addr in [OTHER.dev_addr(5), AWAY.dev_addr(5)] {
-        let (street, _home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+        let (street, _home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
         street.otherwise(move |answer| {
             if let Answer::PrStart(ans) = answer {
                 ans.dev_addr = Some(addr);
@@ -288,7 +274,7 @@ async fn an_address_that_does_not_fit_or_is_ours_makes_no_context() {
 
 #[tokio::test(start_paused = true)]
 async fn with_the_key_of_the_home_a_forged_frame_does_not_leave_the_house() {
-    let (street, home, mut away, mut device) = stateful(CHECKED, CHECKED, true).await;
+    let (street, home, mut away, mut device) = houses(CHECKED, CHECKED, true).await;
     join(&mut away, &mut device).await;
     street.messages();
     let mut forged = device.up(true, false, &[], b"1");
@@ -303,7 +289,7 @@ async fn with_the_key_of_the_home_a_forged_frame_does_not_leave_the_house() {
     assert_eq!((street.messages(), home.delivered()), (vec!["XmitDataReq"], Some(0)));
     // a key is not asked for where nothing is agreed, and not given
     for (theirs, ours) in [(CHECKED, HOUR), (HOUR, CHECKED)] {
-        let (_street, _home, mut away, mut device) = stateful(theirs, ours, true).await;
+        let (_street, _home, mut away, mut device) = houses(theirs, ours, true).await;
         street.otherwise(|_| ());
         join(&mut away, &mut device).await;
         // one that is sent unasked is not opened
@@ -313,7 +299,7 @@ async fn with_the_key_of_the_home_a_forged_frame_does_not_leave_the_house() {
 
 #[tokio::test(start_paused = true)]
 async fn one_partner_neither_uses_nor_stops_what_another_was_granted() {
-    let (street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (street, home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     street.messages();
     let frame = device.up(true, false, &[], b"1");
@@ -340,7 +326,7 @@ async fn one_partner_neither_uses_nor_stops_what_another_was_granted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_with_a_hold_off_keeps_the_visited_network_quiet_until_it_is_lifted() {
-    let (street, _home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (street, _home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     street.messages();
     let dev_addr = Some(away.contexts()[0].id.dev_addr);
@@ -362,7 +348,7 @@ async fn a_stop_with_a_hold_off_keeps_the_visited_network_quiet_until_it_is_lift
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_not_set_neither_uses_nor_ends_a_context() {
-    let (street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (street, home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     street.messages();
     // a board that boots in the far future of its contexts, or so it believes
@@ -386,7 +372,7 @@ async fn a_clock_that_is_not_set_neither_uses_nor_ends_a_context() {
 #[tokio::test(start_paused = true)]
 async fn a_stateful_downlink_names_the_device_and_a_stateless_one_does_not() {
     let dl = |rules| async move {
-        let (street, _home, mut away, mut device) = stateful(rules, ROAMING, true).await;
+        let (street, _home, mut away, mut device) = houses(rules, ROAMING, true).await;
         join(&mut away, &mut device).await;
         let (tell, told) = std::sync::mpsc::channel::<DlMeta>();
         street.otherwise(move |answer| match answer {
@@ -405,7 +391,7 @@ async fn a_stateful_downlink_names_the_device_and_a_stateless_one_does_not() {
 async fn usage_is_counted_once_for_each_counter_and_activations_begin_and_end() {
     use crate::usage::Kind::Passive;
     use crate::usage::Way::{Down, Up};
-    let (_street, home, mut away, mut device) = stateful(HOUR, ROAMING, true).await;
+    let (_street, home, mut away, mut device) = houses(HOUR, ROAMING, true).await;
     join(&mut away, &mut device).await;
     let roams = |away: &Hotspot| away.memory.roams.lock().unwrap().clone();
     assert_eq!(roams(&away), [(HOME, DEV, true)]);
@@ -441,19 +427,19 @@ async fn who_is_kept_out_costs_no_question_and_who_has_used_its_air_waits_for_th
         ("refuse_dev_euis = [\"5817B1C3EB890BC4\"]", "refuse_dev_euis"),
     ] {
         let rules = format!("{ROAMING}\n[filter]\n{filter}");
-        let (street, _home, mut away, mut device) = stateful(ROAMING, &rules, true).await;
+        let (street, _home, mut away, mut device) = houses(ROAMING, &rules, true).await;
         away.hears(&device.join_request()).await;
         assert!(away.transmitted().is_none() && street.messages().is_empty(), "{words}");
         assert_eq!(away.house.fns.counters().filtered.get(), 1);
     }
     let rules = format!("{ROAMING}\n[filter]\ndev_addrs = [\"E0000000/4\"]");
-    let (street, mut home, away, mut device) = stateful(ROAMING, &rules, true).await;
+    let (street, mut home, away, mut device) = houses(ROAMING, &rules, true).await;
     join(&mut home, &mut device).await;
     away.hears(&device.up(true, false, &[], b"1")).await;
     assert!(street.messages().is_empty());
     // a second of air: the Join-accept and some twenty answers of 40 ms
     let rules = format!("{ROAMING}\nairtime = \"1s\"");
-    let (street, _home, mut away, mut device) = stateful(ROAMING, &rules, true).await;
+    let (street, _home, mut away, mut device) = houses(ROAMING, &rules, true).await;
     join(&mut away, &mut device).await;
     let mut answers = 0;
     for _ in 0..40 {

@@ -9,19 +9,6 @@ const HANDOVER: &str = "[default]\nhandover = { start = true, activation = true 
 const BOTH: &str = "[default]\npassive = { start = true, activation = true }\nhandover = { start = true, activation = true }";
 const OTHER: NetId = NetId::from_msb([0, 0, 2]);
 
-async fn houses(home: &str, away: &str) -> (Arc<Street>, Hotspot, Hotspot, Device) {
-    let street = Arc::new(Street::default());
-    let away = hotspot(&street, AWAY, away, false).await;
-    let home = hotspot(&street, HOME, home, false).await;
-    let device = Device::new();
-    home.add(&device);
-    (street, home, away, device)
-}
-
-async fn seconds(time: u64) {
-    tokio::time::sleep(Duration::from_secs(time)).await;
-}
-
 /// Join abroad; the address is of the network that was visited.
 async fn join_away(away: &mut Hotspot, device: &mut Device) {
     let from = Instant::now();
@@ -58,7 +45,7 @@ impl Hotspot {
 
 #[tokio::test(start_paused = true)]
 async fn the_visited_network_serves_the_device_and_its_home_has_the_application() {
-    let (street, home, mut away, mut device) = houses(HANDOVER, HANDOVER).await;
+    let (street, home, mut away, mut device) = houses(HANDOVER, HANDOVER, false).await;
     join_away(&mut away, &mut device).await;
     assert_eq!(street.messages(), ["HomeNSReq", "ProfileReq", "HRStartReq"]);
     assert_eq!((home.sessions(), away.sessions()), (0, 1));
@@ -97,12 +84,12 @@ async fn the_visited_network_serves_the_device_and_its_home_has_the_application(
 
 #[tokio::test(start_paused = true)]
 async fn where_both_kinds_are_agreed_the_home_stays_in_charge() {
-    let (street, home, mut away, mut device) = houses(BOTH, BOTH).await;
+    let (street, home, mut away, mut device) = houses(BOTH, BOTH, false).await;
     join(&mut away, &mut device).await;
     assert_eq!(street.messages(), ["HomeNSReq", "ProfileReq", "PRStartReq"]);
     assert_eq!((home.sessions(), away.sessions()), (1, 0));
     // what the home offers has to be agreed here too
-    let (street, _home, mut away, mut device) = houses(BOTH, HANDOVER).await;
+    let (street, _home, mut away, mut device) = houses(BOTH, HANDOVER, false).await;
     away.hears(&device.join_request()).await;
     assert!(away.transmitted().is_none());
     assert_eq!(street.messages(), ["HomeNSReq", "ProfileReq"]);
@@ -110,7 +97,7 @@ async fn where_both_kinds_are_agreed_the_home_stays_in_charge() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_profile_is_exchanged_and_the_question_put_again() {
-    let (street, home, mut away, mut device) = houses(HANDOVER, HANDOVER).await;
+    let (street, home, mut away, mut device) = houses(HANDOVER, HANDOVER, false).await;
     join_away(&mut away, &mut device).await;
     street.messages();
     home.memory.devices.lock().unwrap().get_mut(&DEV).unwrap().profile_since = 1_900_000_000;
@@ -120,7 +107,7 @@ async fn a_stale_profile_is_exchanged_and_the_question_put_again() {
 
 #[tokio::test(start_paused = true)]
 async fn the_home_takes_its_device_back_with_the_first_frame_heard_there() {
-    let (street, mut home, mut away, mut device) = houses(HANDOVER, HANDOVER).await;
+    let (street, mut home, mut away, mut device) = houses(HANDOVER, HANDOVER, false).await;
     join_away(&mut away, &mut device).await;
     away.hears(&device.up(false, false, &[], b"1")).await;
     join(&mut home, &mut device).await;
@@ -148,7 +135,7 @@ async fn the_home_takes_its_device_back_with_the_first_frame_heard_there() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_at_home_ends_with_the_first_frame_heard_abroad() {
-    let (street, mut home, mut away, mut device) = houses(HANDOVER, HANDOVER).await;
+    let (street, mut home, mut away, mut device) = houses(HANDOVER, HANDOVER, false).await;
     join(&mut home, &mut device).await;
     home.hears(&device.up(false, false, &[], b"1")).await;
     join_away(&mut away, &mut device).await;
@@ -166,7 +153,7 @@ async fn a_session_at_home_ends_with_the_first_frame_heard_abroad() {
 
 #[tokio::test(start_paused = true)]
 async fn uplinks_wait_for_a_home_that_is_away_and_end_with_one_that_disowns_the_device() {
-    let (street, home, mut away, mut device) = houses(HANDOVER, HANDOVER).await;
+    let (street, home, mut away, mut device) = houses(HANDOVER, HANDOVER, false).await;
     join_away(&mut away, &mut device).await;
     *street.unplugged.lock().unwrap() = Some(Party::Ns(HOME));
     for _ in 0..3 {
@@ -188,7 +175,7 @@ async fn uplinks_wait_for_a_home_that_is_away_and_end_with_one_that_disowns_the_
 
 #[tokio::test(start_paused = true)]
 async fn nobody_speaks_for_a_device_that_was_not_handed_over_to_him() {
-    let (_street, home, mut away, mut device) = houses(HANDOVER, HANDOVER).await;
+    let (_street, home, mut away, mut device) = houses(HANDOVER, HANDOVER, false).await;
     join_away(&mut away, &mut device).await;
     away.hears(&device.up(false, false, &[], b"1")).await;
     let addr = home.activation().dev_addr;
@@ -218,7 +205,7 @@ async fn without_an_agreement_no_key_leaves_the_home() {
     for (home, messages) in
         [(ROAMING, vec!["HomeNSReq", "ProfileReq"]), ("", vec!["HomeNSReq", "ProfileReq"])]
     {
-        let (street, home, mut away, mut device) = houses(home, HANDOVER).await;
+        let (street, home, mut away, mut device) = houses(home, HANDOVER, false).await;
         away.hears(&device.join_request()).await;
         assert!(away.transmitted().is_none());
         assert_eq!(street.messages(), messages);
@@ -228,7 +215,7 @@ async fn without_an_agreement_no_key_leaves_the_home() {
         away.hears(&device.join_request()).await;
         assert!(street.messages().is_empty());
     }
-    let (_street, home, _away, mut device) = houses(HANDOVER, HANDOVER).await;
+    let (_street, home, _away, mut device) = houses(HANDOVER, HANDOVER, false).await;
     let frame = device.join_request();
     let start = |dev_addr| crate::backend::message::HrStartReq {
         mac_version: MacVersion::V1_0_3,
@@ -252,7 +239,7 @@ async fn without_an_agreement_no_key_leaves_the_home() {
 
 #[tokio::test(start_paused = true)]
 async fn a_network_that_may_no_longer_serve_a_device_stops_and_says_so() {
-    let (street, home, mut away, mut device) = houses(HANDOVER, HANDOVER).await;
+    let (street, home, mut away, mut device) = houses(HANDOVER, HANDOVER, false).await;
     join_away(&mut away, &mut device).await;
     away.house.sns.end_guests().await.unwrap();
     assert_eq!(away.sessions(), 1);
@@ -267,7 +254,7 @@ async fn a_network_that_may_no_longer_serve_a_device_stops_and_says_so() {
 /// Passive roaming on top of handover: three networks at once.
 #[tokio::test(start_paused = true)]
 async fn a_third_network_forwards_a_device_that_another_serves_for_its_home() {
-    let (street, home, mut away, mut device) = houses(HANDOVER, BOTH).await;
+    let (street, home, mut away, mut device) = houses(HANDOVER, BOTH, false).await;
     // what the home offers counts
     let mut third = hotspot(&street, OTHER, ROAMING, true).await;
     join_away(&mut away, &mut device).await;

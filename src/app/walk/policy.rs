@@ -4,22 +4,9 @@ use super::*;
 use crate::backend::message::Account;
 use crate::lorawan::frame::Uplink;
 
-async fn houses(home: &str, away: &str) -> (Arc<Street>, Hotspot, Hotspot, Device) {
-    let street = Arc::new(Street::default());
-    let away = hotspot(&street, AWAY, away, true).await;
-    let home = hotspot(&street, HOME, home, true).await;
-    let device = Device::new();
-    home.add(&device);
-    (street, home, away, device)
-}
-
 /// A home that grants an hour and pays for so much.
 fn paying(limits: &str) -> String {
     format!("[default]\npassive = {{ start = true, activation = true, lifetime = \"1h\" }}\n{limits}")
-}
-
-async fn seconds(time: u64) {
-    tokio::time::sleep(Duration::from_secs(time)).await;
 }
 
 impl Hotspot {
@@ -45,7 +32,7 @@ async fn talk(home: &Hotspot, away: &mut Hotspot, device: &mut Device, frames: u
 #[tokio::test(start_paused = true)]
 async fn what_is_above_a_rate_that_drops_is_not_forwarded_and_on_no_record() {
     let rules = paying("ul = { rate = 60, bucket = 2, policy = \"drop\" }");
-    let (street, home, mut away, mut device) = houses(&rules, ROAMING).await;
+    let (street, home, mut away, mut device) = houses(&rules, ROAMING, true).await;
     join(&mut away, &mut device).await;
     street.messages();
     let came = talk(&home, &mut away, &mut device, 4).await;
@@ -64,7 +51,7 @@ async fn what_is_above_a_rate_that_drops_is_not_forwarded_and_on_no_record() {
 #[tokio::test(start_paused = true)]
 async fn what_is_above_a_rate_that_marks_goes_on_and_counts_as_out_of_profile() {
     let rules = paying("ul = { rate = 60, bucket = 2, policy = \"mark\" }");
-    let (_street, home, mut away, mut device) = houses(&rules, ROAMING).await;
+    let (_street, home, mut away, mut device) = houses(&rules, ROAMING, true).await;
     join(&mut away, &mut device).await;
     assert_eq!(talk(&home, &mut away, &mut device, 4).await, [(true, true); 4]);
     let marks: Vec<bool> = away.accounts().into_iter().map(|account| account.out_of_profile).collect();
@@ -75,7 +62,7 @@ async fn what_is_above_a_rate_that_marks_goes_on_and_counts_as_out_of_profile() 
 async fn downlinks_have_a_rate_of_their_own_with_acknowledgements_in_it() {
     for (policy, answered, marks) in [("drop", 1, vec![false]), ("mark", 3, vec![false, true, true])] {
         let rules = paying(&format!("dl = {{ rate = 60, bucket = 1, policy = \"{policy}\" }}"));
-        let (_street, home, mut away, mut device) = houses(&rules, ROAMING).await;
+        let (_street, home, mut away, mut device) = houses(&rules, ROAMING, true).await;
         join(&mut away, &mut device).await;
         for _ in 0..3 {
             home.queue(b"open", false);
@@ -101,7 +88,7 @@ async fn a_device_that_was_handed_over_brings_its_rates_along() {
         ("mark", [true, true, true], vec![false, false, true]),
     ] {
         let rules = format!("{HANDOVER}ul = {{ rate = 60, bucket = 2, policy = \"{policy}\" }}");
-        let (_street, home, mut away, mut device) = houses(&rules, HANDOVER).await;
+        let (_street, home, mut away, mut device) = houses(&rules, HANDOVER, true).await;
         away.hears(&device.join_request()).await;
         let (tx, _) = away.transmitted().expect("a Join-accept");
         device.joined_at(&tx.phy, AWAY);
@@ -122,7 +109,7 @@ async fn a_device_that_was_handed_over_brings_its_rates_along() {
 async fn a_network_that_hears_what_our_own_radio_hears_is_deferred_for_a_while_and_loses_nothing() {
     const DEFERS: &str =
         "[default]\npassive = { start = true, activation = true, lifetime = \"1h\", defer = \"10m\" }";
-    let (street, mut home, mut away, mut device) = houses(DEFERS, ROAMING).await;
+    let (street, mut home, mut away, mut device) = houses(DEFERS, ROAMING, true).await;
     join(&mut home, &mut device).await;
     let both = async |home: &mut Hotspot, away: &mut Hotspot, frame: Vec<u8>| {
         home.hears(&frame).await;
@@ -149,7 +136,7 @@ async fn a_network_that_hears_what_our_own_radio_hears_is_deferred_for_a_while_a
 async fn the_network_that_is_visited_asks_nobody_about_devices_that_may_not_activate() {
     // the walker's JoinEUI is of this range
     let devices = "[[devices]]\njoin_euis = [\"0000000000000000/40\"]\npassive = { start = true }";
-    let (street, _home, mut away, mut device) = houses(ROAMING, &format!("{ROAMING}\n{devices}")).await;
+    let (street, _home, mut away, mut device) = houses(ROAMING, &format!("{ROAMING}\n{devices}"), true).await;
     away.hears(&device.join_request()).await;
     assert!(away.transmitted().is_none());
     assert_eq!(street.messages(), ["HomeNSReq"], "and its home hears nothing of it");
@@ -158,7 +145,7 @@ async fn the_network_that_is_visited_asks_nobody_about_devices_that_may_not_acti
 #[tokio::test(start_paused = true)]
 async fn a_home_says_what_its_device_may_not_do() {
     let devices = "[[devices]]\njoin_euis = [\"0000000000000000/40\"]\npassive = { start = true }";
-    let (street, home, mut away, mut device) = houses(&format!("{ROAMING}\n{devices}"), ROAMING).await;
+    let (street, home, mut away, mut device) = houses(&format!("{ROAMING}\n{devices}"), ROAMING, true).await;
     away.hears(&device.join_request()).await;
     assert!(away.transmitted().is_none());
     assert_eq!(street.messages(), ["HomeNSReq", "PRStartReq"]);
@@ -171,7 +158,8 @@ async fn a_home_says_what_its_device_may_not_do() {
     assert!(away.transmitted().is_some());
     // and of a device whose session may not
     let devices = format!("[[devices]]\ndev_euis = [\"{DEV}\"]\npassive = {{ activation = true }}");
-    let (street, mut home, mut away, mut device) = houses(&format!("{ROAMING}\n{devices}"), ROAMING).await;
+    let (street, mut home, mut away, mut device) =
+        houses(&format!("{ROAMING}\n{devices}"), ROAMING, true).await;
     join(&mut home, &mut device).await;
     home.hears(&device.up(false, false, &[], b"1")).await;
     away.hears(&device.up(true, false, &[], b"2")).await;
