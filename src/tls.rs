@@ -308,13 +308,6 @@ impl Roots {
     }
 }
 
-/// Which other names a server may answer with when one name was asked: the target of a CNAME, NAPTR
-/// or SRV, if every step there was DNSSEC-secure, and the `identity` of a listed partner.
-pub trait Aliases: fmt::Debug + Send + Sync {
-    /// Names accepted instead of `asked`, which has no final dot.
-    fn aliases(&self, asked: &str) -> Vec<String>;
-}
-
 /// The judge of peers, for both directions.
 pub struct Trust {
     roots: Vec<TrustedRoot>,
@@ -578,7 +571,8 @@ impl ClientCertVerifier for Clients {
 #[derive(Debug)]
 struct Servers {
     trust: Arc<Trust>,
-    aliases: Option<Arc<dyn Aliases>>,
+    /// Other names that will do.
+    also: Vec<String>,
 }
 
 impl Servers {
@@ -594,13 +588,12 @@ impl Servers {
         if peer.speaks_for(text) {
             return Ok(());
         }
-        let aliases = self.aliases.iter().flat_map(|aliases| aliases.aliases(text));
-        for alias in aliases {
+        for alias in &self.also {
             let Ok(name) = ServerName::try_from(alias.trim_end_matches('.').to_owned()) else { continue };
             let wild = peer.constrained
                 && matches!(name, ServerName::DnsName(_))
                 && verify_server_name(certificate, &name).is_ok();
-            if wild || peer.speaks_for(&alias) {
+            if wild || peer.speaks_for(alias) {
                 return Ok(());
             }
         }
@@ -689,7 +682,8 @@ pub fn server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<Serv
     Ok(Arc::new(config))
 }
 
-/// TLS as a client: shows leaf and intermediate, and accepts a server by the name that was asked.
+/// TLS as a client: shows leaf and intermediate, and accepts a server by the name that was asked, or by one of `also`: the
+/// target of a CNAME, NAPTR or SRV, if every step there was DNSSEC-secure, and the `identity` of a listed partner.
 ///
 /// Resumption is off: rustls does not judge a server's certificate again when it resumes, so a
 /// withdrawn pin or a new root would not be noticed. Connections to active partners stay open, which
@@ -697,22 +691,22 @@ pub fn server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<Serv
 pub fn client_config(
     identity: &Identity,
     trust: &Arc<Trust>,
-    aliases: Option<Arc<dyn Aliases>>,
+    also: Vec<String>,
 ) -> Result<ClientConfig, TlsError> {
-    client_config_for(&[&rustls::version::TLS13, &rustls::version::TLS12], identity, trust, aliases)
+    client_config_for(&[&rustls::version::TLS13, &rustls::version::TLS12], identity, trust, also)
 }
 
 fn client_config_for(
     versions: &[&'static rustls::SupportedProtocolVersion],
     identity: &Identity,
     trust: &Arc<Trust>,
-    aliases: Option<Arc<dyn Aliases>>,
+    also: Vec<String>,
 ) -> Result<ClientConfig, TlsError> {
     let clock = Arc::new(Wall(trust.clock.clone()));
     let mut config = ClientConfig::builder_with_details(trust.provider.clone(), clock)
         .with_protocol_versions(versions)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Servers { trust: trust.clone(), aliases }))
+        .with_custom_certificate_verifier(Arc::new(Servers { trust: trust.clone(), also }))
         .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?;
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -728,7 +722,7 @@ pub fn tunnel_server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<A
 
 /// [`client_config`] for what hotspots say to their front.
 pub fn tunnel_client_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut config = client_config(identity, trust, None)?;
+    let mut config = client_config(identity, trust, Vec::new())?;
     config.alpn_protocols = vec![TUNNEL.to_vec()];
     Ok(Arc::new(config))
 }

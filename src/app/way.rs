@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 use crate::backend;
 use crate::backend::Reachability;
-use crate::backend::client::{self, Client, Discover, NoDiscovery, PartnerNames};
+use crate::backend::client::{self, Client, Discover, NoDiscovery};
 use crate::backend::door::{Boxed, Deadline, Deliver, PeerError, Peers, Rooms};
 use crate::backend::keywrap::Keks;
 use crate::backend::manners::{Manners, Set};
@@ -86,7 +86,6 @@ impl Way {
         let Some((identity, trust)) = &self.tls else { return Ok(None) };
         let partners = Arc::new(self.config.roaming.clone());
         let join_servers = keks::join_servers(&self.config.join_server)?;
-        let aliases = Arc::new(PartnerNames::new(&partners, &self.suffix, &join_servers));
         let discover: Arc<dyn Discover> = match &self.config.discovery {
             Some(discovery) => Arc::new(Resolver::new(discovery.clone(), self.clock.clone())?),
             None => Arc::new(NoDiscovery),
@@ -96,7 +95,9 @@ impl Way {
             partners,
             join_servers,
             discover,
-            tls: tls::client_config(identity, trust, Some(aliases))?,
+            identity: identity.clone(),
+            trust: trust.clone(),
+            net_id_suffix: self.suffix.clone(),
             keks: self.keks.clone(),
             pending: self.pending.clone(),
             tokens: self.tokens.clone(),

@@ -171,12 +171,16 @@ impl Report {
         for found in &self.names {
             lines.push(found.name.clone());
             let mut line = |what: &str, value: String| lines.push(format!("  {what:<10} {value}"));
-            let addresses: Vec<String> = found.addresses.iter().map(ToString::to_string).collect();
-            if !addresses.is_empty() {
-                line("addresses", addresses.join(", "));
-            }
-            if !found.cname.is_empty() {
-                line("CNAME", found.cname.join(" -> "));
+            for way in &found.ways {
+                let addresses: Vec<String> = way.addresses.iter().map(ToString::to_string).collect();
+                let path = if way.path == "/" { String::new() } else { format!(", path {}", way.path) };
+                line("addresses", format!("{}, port {}{path}", addresses.join(", "), way.port));
+                if !way.by.is_empty() {
+                    line("by way of", way.by.join(" -> "));
+                }
+                if found.dnssec != Some(way.security) {
+                    line("", format!("DNSSEC {}", way.security));
+                }
             }
             line("DNSSEC", found.dnssec.map_or_else(|| "no answer".to_owned(), |dnssec| dnssec.to_string()));
             line("TTL", format!("{} s", found.ttl));
@@ -271,7 +275,7 @@ mod tests {
         let (text, ok) = dns(&format!("resolve {who} {how} --json")).await;
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(ok && json["host"] == server, "{text}");
-        assert_eq!(json["names"][1]["cname"][0], "js.iotroam.example");
+        assert_eq!(json["names"][1]["ways"][0]["by"][0], "js.iotroam.example");
         assert_eq!(json["names"][1]["dnssec"], "secure");
 
         let (text, ok) = dns(&format!("resolve nobody.iotroam.example. {how}")).await;

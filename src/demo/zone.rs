@@ -36,6 +36,8 @@ pub enum Data {
     Address(IpAddr),
     /// Another name for it, with or without a final dot.
     Cname(String),
+    /// Anything else.
+    Other(RData),
 }
 
 /// What the zone shall be.
@@ -94,6 +96,8 @@ pub enum Manner {
     Slow(Duration),
     /// SERVFAIL.
     Failing,
+    /// The same, to questions of one kind alone.
+    FailingOn(RecordType),
     /// Never.
     Silent,
 }
@@ -241,6 +245,7 @@ impl Shared {
                 Data::Address(IpAddr::V4(address)) => RData::A(A(*address)),
                 Data::Address(IpAddr::V6(address)) => RData::AAAA(AAAA(*address)),
                 Data::Cname(target) => RData::CNAME(CNAME(name(target)?)),
+                Data::Other(data) => data.clone(),
             };
             match &mut below {
                 Some(below) if below.origin.zone_of(&owner) => below.add(owner, data),
@@ -377,11 +382,13 @@ impl RequestHandler for Handler {
                 Metadata::new(request.metadata.id, MessageType::Response, request.metadata.op_code);
             failed.response_code = ResponseCode::ServFail;
             let nothing = ResponseInfo::from(Header { metadata: failed, counts: HeaderCounts::default() });
+            let is_asked = |kind| query.is_some_and(|query| query.query_type() == kind);
             match manner {
                 Manner::Prompt => (),
+                Manner::FailingOn(kind) if !is_asked(kind) => (),
                 Manner::Slow(time) => self.0.clock.sleep(time).await,
                 Manner::Silent => return nothing,
-                Manner::Failing => {
+                Manner::Failing | Manner::FailingOn(_) => {
                     let answer =
                         MessageResponseBuilder::from_message_request(request).build_no_records(failed);
                     return reply.send_response(answer).await.unwrap_or(nothing);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,33 +38,76 @@ impl fmt::Display for Security {
     }
 }
 
-/// Addresses of a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// IPv6 first.
-    pub addresses: Vec<IpAddr>,
+/// What an answer is worth: how far it may be believed, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Worth {
     /// The weakest record that led there.
     pub security: Security,
-    /// Where CNAMEs led, in order; no final dots.
-    pub cname: Vec<String>,
-    /// The shortest TTL on the way.
+    /// The shortest TTL on the way; of a denial, what the zone's SOA says.
     pub ttl: Duration,
     /// When the first signature on the way ends, in seconds since 1970.
     pub signed_until: Option<u64>,
 }
 
-/// Why a name has no address for us.
+impl Worth {
+    /// Of no record yet.
+    pub const UNTOUCHED: Worth = Worth { security: Security::Secure, ttl: Duration::MAX, signed_until: None };
+
+    /// Of both together.
+    pub fn and(self, other: Worth) -> Worth {
+        let ends = [self.signed_until, other.signed_until].into_iter().flatten();
+        Worth {
+            security: self.security.min(other.security),
+            ttl: self.ttl.min(other.ttl),
+            signed_until: ends.min(),
+        }
+    }
+}
+
+/// One way to a server: some addresses at one port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Way {
+    /// The names that led there from the one asked, in order, without final dots: of CNAME, NAPTR, SRV and URI. Empty where
+    /// the name asked has addresses itself.
+    pub by: Vec<String>,
+    /// Where it is, IPv6 first. Empty: the system's resolver is to be asked.
+    pub addresses: Vec<IpAddr>,
+    /// The TCP port.
+    pub port: u16,
+    /// Of the URL, with its query; begins with a slash.
+    pub path: String,
+    /// What DNSSEC says of everything that led there.
+    pub security: Security,
+}
+
+impl Way {
+    /// Names that the server's certificate may carry instead of the one asked: where DNSSEC proves every step.
+    pub fn names(&self) -> &[String] {
+        if self.security == Security::Secure { &self.by } else { &[] }
+    }
+
+    /// Every address with the port.
+    pub fn sockets(&self) -> Vec<SocketAddr> {
+        self.addresses.iter().map(|ip| SocketAddr::new(*ip, self.port)).collect()
+    }
+}
+
+/// Ways to the server that a name names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The first to be tried first. Never empty.
+    pub ways: Vec<Way>,
+    /// Of all of them.
+    pub worth: Worth,
+}
+
+/// Why a name leads nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// There is none.
-    Missing {
-        /// Secure: that is proven.
-        security: Security,
-        /// How long that holds, by the zone's SOA.
-        ttl: Duration,
-        /// When the first signature of the proof ends, in seconds since 1970.
-        signed_until: Option<u64>,
-    },
+    /// There is nothing; secure: that is proven.
+    Missing(Worth),
+    /// What is there is of no use to us.
+    Useless(Worth, String),
     /// Validation failed.
     Bogus(String),
     /// The resolver refuses, fails, or cannot be reached.
@@ -81,8 +124,8 @@ pub type Outcome = Result<Found, Trouble>;
 pub struct Line {
     /// The name, without final dot.
     pub name: String,
-    /// Its addresses; empty for a denial or a failure.
-    pub addresses: Vec<IpAddr>,
+    /// Where its server is; empty for a denial or a failure.
+    pub ways: Vec<Way>,
     /// What DNSSEC says; absent where there was no answer.
     pub security: Option<Security>,
     /// Seconds until it is forgotten.
@@ -146,13 +189,10 @@ impl Cache {
     /// Everything that is still believed.
     pub fn list(&self, now: Instant, wall: u64) -> Vec<Line> {
         let lines = self.entries.iter().map(|(name, entry)| {
-            let (addresses, security) = match &*entry.outcome {
-                Ok(found) => (found.addresses.clone(), Some(found.security)),
-                Err(Trouble::Missing { security, .. }) => (Vec::new(), Some(*security)),
-                Err(Trouble::Bogus(_)) => (Vec::new(), Some(Security::Bogus)),
-                Err(Trouble::Failed(_) | Trouble::Timeout) => (Vec::new(), None),
-            };
-            Line { name: name.clone(), addresses, security, left: entry.left(now, wall).as_secs() }
+            let ways =
+                entry.outcome.as_ref().as_ref().map_or_else(|_| Vec::new(), |found| found.ways.clone());
+            let security = security(&entry.outcome);
+            Line { name: name.clone(), ways, security, left: entry.left(now, wall).as_secs() }
         });
         lines.filter(|line| line.left > 0).collect()
     }
@@ -161,20 +201,33 @@ impl Cache {
 impl Entry {
     fn left(&self, now: Instant, wall: u64) -> Duration {
         let left = self.until.saturating_duration_since(now);
-        let signed = match &*self.outcome {
-            Ok(found) => found.signed_until,
-            Err(Trouble::Missing { signed_until, .. }) => *signed_until,
-            Err(_) => None,
-        };
+        let signed = worth(&self.outcome).and_then(|worth| worth.signed_until);
         signed.map_or(left, |end| left.min(Duration::from_secs(end.saturating_sub(wall))))
     }
 }
 
 fn life(outcome: &Outcome) -> Duration {
+    match (outcome, worth(outcome)) {
+        (Ok(_), Some(worth)) => worth.ttl.clamp(SHORTEST, LONGEST),
+        (Err(_), Some(worth)) => worth.ttl.clamp(SHORTEST, LONGEST_DENIAL),
+        (_, None) => SHORTEST,
+    }
+}
+
+/// What the records behind an outcome are worth, if there are any.
+fn worth(outcome: &Outcome) -> Option<Worth> {
     match outcome {
-        Ok(found) => found.ttl.clamp(SHORTEST, LONGEST),
-        Err(Trouble::Missing { ttl, .. }) => (*ttl).clamp(SHORTEST, LONGEST_DENIAL),
-        Err(Trouble::Bogus(_) | Trouble::Failed(_) | Trouble::Timeout) => SHORTEST,
+        Ok(found) => Some(found.worth),
+        Err(Trouble::Missing(worth) | Trouble::Useless(worth, _)) => Some(*worth),
+        Err(Trouble::Bogus(_) | Trouble::Failed(_) | Trouble::Timeout) => None,
+    }
+}
+
+/// What DNSSEC says of an outcome; absent where there was no answer.
+pub fn security(outcome: &Outcome) -> Option<Security> {
+    match outcome {
+        Err(Trouble::Bogus(_)) => Some(Security::Bogus),
+        _ => worth(outcome).map(|worth| worth.security),
     }
 }
 
@@ -186,17 +239,19 @@ mod tests {
     const WALL: u64 = 1_800_000_000;
 
     fn found(ttl: u64, signed_until: Option<u64>) -> Arc<Outcome> {
-        Arc::new(Ok(Found {
+        let way = Way {
+            by: Vec::new(),
             addresses: vec!["2001:db8::1".parse().unwrap()],
+            port: 443,
+            path: "/".into(),
             security: Security::Secure,
-            cname: Vec::new(),
-            ttl: Duration::from_secs(ttl),
-            signed_until,
-        }))
+        };
+        let worth = Worth { security: Security::Secure, ttl: Duration::from_secs(ttl), signed_until };
+        Arc::new(Ok(Found { ways: vec![way], worth }))
     }
     fn missing(ttl: u64) -> Arc<Outcome> {
         let ttl = Duration::from_secs(ttl);
-        Arc::new(Err(Trouble::Missing { security: Security::Secure, ttl, signed_until: None }))
+        Arc::new(Err(Trouble::Missing(Worth { security: Security::Secure, ttl, signed_until: None })))
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,5 +7,5 @@ pub mod resolve;
 
 pub use name::Suffix;
 pub use resolve::{
-    Config, Dane, DiscoveryError, Dnssec, Endpoint, Resolution, Resolver, Security, Server, SetupError,
+    Config, Dane, DiscoveryError, Dnssec, Endpoint, Resolution, Resolver, Security, Server, SetupError, Way,
 };

@@ -251,6 +251,9 @@ pub enum Quirk {
     TakesFirstFrame,
     /// It reads a CFList from its last byte on.
     ReversedCfList,
+    /// Its server expects to be asked by the name that CNAME, NAPTR or SRV lead to, not by that of its NetID. Only where DNSSEC
+    /// proves the way there.
+    TargetName,
 }
 
 impl fmt::Display for Quirk {
@@ -260,6 +263,7 @@ impl fmt::Display for Quirk {
             Quirk::OldRegions => "old-regions",
             Quirk::TakesFirstFrame => "takes-first-frame",
             Quirk::ReversedCfList => "reversed-cf-list",
+            Quirk::TargetName => "target-name",
         })
     }
 }

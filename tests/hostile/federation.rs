@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use roamgate::backend::Limits;
-use roamgate::backend::client::{self, Client, Discover, Endpoint};
+use roamgate::backend::client::{self, Client, Discover};
 use roamgate::backend::door::{Boxed, Caller, Deadline, Rooms};
 use roamgate::backend::message::*;
 use roamgate::backend::server::{self, Doorstep, Ours, Roles, Server};
 use roamgate::clock::Clock;
+use roamgate::discovery::Endpoint;
 use roamgate::lorawan::{DevEui, NetId};
 use roamgate::pki::check::PeerRules;
 use roamgate::pki::make::{self, Authority, IntermediateSpec, LeafSpec, RootSpec};
@@ -82,7 +83,7 @@ impl Federation {
     /// Somebody who shows this and writes the JSON himself.
     pub fn guest(&self, identity: Option<&Identity>, home: SocketAddr) -> Guest {
         let tls = match identity {
-            Some(identity) => tls::client_config(identity, &self.trust(), None).unwrap(),
+            Some(identity) => tls::client_config(identity, &self.trust(), Vec::new()).unwrap(),
             None => {
                 let mut roots = rustls::RootCertStore::empty();
                 let pem = self.root.cert_pem.as_bytes();
@@ -100,7 +101,6 @@ impl Federation {
         self.client_that_finds(Arc::new(At(at)))
     }
     pub fn client_that_finds(&self, discover: Arc<dyn Discover>) -> Client {
-        let tls = tls::client_config(&self.identity(AWAY_NAME), &self.trust(), None).unwrap();
         let partners = Arc::new(toml::from_str(OPEN).unwrap());
         let (keks, clock) = (BTreeMap::new(), self.clock.clone());
         Client::new(client::Parts {
@@ -108,7 +108,9 @@ impl Federation {
             net_id: AWAY,
             partners,
             discover,
-            tls,
+            identity: self.identity(AWAY_NAME),
+            trust: self.trust(),
+            net_id_suffix: "netids.example".parse().unwrap(),
             keks,
             pending: Arc::default(),
             tokens: Arc::default(),
@@ -140,8 +142,7 @@ impl Discover for At {
         _: Option<DevEui>,
         _: Deadline,
     ) -> Boxed<'a, Result<Endpoint, String>> {
-        let found = Endpoint { host: HOME_NAME.into(), addresses: vec![self.0], port: self.0.port() };
-        Box::pin(std::future::ready(Ok(found)))
+        Box::pin(std::future::ready(Ok(Endpoint::at(HOME_NAME, self.0))))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Asking the DNS for the addresses of a name, and weighing the proof of every record on the way.
+//! Asking the DNS for records, and weighing the proof of every one that is used.
 //!
 //! Validation is `hickory`'s, on our clock and our trust anchors. Called by [`super`] only.
 
@@ -23,7 +23,7 @@ use hickory_resolver::{ConnectionProvider, NameServerPool, PoolContext, TlsConfi
 
 use crate::clock::{Clock, Instant};
 
-use super::super::cache::{Found, Outcome, Security, Trouble};
+use super::super::cache::{Security, Trouble, Worth};
 use super::config::{Config, Dnssec, Server};
 use super::denial::Denials;
 use super::timer::Runtime;
@@ -62,7 +62,7 @@ pub enum SetupError {
     Library(#[from] NetError),
 }
 
-/// CNAMEs on the way from a name to its address.
+/// CNAMEs on the way from a name to its records.
 const MOST_STEPS: usize = 8;
 /// Questions to one server: this long, then once more.
 const ONE_TRY: Duration = Duration::from_millis(1500);
@@ -85,6 +85,14 @@ pub(super) struct Validating {
     handle: DnssecDnsHandle<Keys>,
     keys: Keys,
     denials: Mutex<Denials>,
+}
+
+/// Records of one kind, and what they are worth.
+pub(super) struct Records {
+    pub data: Vec<RData>,
+    /// Where CNAMEs led, in order; no final dots.
+    pub by: Vec<String>,
+    pub worth: Worth,
 }
 
 /// One reply, checked.
@@ -139,45 +147,27 @@ impl Asker {
         }
     }
 
-    /// A and AAAA of a name.
-    pub(super) async fn addresses(&self, name: &str) -> Outcome {
-        let mut fqdn =
-            Name::from_ascii(name).map_err(|err| Trouble::Failed(format!("{name:?} is no name: {err}")))?;
-        fqdn.set_fqdn(true);
-        if let Some(denied) = self.denied(&fqdn) {
-            return Err(denied);
-        }
-        let (v6, v4) =
-            future::join(self.family(fqdn.clone(), RecordType::AAAA), self.family(fqdn, RecordType::A)).await;
-        both(v6, v4)
-    }
-
     /// What earlier proofs say of a name that nobody has asked for.
-    fn denied(&self, name: &Name) -> Option<Trouble> {
+    pub(super) fn denied(&self, name: &Name) -> Option<Trouble> {
         let Asker::Validating(validating) = self else { return None };
         let clock = &validating.keys.clock;
         validating.denials().deny(name, clock.now(), clock.unix())
     }
 
-    /// The addresses of one kind, CNAMEs followed.
-    async fn family(&self, mut at: Name, kind: RecordType) -> Outcome {
-        let mut found = Found {
-            addresses: Vec::new(),
-            security: Security::Secure,
-            cname: Vec::new(),
-            ttl: Duration::MAX,
-            signed_until: None,
-        };
+    /// The records of one kind, CNAMEs followed.
+    pub(super) async fn records(&self, mut at: Name, kind: RecordType) -> Result<Records, Trouble> {
+        let mut worth = Worth::UNTOUCHED;
+        let mut by = Vec::new();
         let mut seen = vec![at.clone()];
         for _ in 0..MOST_STEPS {
             let reply = self.reply(at.clone(), kind).await?;
             let asked = at.clone();
             loop {
-                let addresses: Vec<&Record> = reply.records(&at, kind).collect();
-                if !addresses.is_empty() && !reply.doubtful {
-                    self.note(&mut found, &reply, &at, &addresses)?;
-                    found.addresses = addresses.iter().filter_map(|record| record.data.ip_addr()).collect();
-                    return Ok(found);
+                let records: Vec<&Record> = reply.records(&at, kind).collect();
+                if !records.is_empty() && !reply.doubtful {
+                    worth = worth.and(self.weigh(&reply, &at, &records)?);
+                    let data = records.iter().map(|record| record.data.clone()).collect();
+                    return Ok(Records { data, by, worth });
                 }
                 let cname = reply.records(&at, RecordType::CNAME).next();
                 let Some((record, RData::CNAME(target))) = cname.map(|record| (record, &record.data)) else {
@@ -186,32 +176,27 @@ impl Asker {
                 if reply.doubtful && !reply.signed_as_it_stands(&at) {
                     break;
                 }
-                self.note(&mut found, &reply, &at, &[record])?;
+                worth = worth.and(self.weigh(&reply, &at, &[record])?);
                 if seen.contains(&target.0) || seen.len() > MOST_STEPS {
                     return Err(Trouble::Failed(format!("its CNAMEs lead nowhere, by way of {}", target.0)));
                 }
                 at = target.0.clone();
-                found.cname.push(text(&at));
+                by.push(text(&at));
                 seen.push(at.clone());
             }
             if at == asked {
                 if reply.doubtful {
                     return Err(Trouble::Bogus(BOGUS.to_owned()));
                 }
-                let (mut security, ttl, signed_until) = self.denial(&reply, &at);
-                security = security.min(found.security);
-                return Err(Trouble::Missing {
-                    security,
-                    ttl: ttl.min(found.ttl),
-                    signed_until: earlier(signed_until, found.signed_until),
-                });
+                return Err(Trouble::Missing(worth.and(self.denial(&reply, &at))));
             }
         }
         Err(Trouble::Failed("too many CNAMEs".to_owned()))
     }
 
-    /// Weigh the records that were just used.
-    fn note(&self, found: &mut Found, reply: &Reply, at: &Name, used: &[&Record]) -> Result<(), Trouble> {
+    /// What the records that were just used are worth.
+    fn weigh(&self, reply: &Reply, at: &Name, used: &[&Record]) -> Result<Worth, Trouble> {
+        let mut worth = Worth::UNTOUCHED;
         for record in used {
             let security = reply.security.unwrap_or(match record.proof {
                 Proof::Secure => Security::Secure,
@@ -221,18 +206,17 @@ impl Asker {
             if security == Security::Bogus {
                 return Err(Trouble::Bogus(BOGUS.to_owned()));
             }
-            found.security = found.security.min(security);
-            found.ttl = found.ttl.min(Duration::from_secs(record.ttl.into()));
+            let ttl = Duration::from_secs(record.ttl.into());
+            worth = worth.and(Worth { security, ttl, signed_until: None });
         }
-        if found.security == Security::Secure {
-            let end = earlier(signatures_end(&reply.answers), self.keys_end(at));
-            found.signed_until = earlier(found.signed_until, end);
+        if worth.security == Security::Secure {
+            worth.signed_until = earlier(signatures_end(&reply.answers), self.keys_end(at));
         }
-        Ok(())
+        Ok(worth)
     }
 
     /// What a reply without records proves, and for how long.
-    fn denial(&self, reply: &Reply, at: &Name) -> (Security, Duration, Option<u64>) {
+    fn denial(&self, reply: &Reply, at: &Name) -> Worth {
         let proven = reply.authorities.iter().any(|record| {
             record.proof == Proof::Secure
                 && matches!(record.data, RData::DNSSEC(DNSSECRData::NSEC(_) | DNSSECRData::NSEC3(_)))
@@ -249,7 +233,7 @@ impl Asker {
         {
             validating.denials().learn(&reply.authorities, ttl, end, validating.keys.clock.now());
         }
-        (security, ttl, end)
+        Worth { security, ttl, signed_until: end }
     }
 
     fn keys_end(&self, at: &Name) -> Option<u64> {
@@ -334,35 +318,6 @@ impl Reply {
     }
 }
 
-/// One answer out of two: the family that works counts.
-fn both(v6: Outcome, v4: Outcome) -> Outcome {
-    match (v6, v4) {
-        (Ok(mut v6), Ok(v4)) => {
-            v6.addresses.extend(v4.addresses);
-            v6.security = v6.security.min(v4.security);
-            v6.ttl = v6.ttl.min(v4.ttl);
-            v6.signed_until = earlier(v6.signed_until, v4.signed_until);
-            Ok(v6)
-        }
-        (Ok(mut found), Err(trouble)) | (Err(trouble), Ok(mut found)) => {
-            let again = match trouble {
-                Trouble::Missing { .. } => found.ttl,
-                // ask for the other family again soon
-                Trouble::Bogus(_) | Trouble::Failed(_) | Trouble::Timeout => Duration::from_secs(60),
-            };
-            found.ttl = found.ttl.min(again);
-            Ok(found)
-        }
-        (
-            Err(Trouble::Missing { security: a, ttl: b, signed_until: c }),
-            Err(Trouble::Missing { security: d, ttl: e, signed_until: f }),
-        ) => Err(Trouble::Missing { security: a.min(d), ttl: b.min(e), signed_until: earlier(c, f) }),
-        (Err(Trouble::Missing { .. }), Err(other)) | (Err(other), Err(Trouble::Missing { .. })) => Err(other),
-        (Err(bogus @ Trouble::Bogus(_)), Err(_)) | (Err(_), Err(bogus @ Trouble::Bogus(_))) => Err(bogus),
-        (Err(other), Err(_)) => Err(other),
-    }
-}
-
 fn refused(code: ResponseCode) -> bool {
     !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain)
 }
@@ -387,7 +342,8 @@ fn expiration(record: &Record) -> Option<u64> {
     }
 }
 
-fn text(name: &Name) -> String {
+/// A name as people write it: lower case, no final dot.
+pub(super) fn text(name: &Name) -> String {
     name.to_ascii().trim_end_matches('.').to_ascii_lowercase()
 }
 

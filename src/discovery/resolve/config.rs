@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::name::{self, Suffix};
 
@@ -18,6 +18,9 @@ pub struct Config {
     pub net_id_suffix: Suffix,
     /// The TCP port of partners found by address records alone.
     pub port: u16,
+    /// The path of the URL of partners found by the DNS, where it names none. Begins with a slash.
+    #[serde(deserialize_with = "path")]
+    pub path: String,
     /// Whom to ask.
     pub resolvers: Vec<Server>,
     /// What an answer has to be.
@@ -29,6 +32,18 @@ pub struct Config {
     pub dane: Dane,
     /// A file of DNSKEY records in presentation form: every DNSKEY of each zone in it. The root's are known already.
     pub trust_anchor: Option<PathBuf>,
+}
+
+fn path<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let path = String::deserialize(from)?;
+    let fits =
+        |b: u8| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'"' | b'<' | b'>' | b'`' | b'{' | b'}');
+    match path.starts_with('/') && path.bytes().all(fits) {
+        true => Ok(path),
+        false => Err(serde::de::Error::custom(format!(
+            "a path begins with a slash and is part of a URL, not {path:?}"
+        ))),
+    }
 }
 
 /// What DNSSEC has to say before an answer counts.
@@ -114,6 +129,7 @@ impl Default for Config {
             join_eui_suffix: name::default_join_eui_suffix(),
             net_id_suffix: name::default_net_id_suffix(),
             port: 443,
+            path: "/".into(),
             resolvers: vec![Server::System],
             dnssec: Dnssec::default(),
             trust_ad: false,
@@ -149,6 +165,8 @@ mod tests {
             "dnssec = \"on\"",
             "resolvers = [\"tls://dns.example\"]",
             "net_id_suffix = \".\"",
+            "path = \"api\"",
+            "path = \"/a b\"",
         ] {
             assert!(toml::from_str::<Config>(wrong).is_err(), "{wrong}");
         }

@@ -11,7 +11,7 @@ use hickory_proto::dnssec::Proof;
 use hickory_proto::dnssec::rdata::{DNSSECRData, NSEC};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::super::cache::{Security, Trouble};
+use super::super::cache::{Security, Trouble, Worth};
 use crate::clock::Instant;
 
 /// Gaps remembered at most; then all are forgotten.
@@ -73,7 +73,7 @@ impl Denials {
             let (_, other) = covering(gaps, &wildcard, now, wall)?;
             let ttl = gap.until.min(other.until).saturating_duration_since(now);
             let ends = [gap.signed_until, other.signed_until].into_iter().flatten();
-            Some(Trouble::Missing { security: Security::Secure, ttl, signed_until: ends.min() })
+            Some(Trouble::Missing(Worth { security: Security::Secure, ttl, signed_until: ends.min() }))
         })
     }
 
@@ -187,11 +187,11 @@ mod tests {
     async fn a_gap_is_believed_no_longer_than_its_ttl_and_its_signature() {
         let now = Instant::now();
         let denials = denials(&[("example", "b.example", false)], now);
-        let missing = Trouble::Missing {
+        let missing = Trouble::Missing(Worth {
             security: Security::Secure,
             ttl: Duration::from_secs(20),
             signed_until: Some(WALL + 20),
-        };
+        });
         assert_eq!(denials.deny(&name("a.example"), now + Duration::from_secs(10), WALL + 10), Some(missing));
         assert_eq!(denials.deny(&name("a.example"), now + Duration::from_secs(30), WALL), None);
         assert_eq!(denials.deny(&name("a.example"), now, WALL + 20), None);

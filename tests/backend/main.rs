@@ -1,5 +1,7 @@
 //! Both ends of TS002 over real sockets, with certificates of a federation made on the spot.
 
+mod ways;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,11 +11,12 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use reqwest::StatusCode;
 use roamgate::backend::Limits;
-use roamgate::backend::client::{self, Client, Discover, Endpoint, NoDiscovery, PartnerNames};
+use roamgate::backend::client::{self, Client, Discover, NoDiscovery};
 use roamgate::backend::door::{Boxed, Caller, Deadline, PeerError, Rooms};
 use roamgate::backend::message::*;
 use roamgate::backend::server::{self, Doorstep, Ours, Roles, Server};
 use roamgate::clock::Clock;
+use roamgate::discovery::Endpoint;
 use roamgate::lorawan::{DevEui, NetId};
 use roamgate::partners;
 use roamgate::pki::check::PeerRules;
@@ -88,7 +91,7 @@ impl Federation {
     /// A plain HTTP client with the certificate of `name`, or with none.
     fn http(&self, name: Option<&str>, home: SocketAddr) -> reqwest::Client {
         let tls = match name {
-            Some(name) => tls::client_config(&self.identity(name), &self.trust(), None).unwrap(),
+            Some(name) => tls::client_config(&self.identity(name), &self.trust(), Vec::new()).unwrap(),
             None => {
                 let mut roots = rustls::RootCertStore::empty();
                 for certificate in tls::certificates(self.root.cert_pem.as_bytes(), "root".as_ref()).unwrap()
@@ -105,15 +108,15 @@ impl Federation {
     /// Our client as NetID 000002, which finds everybody at one address.
     fn client(&self, partners: &str, discover: Arc<dyn Discover>) -> Client {
         let partners: Arc<partners::Config> = Arc::new(toml::from_str(partners).unwrap());
-        let names = Arc::new(PartnerNames::new(&partners, &suffix(), &[]));
-        let tls = tls::client_config(&self.identity(AWAY_NAME), &self.trust(), Some(names)).unwrap();
         let (keks, clock) = (BTreeMap::new(), self.clock.clone());
         Client::new(client::Parts {
             join_servers: Vec::new(),
             net_id: AWAY,
             partners,
             discover,
-            tls,
+            identity: self.identity(AWAY_NAME),
+            trust: self.trust(),
+            net_id_suffix: suffix(),
             keks,
             pending: Arc::default(),
             tokens: Arc::default(),
@@ -133,8 +136,7 @@ impl Discover for At {
         _: Option<DevEui>,
         _: Deadline,
     ) -> Boxed<'a, Result<Endpoint, String>> {
-        let (host, port) = (self.1.to_owned(), self.0.port());
-        Box::pin(std::future::ready(Ok(Endpoint { host, addresses: vec![self.0], port })))
+        Box::pin(std::future::ready(Ok(Endpoint::at(self.1, self.0))))
     }
 }
 
@@ -656,13 +658,14 @@ impl Federation {
     async fn both(&self, net_id: NetId, name: &'static str, roaming: &str, book: &Arc<Book>) -> Both {
         let partners: Arc<partners::Config> = Arc::new(toml::from_str(roaming).unwrap());
         let (pending, tokens) = (Arc::default(), Arc::default());
-        let names = Arc::new(PartnerNames::new(&partners, &suffix(), &[]));
         let client = Client::new(client::Parts {
             join_servers: Vec::new(),
             net_id,
             partners: partners.clone(),
             discover: book.clone(),
-            tls: tls::client_config(&self.identity(name), &self.trust(), Some(names)).unwrap(),
+            identity: self.identity(name),
+            trust: self.trust(),
+            net_id_suffix: suffix(),
             keks: BTreeMap::new(),
             pending: Arc::clone(&pending),
             tokens: Arc::clone(&tokens),
@@ -721,12 +724,7 @@ impl Discover for Book {
         _: Deadline,
     ) -> Boxed<'a, Result<Endpoint, String>> {
         let found = self.0.lock().unwrap().get(to).copied().ok_or_else(|| "nobody".to_string());
-        let endpoint = found.map(|(host, address)| Endpoint {
-            host: host.to_owned(),
-            addresses: vec![address],
-            port: address.port(),
-        });
-        Box::pin(std::future::ready(endpoint))
+        Box::pin(std::future::ready(found.map(|(host, address)| Endpoint::at(host, address))))
     }
 }
 

@@ -1,0 +1,415 @@
+//! Connections to partners' servers: kept warm, tried one way after another, and left alone for a while where nobody
+//! answered.
+//!
+//! Owns which way is tried when. Only a connection that does not come about moves on to the next way; what has left is
+//! never sent again. Called by [`super`] only.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{StatusCode, Url};
+use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
+
+use super::EXCHANGE_TIME;
+use crate::backend::door::{Deadline, PeerError};
+use crate::backend::message::Party;
+use crate::clock::{Clock, Instant};
+use crate::discovery::{Endpoint, Security, Way};
+use crate::partners::Authorization;
+use crate::tls::{self, Identity, Trust};
+
+/// An answer longer than this is none.
+const BODY_LIMIT: usize = 256 * 1024;
+/// TCP and TLS to one server.
+const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// The same where there is another way: a data frame's windows open one and two seconds after it.
+const CONNECT_TIME_OF_MANY: Duration = Duration::from_secs(1);
+/// An idle connection is closed after so long. Servers keep theirs a little longer.
+const IDLE_TIME: Duration = Duration::from_secs(90);
+/// Exchanges with one server at the same time, each on a connection; more wait for one that ends. A handshake costs both
+/// sides more than ten exchanges, so opening a connection for each of a rush would make it worse.
+const AT_ONCE: usize = 64;
+/// Servers whose connections are kept.
+const MOST_SERVERS: usize = 256;
+/// How long a way to which no connection came about is tried after the others; twice as long each time.
+const REST: Duration = Duration::from_secs(30);
+const LONGEST_REST: Duration = Duration::from_secs(600);
+
+/// Ways to one server, and what is to be said and seen there.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// The URL's host and the TLS server name, without final dot.
+    host: String,
+    /// The first to be tried first.
+    ways: Vec<Way>,
+    /// Names that its certificate may carry instead, by configuration.
+    pub also: Vec<String>,
+    /// Ask it by the name that the DNS led to, where DNSSEC proves it.
+    pub by_its_own_name: bool,
+    /// What lets us in.
+    pub authorization: Option<Authorization>,
+}
+
+impl Target {
+    /// Of `server` in a configuration; the system's resolver knows the host.
+    pub fn configured(server: &str) -> Result<Target, String> {
+        let wrong = |why: &str| format!("server = \"{server}\": {why}");
+        let url = Url::parse(server).map_err(|error| wrong(&error.to_string()))?;
+        if url.scheme() != "https" {
+            return Err(wrong("partners are reached by https only"));
+        }
+        let (host, port) = (url.host_str(), url.port_or_known_default());
+        let (Some(host), Some(port)) = (host, port) else { return Err(wrong("it has no host")) };
+        let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let path = format!("{}{query}", url.path());
+        let way = Way { by: Vec::new(), addresses: Vec::new(), port, path, security: Security::Off };
+        Ok(Target::new(host, vec![way]))
+    }
+
+    /// Of an answer of the DNS.
+    pub fn found(endpoint: Endpoint) -> Target {
+        Target::new(endpoint.host.trim_end_matches('.'), endpoint.ways)
+    }
+
+    fn new(host: &str, ways: Vec<Way>) -> Target {
+        Target { host: host.to_owned(), ways, also: Vec::new(), by_its_own_name: false, authorization: None }
+    }
+
+    /// What its connections have to be, this way.
+    fn line(&self, way: &Way) -> Line {
+        let own = way.names().last().filter(|_| self.by_its_own_name);
+        let mut names = [way.names(), &self.also].concat();
+        names.push(self.host.clone());
+        let mut addresses = way.sockets();
+        // a resolver gives them in another order each time; the first says which family is tried first
+        addresses.sort_by_key(|address| (address.is_ipv4(), *address));
+        Line { host: own.unwrap_or(&self.host).clone(), port: way.port, addresses, names }
+    }
+}
+
+/// What tells connections apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Line {
+    host: String,
+    port: u16,
+    addresses: Vec<SocketAddr>,
+    /// Any of which the certificate may carry.
+    names: Vec<String>,
+}
+
+/// Connections to one server.
+struct Warm {
+    http: reqwest::Client,
+    /// Room for one more exchange.
+    places: Arc<Semaphore>,
+    /// Counts up; the server with the lowest was used longest ago.
+    used: u64,
+    rest: Option<Rest>,
+}
+
+/// No connection came about.
+#[derive(Clone, Copy)]
+struct Rest {
+    until: Instant,
+    long: Duration,
+}
+
+/// An HTTP response.
+pub(super) struct Posted {
+    pub status: StatusCode,
+    pub body: Vec<u8>,
+    /// Who gave it; `None`: it came by another way.
+    pub server: Option<Line>,
+}
+
+/// Why there is no HTTP response.
+pub(super) enum NoResponse {
+    Late,
+    /// Nothing has left.
+    NoConnection(String),
+    Broken(String),
+}
+
+impl NoResponse {
+    pub fn because(self, to: &Party) -> PeerError {
+        match self {
+            NoResponse::Late => PeerError::Late { to: to.clone() },
+            NoResponse::NoConnection(why) | NoResponse::Broken(why) => {
+                PeerError::Transport { to: to.clone(), why }
+            }
+        }
+    }
+}
+
+/// All of them.
+pub(super) struct Servers {
+    identity: Identity,
+    trust: Arc<Trust>,
+    clock: Clock,
+    warm: Mutex<BTreeMap<Line, Warm>>,
+}
+
+impl Servers {
+    pub fn new(identity: Identity, trust: Arc<Trust>, clock: Clock) -> Servers {
+        Servers { identity, trust, clock, warm: Mutex::default() }
+    }
+
+    /// POST a message the first way on which a connection comes about.
+    pub async fn post(&self, target: &Target, body: Vec<u8>, by: Deadline) -> Result<Posted, NoResponse> {
+        let mut unreached = Vec::new();
+        for (line, path) in self.in_order(target) {
+            if self.clock.now() >= by.0 {
+                // nobody waits any more, and nothing has left
+                return Err(NoResponse::Late);
+            }
+            let alone = target.ways.len() == 1;
+            let (http, places) = self.connections(&line, alone).map_err(NoResponse::Broken)?;
+            // never closed, so there is always a place some time
+            let Ok(Ok(place)) = timeout_at(by.0, places.acquire_owned()).await else {
+                return Err(NoResponse::Late);
+            };
+            let posted = post(&http, &line, path, target.authorization.as_ref(), body.clone()).await;
+            drop(place);
+            match posted {
+                Ok((status, body)) => {
+                    self.reached(&line);
+                    return Ok(Posted { status, body, server: Some(line) });
+                }
+                Err(NoResponse::NoConnection(why)) => {
+                    self.unreached(&line);
+                    unreached.push(why);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Err(NoResponse::NoConnection(unreached.join("; ")))
+    }
+
+    /// A left-over answer puts a connection one answer behind for ever: nobody asks through it again.
+    pub fn forget(&self, server: Option<Line>) {
+        server.and_then(|line| self.warm().remove(&line));
+    }
+
+    fn warm(&self) -> MutexGuard<'_, BTreeMap<Line, Warm>> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that rest come last, the one whose rest ends first before the others.
+    fn in_order<'t>(&self, target: &'t Target) -> Vec<(Line, &'t str)> {
+        let now = self.clock.now();
+        let warm = self.warm();
+        let mut ways: Vec<_> = target.ways.iter().map(|way| (target.line(way), way.path.as_str())).collect();
+        ways.sort_by_key(|(line, _)| {
+            let rest = warm.get(line).and_then(|warm| warm.rest);
+            rest.map(|rest| rest.until).filter(|until| *until > now)
+        });
+        ways
+    }
+
+    fn reached(&self, line: &Line) {
+        if let Some(warm) = self.warm().get_mut(line) {
+            warm.rest = None;
+        }
+    }
+
+    fn unreached(&self, line: &Line) {
+        let now = self.clock.now();
+        if let Some(warm) = self.warm().get_mut(line) {
+            let long = warm.rest.map_or(REST, |rest| (rest.long * 2).min(LONGEST_REST));
+            warm.rest = Some(Rest { until: now + long, long });
+        }
+    }
+
+    /// The connections to a server; new ones where there are none.
+    fn connections(&self, line: &Line, alone: bool) -> Result<(reqwest::Client, Arc<Semaphore>), String> {
+        let mut all = self.warm();
+        let used = all.values().map(|warm| warm.used).max().unwrap_or(0) + 1;
+        if let Some(warm) = all.get_mut(line) {
+            warm.used = used;
+            return Ok((warm.http.clone(), warm.places.clone()));
+        }
+        let tls = tls::client_config(&self.identity, &self.trust, line.names.clone());
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.map_err(|error| error.to_string())?)
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .http1_only()
+            .connect_timeout(if alone { CONNECT_TIME } else { CONNECT_TIME_OF_MANY })
+            .timeout(EXCHANGE_TIME)
+            .pool_idle_timeout(IDLE_TIME)
+            .tcp_nodelay(true)
+            .tcp_keepalive(Duration::from_secs(30));
+        if !line.addresses.is_empty() {
+            builder = builder.resolve_to_addrs(&line.host, &line.addresses);
+        }
+        let http = builder.build().map_err(|error| chain(&error))?;
+        tracing::info!(
+            target: "roamgate::net",
+            milestone = "server found",
+            host = line.host,
+            addresses = ?line.addresses,
+            port = line.port,
+        );
+        if all.len() >= MOST_SERVERS
+            && let Some(oldest) = all.iter().min_by_key(|(_, warm)| warm.used).map(|(line, _)| line.clone())
+        {
+            all.remove(&oldest);
+        }
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        all.insert(line.clone(), Warm { http: http.clone(), places: places.clone(), used, rest: None });
+        Ok((http, places))
+    }
+}
+
+async fn post(
+    http: &reqwest::Client,
+    line: &Line,
+    path: &str,
+    authorization: Option<&Authorization>,
+    body: Vec<u8>,
+) -> Result<(StatusCode, Vec<u8>), NoResponse> {
+    let url = format!("https://{}:{}{path}", line.host, line.port);
+    let url = Url::parse(&url).map_err(|error| NoResponse::Broken(format!("{url} is no URL: {error}")))?;
+    let mut request = http
+        .post(url)
+        // exactly this: a deployed peer looks for the very string
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(authorization) = authorization {
+        // was checked when it was read
+        let mut value = HeaderValue::from_str(authorization.expose())
+            .map_err(|_| NoResponse::Broken("authorization of its entry cannot be sent".into()))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    let response = match request.body(body).send().await {
+        Ok(response) => response,
+        Err(error) if error.is_connect() => return Err(NoResponse::NoConnection(causes(&error, line))),
+        Err(error) if error.is_timeout() => return Err(NoResponse::Late),
+        Err(error) => return Err(NoResponse::Broken(causes(&error, line))),
+    };
+    let status = response.status();
+    Ok((status, read(response).await.map_err(NoResponse::Broken)?))
+}
+
+async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| chain(&error.without_url()))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > BODY_LIMIT {
+            return Err(format!("an answer of more than {BODY_LIMIT} bytes"));
+        }
+    }
+    Ok(body)
+}
+
+/// What went wrong, outermost first, in words of TLS where it was that.
+fn causes(error: &reqwest::Error, line: &Line) -> String {
+    let addresses: Vec<_> = line.addresses.iter().map(ToString::to_string).collect();
+    let at = if addresses.is_empty() { String::new() } else { format!(" at {}", addresses.join(", ")) };
+    let why = tls::explain(error).unwrap_or_else(|| innermost(error));
+    let what = if error.is_connect() { "no connection to" } else { "no answer from" };
+    format!("{what} {} port {}{at}: {why}", line.host, line.port)
+}
+
+/// The causes below the libraries' own words, which repeat the URL and name their parts.
+fn innermost(error: &reqwest::Error) -> String {
+    let below = error.source().map(|outer| outer.source().unwrap_or(outer));
+    below.map_or_else(|| error.to_string(), chain)
+}
+
+/// An error and its causes.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::check::PeerRules;
+    use crate::pki::make::{Authority, IntermediateSpec, LeafSpec, RootSpec};
+    use crate::tls::Roots;
+
+    fn servers() -> Servers {
+        tls::install_provider();
+        let clock = Clock::system();
+        let root = Authority::root(&RootSpec::new("A federation"), &clock).unwrap();
+        let member = root.intermediate(&IntermediateSpec::new("A member", ["a.example"]), &clock).unwrap();
+        let made = member.issue(&LeafSpec::new("node", ["a.example"]), &clock).unwrap();
+        let identity = Identity::from_pem(&made.chain_pem, &made.key_pem).unwrap();
+        let roots = Roots::from_pem(&root.cert_pem).unwrap();
+        let trust = Trust::new(&roots, PeerRules::default(), clock.clone()).unwrap();
+        Servers::new(identity, trust, clock)
+    }
+
+    fn target(ports: &[u16]) -> Target {
+        let way = |port: &u16| Way {
+            by: Vec::new(),
+            addresses: vec!["192.0.2.1".parse().unwrap()],
+            port: *port,
+            path: "/".into(),
+            security: Security::Secure,
+        };
+        Target::new("a.example", ports.iter().map(way).collect())
+    }
+
+    #[test]
+    fn the_order_of_addresses_tells_no_connections_apart_and_ipv6_comes_first() {
+        let target = |addresses: [&str; 3]| {
+            let mut target = target(&[443]);
+            target.ways[0].addresses = addresses.map(|ip| ip.parse().unwrap()).to_vec();
+            target.line(&target.ways[0])
+        };
+        let line = target(["192.0.2.2", "2001:db8::1", "192.0.2.1"]);
+        assert_eq!(line, target(["2001:db8::1", "192.0.2.1", "192.0.2.2"]));
+        assert!(line.addresses[0].is_ipv6());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ways_that_rest_come_last_and_rest_longer_each_time() {
+        let (servers, target) = (servers(), target(&[1, 2, 3]));
+        let order = || servers.in_order(&target).iter().map(|(line, _)| line.port).collect::<Vec<_>>();
+        let line = |n: usize| target.line(&target.ways[n]);
+        let fails = |n: usize| {
+            servers.connections(&line(n), false).unwrap();
+            servers.unreached(&line(n));
+        };
+        assert_eq!(order(), [1, 2, 3]);
+        fails(0);
+        assert_eq!(order(), [2, 3, 1]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        fails(1);
+        assert_eq!(order(), [3, 1, 2]);
+        tokio::time::advance(REST).await;
+        assert_eq!(order(), [1, 2, 3], "both may be tried again");
+        fails(0);
+        tokio::time::advance(REST).await;
+        assert_eq!(order(), [2, 3, 1], "twice as long the second time");
+        tokio::time::advance(REST).await;
+        assert_eq!(order(), [1, 2, 3]);
+        for _ in 0..10 {
+            fails(0);
+        }
+        tokio::time::advance(LONGEST_REST).await;
+        assert_eq!(order(), [1, 2, 3], "and never longer than ten minutes");
+        fails(0);
+        servers.reached(&line(0));
+        assert_eq!(order(), [1, 2, 3], "whoever answers is well again");
+    }
+}
