@@ -3,6 +3,7 @@
 mod deliver;
 pub mod house;
 mod keks;
+mod names;
 pub mod operator;
 pub mod partners;
 mod personalised;
@@ -26,6 +27,7 @@ use crate::backend::message::ClassMode;
 use crate::backend::server::Server;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::discovery::Resolver;
 use crate::fns::{Air, Fns, Heard, Parts, Seal};
 use crate::hns::{Abroad, Devices, Hns};
 use crate::js::Js;
@@ -54,6 +56,7 @@ pub struct Node {
     operator: Arc<Operator>,
     server: Option<Server>,
     reach: Arc<Reach>,
+    resolver: Option<Resolver>,
     tasks: JoinSet<()>,
     /// A place for every frame that is being dealt with.
     places: Arc<Semaphore>,
@@ -75,7 +78,11 @@ impl Node {
         let air = Arc::new(Radios(air));
         let ours = Ours::of(&config);
         let way = Way::new(&config, &clock)?;
-        let out = way.out()?;
+        let resolver = way.resolver()?;
+        if let Some(resolver) = &resolver {
+            names::recall(resolver, &store).await.context("read what names have led to")?;
+        }
+        let out = way.out(resolver.clone())?;
         let outside: Arc<dyn Peers> = match &out {
             Some(client) => Arc::new(client.clone()),
             None => Arc::new(way::Closed),
@@ -88,9 +95,13 @@ impl Node {
             .context("bring the sessions in line with [[roaming.devices]]")?;
         house.fns.recall().await.context("read the roaming contexts of visitors")?;
         let mut tasks = JoinSet::new();
+        if let Some(client) = &out {
+            tasks.spawn(client.clone().keep_warm().in_current_span());
+        }
         let (server, reach) = way.open(&ours, house.clone(), out, &mut tasks).await?;
         let reach = Arc::new(reach);
-        let operator = Operator::running(&config, store.clone(), clock.clone(), air, &house, reach.clone());
+        let operator = Operator::running(&config, store.clone(), clock.clone(), air, &house, reach.clone())
+            .asking(resolver.clone());
         let operator = Arc::new(operator);
         if let Some(delivery) = &delivery {
             deliver::start(delivery, &store, operator.clone(), &mut tasks).await?;
@@ -105,6 +116,9 @@ impl Node {
         }
         tasks.spawn(resend(house.sns.clone(), clock.clone()).in_current_span());
         tasks.spawn(tend(house.clone(), clock.clone()).in_current_span());
+        if let Some(resolver) = &resolver {
+            tasks.spawn(names::keep(resolver.clone(), store.clone(), clock.clone()).in_current_span());
+        }
         tasks.spawn(send_parked(house.fns.clone(), clock).in_current_span());
         for device in store.devices().await? {
             // what waited for it when the last run ended
@@ -113,7 +127,7 @@ impl Node {
             }
         }
         tasks.spawn(house.hns.clone().reach_all(config.network.net_ids.first()).in_current_span());
-        Ok(Node { house, store, operator, server, reach, tasks, places })
+        Ok(Node { house, store, operator, server, reach, resolver, tasks, places })
     }
 
     /// What an operator may do with this node.
@@ -148,6 +162,9 @@ impl Node {
         let _ = tokio::time::timeout(FAREWELL, self.places.acquire_many(FRAMES_AT_ONCE)).await;
         if let Some(server) = self.server.take() {
             server.stop().await;
+        }
+        if let Some(resolver) = &self.resolver {
+            names::shelve(resolver, &self.store).await.context("keep what names have led to")?;
         }
         self.store.close().await.context("close the store")
     }

@@ -16,6 +16,8 @@ use crate::control::{
     self, ChangeDevice, DeviceRecord, DeviceView, Import, New, NewDevice, OperatorError, PartnerView,
     PartnersView, Status, UsageView, Wrong,
 };
+use crate::discovery::Resolver;
+use crate::discovery::cache::{Cache, Line};
 use crate::fns::{Air, Fns, Learned};
 use crate::hns::{Device, Devices, Hns, QueueItem};
 use crate::lorawan::{DevEui, Key, NetId};
@@ -41,13 +43,15 @@ pub struct Operator {
     home: NetId,
     is_js: bool,
     status: Status,
+    clock: Clock,
     /// Of a running node.
     running: Option<Running>,
+    /// Of a running node that asks the DNS.
+    resolver: Option<Resolver>,
 }
 
 struct Running {
     since: Instant,
-    clock: Clock,
     radios: Arc<Radios>,
     fns: Arc<Fns>,
     hns: Arc<Hns>,
@@ -59,7 +63,7 @@ struct Running {
 
 impl Operator {
     /// On a store alone: no daemon runs.
-    pub fn alone(config: &Config, store: Store) -> Operator {
+    pub fn alone(config: &Config, store: Store, clock: Clock) -> Operator {
         let status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             net_ids: config.network.net_ids.all().to_vec(),
@@ -70,7 +74,9 @@ impl Operator {
         };
         let home = config.network.net_ids.first();
         let is_js = config.network.roles.has(Role::Js);
-        Operator { store, config: config.clone(), ours: Ours::of(config), home, is_js, status, running: None }
+        let (running, resolver) = (None, None);
+        let (ours, config) = (Ours::of(config), config.clone());
+        Operator { store, config, ours, home, is_js, status, clock, running, resolver }
     }
 
     /// On a running node.
@@ -84,8 +90,26 @@ impl Operator {
     ) -> Operator {
         let (fns, hns, sns) = (house.fns.clone(), house.hns.clone(), house.sns.clone());
         let span = tracing::Span::current();
-        let running = Running { since: clock.now(), clock, radios, fns, hns, sns, reach, span };
-        Operator { running: Some(running), ..Operator::alone(config, store) }
+        let running = Running { since: clock.now(), radios, fns, hns, sns, reach, span };
+        Operator { running: Some(running), ..Operator::alone(config, store, clock) }
+    }
+
+    /// One that asks the DNS.
+    pub fn asking(self, resolver: Option<Resolver>) -> Operator {
+        Operator { resolver, ..self }
+    }
+
+    /// What names have led to: as the running node knows it, else as it was kept.
+    async fn lines(&self) -> Result<Vec<Line>, OperatorError> {
+        if let Some(resolver) = &self.resolver {
+            return Ok(resolver.cached());
+        }
+        let limits = self.config.discovery.as_ref().map(|discovery| discovery.cache).unwrap_or_default();
+        let kept = self.store.names().await?;
+        let (now, wall) = (self.clock.now(), self.clock.unix());
+        let mut cache = Cache::new(limits, kept.len());
+        cache.restore(kept, now, wall);
+        Ok(cache.list(now, wall))
     }
 
     async fn is_at_home(&self, dev_eui: DevEui) -> Result<(), OperatorError> {
@@ -229,8 +253,8 @@ impl control::Operator for Operator {
             let mut status = self.status.clone();
             let devices = self.store.devices().await?;
             status.devices = devices.iter().filter(|device| device.home.is_none()).count();
-            if let Some(Running { since, clock, radios, fns, reach, .. }) = &self.running {
-                status.uptime = Some(clock.now().duration_since(*since).as_secs());
+            if let Some(Running { since, radios, fns, reach, .. }) = &self.running {
+                status.uptime = Some(self.clock.now().duration_since(*since).as_secs());
                 status.heads = radios.heads();
                 status.radios = radios.status().iter().map(ToString::to_string).collect();
                 status.reached = reach.status();
@@ -366,7 +390,7 @@ impl control::Operator for Operator {
                 reason: refusal.description,
                 remedy: "a device of LoRaWAN 1.0.x joins again when it is restarted".into(),
             };
-            let by = door::Deadline(running.clock.now() + REGAIN);
+            let by = door::Deadline(self.clock.now() + REGAIN);
             let asked = async {
                 match running.hns.regain(dev_eui, by).await? {
                     Some(net_id) => Ok(Some(net_id)),
@@ -380,9 +404,28 @@ impl control::Operator for Operator {
     }
 
     fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>> {
-        let learnt = self.running.is_some().then(|| self.store.net_ids());
-        let view = partners::all(&self.config, learnt.as_deref());
-        Box::pin(std::future::ready(Ok(view)))
+        Box::pin(async move {
+            let learnt = self.running.is_some().then(|| self.store.net_ids());
+            let mut view = partners::all(&self.config, learnt.as_deref());
+            let lines = self.lines().await?;
+            view.partners.iter_mut().for_each(|partner| partner.found(&lines));
+            Ok(view)
+        })
+    }
+
+    fn names(&self) -> Boxed<'_, Result<Vec<Line>, OperatorError>> {
+        Box::pin(self.lines())
+    }
+
+    fn forget_names(&self, name: Option<String>) -> Boxed<'_, Result<usize, OperatorError>> {
+        Box::pin(async move {
+            let mut kept = self.store.names().await?;
+            let before = kept.len();
+            kept.retain(|kept| name.as_ref().is_some_and(|name| kept.name != *name));
+            let forgotten = before - kept.len();
+            self.store.keep_names(kept).await?;
+            Ok(self.resolver.as_ref().map_or(forgotten, |resolver| resolver.flush(name.as_deref())))
+        })
     }
 
     fn usage(&self, month: String) -> Boxed<'_, Result<UsageView, OperatorError>> {
@@ -407,9 +450,12 @@ impl control::Operator for Operator {
     }
 
     fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>> {
-        let learnt = self.running.is_some().then(|| self.store.net_ids());
-        let view = partners::one(&self.config, net_id, learnt.as_deref());
-        Box::pin(std::future::ready(Ok(view)))
+        Box::pin(async move {
+            let learnt = self.running.is_some().then(|| self.store.net_ids());
+            let mut view = partners::one(&self.config, net_id, learnt.as_deref());
+            view.found(&self.lines().await?);
+            Ok(view)
+        })
     }
 
     fn devices(&self) -> Boxed<'_, Result<Vec<DeviceView>, OperatorError>> {

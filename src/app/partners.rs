@@ -34,7 +34,7 @@ pub fn one(config: &Config, net_id: NetId, learnt: Option<&[NetId]>) -> PartnerV
             Whereabouts::Nowhere { why: "there is no [backend], so nobody can be asked".into() }
         }
         (Some(url), _) => Whereabouts::Configuration { url },
-        (None, Some(_)) => Whereabouts::Dns { name: name.clone() },
+        (None, Some(_)) => Whereabouts::Dns { name: name.clone(), answer: None },
         (None, None) => {
             let why = "there is no [discovery], and no [[roaming.partner]] with a server for it";
             Whereabouts::Nowhere { why: why.into() }
@@ -126,7 +126,10 @@ mod tests {
         let other = one(&config, net("00050A"), Some(&[net("00050A")]));
         assert_eq!((other.listed, &*other.decided_by), (false, "[roaming.default]"));
         assert!(other.passive.start && other.passive.activation);
-        assert_eq!(other.server, Whereabouts::Dns { name: "00050a.netids.iotroam.example".into() });
+        assert_eq!(
+            other.server,
+            Whereabouts::Dns { name: "00050a.netids.iotroam.example".into(), answer: None }
+        );
         assert_eq!((other.learnt, other.spoken_for_by), (Some(true), vec![net("C0002F")]));
     }
 

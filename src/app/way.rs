@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
@@ -81,13 +82,19 @@ impl Way {
         })
     }
 
+    /// Asks the DNS; `None`: only who is configured is found.
+    pub fn resolver(&self) -> anyhow::Result<Option<Resolver>> {
+        let discovery = self.config.discovery.clone();
+        Ok(discovery.map(|discovery| Resolver::new(discovery, self.clock.clone())).transpose()?)
+    }
+
     /// The door that leads outside; `None`: nobody can be asked.
-    pub fn out(&self) -> anyhow::Result<Option<Client>> {
+    pub fn out(&self, resolver: Option<Resolver>) -> anyhow::Result<Option<Client>> {
         let Some((identity, trust)) = &self.tls else { return Ok(None) };
         let partners = Arc::new(self.config.roaming.clone());
         let join_servers = keks::join_servers(&self.config.join_server)?;
-        let discover: Arc<dyn Discover> = match &self.config.discovery {
-            Some(discovery) => Arc::new(Resolver::new(discovery.clone(), self.clock.clone())?),
+        let discover: Arc<dyn Discover> = match resolver {
+            Some(resolver) => Arc::new(resolver),
             None => Arc::new(NoDiscovery),
         };
         Ok(Some(Client::new(client::Parts {
@@ -102,6 +109,11 @@ impl Way {
             pending: self.pending.clone(),
             tokens: self.tokens.clone(),
             manners: self.manners.clone(),
+            keep_warm: self
+                .config
+                .backend
+                .as_ref()
+                .map_or(Duration::ZERO, |backend| backend.keep_warm.duration()),
             clock: self.clock.clone(),
         })))
     }

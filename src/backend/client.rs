@@ -32,6 +32,8 @@ use crate::tls::{Identity, Trust};
 const EXCHANGE_TIME: Duration = Duration::from_secs(10);
 /// So long before nobody waits any more, what went wrong is said.
 const WORD: Duration = Duration::from_millis(50);
+/// A connection that has carried nothing for so long is used for nothing, to keep it open; both ends close an idle one later.
+const TOUCH: Duration = Duration::from_secs(40);
 /// Requests that wait for their answers at the same time.
 const MOST_PENDING: usize = 1024;
 
@@ -141,6 +143,8 @@ pub struct Parts {
     pub tokens: Arc<Tokens>,
     /// How they want to be spoken to.
     pub manners: Arc<Manners>,
+    /// Whoever was asked within so long has a connection kept open; zero: nobody.
+    pub keep_warm: Duration,
     /// Time and chance.
     pub clock: Clock,
 }
@@ -184,6 +188,20 @@ impl Client {
     pub fn new(parts: Parts) -> Client {
         let servers = Servers::new(parts.identity.clone(), parts.trust.clone(), parts.clock.clone());
         Client(Arc::new(Inner { parts, servers, pending: Mutex::default() }))
+    }
+
+    /// Keep connections to partners in use open, for as long as this is polled.
+    pub async fn keep_warm(self) {
+        let in_use = self.0.parts.keep_warm;
+        while !in_use.is_zero() {
+            self.0.parts.clock.sleep(TOUCH / 2).await;
+            self.touch(in_use, TOUCH).await;
+        }
+    }
+
+    /// Once: those that were asked within `in_use` and have heard nothing for `idle`.
+    pub async fn touch(&self, in_use: Duration, idle: Duration) {
+        self.0.servers.touch(in_use, idle).await;
     }
 
     /// Ask a party that is not in this house.

@@ -17,6 +17,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::partners::Lifetime;
+
 /// Section `[backend]`: the two ends of TS002.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,9 +37,16 @@ pub struct Config {
     /// Tell partners that a class A downlink may ride in their answer (between Roamgates).
     #[serde(default = "yes")]
     pub downlink_in_answer: bool,
+    /// A partner that was asked within so long has a connection kept open, so that a data frame need not wait for a handshake.
+    #[serde(default = "an_hour")]
+    pub keep_warm: Lifetime,
     /// How often partners may ask.
     #[serde(default)]
     pub limits: Limits,
+}
+
+fn an_hour() -> Lifetime {
+    Lifetime::of_seconds(3600)
 }
 
 /// How partners reach a box that may be behind NAT.
@@ -148,6 +157,7 @@ mod tests {
         let relay = reached("{ relay = [{ server = \"front.example:443\" }] }").unwrap();
         assert_eq!(relay.fronts(), [Front { server: "front.example:443".into(), pin: None }]);
         assert!(reached("\"relay\"").is_err() && reached("{ relay = [{ host = \"a\" }] }").is_err());
+        assert_eq!(client.keep_warm.seconds(), 3600);
         let limits =
             |text: &str| parse(&format!("identity = {{ chain = \"c\", key = \"k\" }}\nlimits = {text}"));
         let limited = limits("{ stranger = 5 }").unwrap().limits;

@@ -1,38 +1,84 @@
 //! `roamgate dns`: from an identifier to its name, and from there to addresses.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::device::{view, yes};
+use super::{ConfigArg, Fail, client, show, show_json, table};
 use crate::backend::door::Deadline;
 use crate::clock::Clock;
+use crate::control::{Client, Forgotten, Method};
+use crate::discovery::cache::Line;
 use crate::discovery::{self, Dnssec, Resolution, Resolver, Server, Suffix, name};
 use crate::lorawan::{DevEui, JoinEui, NetId};
 
 /// Identifier to name, name to addresses.
 #[derive(Debug, Subcommand)]
-pub enum DnsCommand {
+pub(super) enum DnsCommand {
     /// Print the name of a join server, a device's join server or a network.
     #[command(group(clap::ArgGroup::new("whose").required(true).args(["join_eui", "net_id"])))]
     Name {
         /// Whose.
         #[command(flatten)]
         who: Who,
-        /// The configuration that names the suffixes.
-        #[arg(short, long, value_name = "FILE")]
-        config: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigArg,
     },
     /// Look up a server's addresses and what DNSSEC says of them. Fails where they may not be used.
     Resolve(Resolve),
+    /// What the running hotspot knows of names, or what it has kept; forget it, to have it asked anew.
+    Cache(CacheArgs),
+}
+
+/// `roamgate dns cache`
+#[derive(Debug, Args)]
+pub(super) struct CacheArgs {
+    /// Forget one name, or all.
+    #[arg(long, value_name = "NAME", num_args = 0..=1)]
+    flush: Option<Option<String>>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+fn list(lines: &[Line]) -> String {
+    if lines.is_empty() {
+        return "nothing is known of any name\n".into();
+    }
+    let mut rows = vec![["NAME", "LEFT", "USED", "ANSWER"].map(String::from).to_vec()];
+    for line in lines {
+        let left = match line.left {
+            0 => "stale".to_owned(),
+            left => format!("{left} s"),
+        };
+        rows.push(vec![line.name.clone(), left, yes(line.used), known(line)]);
+    }
+    table(&rows)
+}
+
+/// What is known of a name, in a line.
+pub(super) fn known(line: &Line) -> String {
+    let mut text = line.security.map_or_else(|| "no answer".to_owned(), |security| security.to_string());
+    for way in &line.ways {
+        let addresses: Vec<String> = way.addresses.iter().map(ToString::to_string).collect();
+        text += &format!(", {} port {}", addresses.join(" "), way.port);
+    }
+    if let Some(trouble) = &line.trouble {
+        text += &format!(": {trouble}");
+    }
+    text
 }
 
 /// An identifier.
 #[derive(Debug, Args)]
-pub struct Who {
+pub(super) struct Who {
     /// A join server: 16 hexadecimal digits.
     #[arg(long, value_name = "EUI", conflicts_with = "net_id")]
     join_eui: Option<JoinEui>,
@@ -49,16 +95,15 @@ pub struct Who {
 
 /// `roamgate dns resolve`
 #[derive(Debug, Args)]
-pub struct Resolve {
+pub(super) struct Resolve {
     /// Whose addresses.
     #[command(flatten)]
     who: Who,
     /// Any name.
     #[arg(conflicts_with_all = ["join_eui", "net_id"], required_unless_present_any = ["join_eui", "net_id"])]
     name: Option<String>,
-    /// The configuration to start from.
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArg,
     /// Whom to ask: "system", an IP address, or IP:port.
     #[arg(long, value_name = "IP[:PORT]")]
     resolver: Vec<Server>,
@@ -86,36 +131,69 @@ struct Report {
     names: Vec<Resolution>,
 }
 
-impl DnsCommand {
-    /// The configuration file of the command line: whoever calls [`run`] reads it.
-    pub fn config_path(&self) -> Option<&Path> {
-        match self {
-            DnsCommand::Name { config, .. } => config.as_deref(),
-            DnsCommand::Resolve(resolve) => resolve.config.as_deref(),
-        }
-    }
-}
-
-/// Run the command; `false` where a name did not resolve.
-pub async fn run(cmd: DnsCommand, config: Option<discovery::Config>, clock: Clock) -> anyhow::Result<bool> {
-    let (text, ok) = answer(cmd, config.unwrap_or_default(), clock).await?;
-    std::io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(ok)
-}
-
-async fn answer(cmd: DnsCommand, config: discovery::Config, clock: Clock) -> anyhow::Result<(String, bool)> {
-    match cmd {
-        DnsCommand::Name { who, .. } => {
-            let name = who.names(&who.suffixes(config)).into_iter().next();
-            Ok((name.context("name --join-eui or --net-id")? + "\n", true))
+pub(super) async fn run(command: DnsCommand, clock: Clock) -> Result<ExitCode, Fail> {
+    match command {
+        DnsCommand::Name { who, config } => {
+            let name = who.names(&who.suffixes(discovery(&config)?)).into_iter().next();
+            show(&(name.context("name --join-eui or --net-id")? + "\n"));
+            Ok(ExitCode::SUCCESS)
         }
         DnsCommand::Resolve(args) => {
-            let json = args.json;
+            let (json, config) = (args.json, discovery(&args.config)?);
             let report = resolve(args, config, clock).await?;
-            let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
-            Ok((text, report.ok))
+            match json {
+                // a report has no way to fail
+                true => show_json(&serde_json::to_value(&report).unwrap_or_default()),
+                false => show(&report.text()),
+            }
+            Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        DnsCommand::Cache(args) => {
+            let (client, store) = client(&args.config, false, &clock).await?;
+            let done = cache(&args, &client).await;
+            if let Some(store) = store {
+                store.close().await.map_err(anyhow::Error::new)?;
+            }
+            done.map(|()| ExitCode::SUCCESS)
         }
     }
+}
+
+fn discovery(config: &ConfigArg) -> Result<discovery::Config, Fail> {
+    Ok(config.load()?.config.discovery.unwrap_or_default())
+}
+
+/// Through the hotspot's control socket, or the router that stands for it.
+async fn cache(args: &CacheArgs, client: &Client) -> Result<(), Fail> {
+    let Some(name) = &args.flush else {
+        let value = client.call::<()>(Method::GET, "/v1/names", None).await?;
+        let lines: Vec<Line> = view(value.clone())?;
+        if args.json {
+            show_json(&value)
+        } else {
+            show(&list(&lines))
+        }
+        return Ok(());
+    };
+    let fits = |name: &String| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let path = match name {
+        Some(name) if fits(name) => format!("/v1/names/{name}"),
+        Some(name) => {
+            let remedy = "`roamgate dns cache` shows those that are known";
+            return Err(Fail::new(format!("{name:?} is no name of the DNS"), remedy));
+        }
+        None => "/v1/names".to_owned(),
+    };
+    let value = client.call::<()>(Method::DELETE, &path, None).await?;
+    let Forgotten { forgotten } = view(value.clone())?;
+    if args.json {
+        show_json(&value)
+    } else {
+        show(&format!("{forgotten} forgotten\n"))
+    }
+    Ok(())
 }
 
 async fn resolve(args: Resolve, config: discovery::Config, clock: Clock) -> anyhow::Result<Report> {
@@ -213,7 +291,17 @@ mod tests {
 
     async fn dns(line: &str) -> (String, bool) {
         let cli = Cli::try_parse_from(std::iter::once("dns").chain(line.split_whitespace())).unwrap();
-        answer(cli.cmd, discovery::Config::default(), Clock::system()).await.unwrap()
+        let config = discovery::Config::default();
+        match cli.cmd {
+            DnsCommand::Name { who, .. } => (who.names(&who.suffixes(config)).swap_remove(0), true),
+            DnsCommand::Resolve(args) => {
+                let json = args.json;
+                let report = resolve(args, config, Clock::system()).await.unwrap();
+                let text = if json { serde_json::to_string(&report).unwrap() } else { report.text() };
+                (text, report.ok)
+            }
+            DnsCommand::Cache(_) => unreachable!(),
+        }
     }
     fn refused(line: &str) -> bool {
         Cli::try_parse_from(std::iter::once("dns").chain(line.split_whitespace())).is_err()
@@ -222,12 +310,12 @@ mod tests {
     #[tokio::test]
     async fn a_name_stands_alone_on_its_line() {
         let cases = [
-            ("name --join-eui 00005E100000002F", "f.2.0.0.0.0.0.0.0.1.e.5.0.0.0.0.joineuis.lorawan.net\n"),
-            ("name --net-id 00050A", "00050a.netids.lorawan.net\n"),
-            ("name --net-id 00050A --suffix .Netids.example.", "00050a.netids.example\n"),
+            ("name --join-eui 00005E100000002F", "f.2.0.0.0.0.0.0.0.1.e.5.0.0.0.0.joineuis.lorawan.net"),
+            ("name --net-id 00050A", "00050a.netids.lorawan.net"),
+            ("name --net-id 00050A --suffix .Netids.example.", "00050a.netids.example"),
             (
                 "name --join-eui 00005E100000002F --dev-eui ACDE480001020234",
-                "4.3.2.0.2.0.1.0.0.0.8.4.e.d.c.a.f.2.0.0.0.0.0.0.0.1.e.5.0.0.0.0.joineuis.lorawan.net\n",
+                "4.3.2.0.2.0.1.0.0.0.8.4.e.d.c.a.f.2.0.0.0.0.0.0.0.1.e.5.0.0.0.0.joineuis.lorawan.net",
             ),
         ];
         for (line, name) in cases {

@@ -243,10 +243,7 @@ impl Cli {
             Command::Usage(command) => usage::run(command, clock).await,
             Command::Radio(command) => radio::run(command, clock).await,
             Command::Status(args) => status::run(args, clock).await,
-            Command::Dns(command) => {
-                let config = ConfigArg { file: command.config_path().map(PathBuf::from) }.load()?.config;
-                done(dns::run(command, config.discovery, clock).await?)
-            }
+            Command::Dns(command) => dns::run(command, clock).await,
             Command::Pki(command) => Ok(pki::run(&command, &clock)?),
             Command::Tail(args) => tail::run(args).await,
         }
@@ -289,7 +286,7 @@ async fn client(config: &ConfigArg, make: bool, clock: &Clock) -> Result<(Client
         }
         Err(error) => return Err(anyhow::Error::new(error).into()),
     };
-    let operator = Arc::new(Operator::alone(&loaded.config, store.clone()));
+    let operator = Arc::new(Operator::alone(&loaded.config, store.clone(), clock.clone()));
     Ok((Client::Here(control::router(operator, None, clock.clone())), Some(store)))
 }
 

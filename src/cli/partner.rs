@@ -85,7 +85,7 @@ fn list(all: &PartnersView) -> String {
     for partner in &all.partners {
         let server = match &partner.server {
             Whereabouts::Configuration { url } => url.clone(),
-            Whereabouts::Dns { name } => name.clone(),
+            Whereabouts::Dns { name, .. } => name.clone(),
             Whereabouts::Nowhere { .. } => "-".into(),
         };
         rows.push(vec![
@@ -151,7 +151,10 @@ fn allowed(activation: bool, start: bool) -> &'static str {
 fn text(partner: &PartnerView) -> String {
     let server = match &partner.server {
         Whereabouts::Configuration { url } => format!("{url} (of its entry, instead of DNS)"),
-        Whereabouts::Dns { name } => format!("as DNS says of {name}"),
+        Whereabouts::Dns { name, answer: None } => format!("as DNS says of {name}"),
+        Whereabouts::Dns { name, answer: Some(line) } => {
+            format!("as DNS says of {name}: {}", super::dns::known(line))
+        }
         Whereabouts::Nowhere { why } => format!("not asked: {why}"),
     };
     let mut certificate = partner.identity.clone();

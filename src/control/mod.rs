@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use crate::backend::door::{Boxed, Commit, StoreError};
 use crate::backend::message::{ClassMode, MacVersion, UnknownMacVersion};
 use crate::clock::Clock;
+use crate::discovery::cache::Line;
 use crate::hns;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
 use crate::tls::signed::Signed;
@@ -69,12 +70,23 @@ pub trait Operator: Send + Sync {
     fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>>;
     /// What applies to one network, listed or not.
     fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>>;
+    /// What the DNS has said of names.
+    fn names(&self) -> Boxed<'_, Result<Vec<Line>, OperatorError>>;
+    /// Forget what it has said of one name, or of all; how many were forgotten.
+    fn forget_names(&self, name: Option<String>) -> Boxed<'_, Result<usize, OperatorError>>;
     /// What visitors were carried in a month, YYYY-MM.
     fn usage(&self, month: String) -> Boxed<'_, Result<UsageView, OperatorError>>;
     /// The same for one network, signed; of a month that is over.
     fn statement(&self, month: String, net_id: NetId) -> Boxed<'_, Result<Signed, OperatorError>>;
     /// Put a downlink into a device's queue (see [`enqueue`] for the decision).
     fn enqueue(&self, dev_eui: DevEui, item: hns::QueueItem) -> Boxed<'_, Result<(), OperatorError>>;
+}
+
+/// Answer to `DELETE /v1/names`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// How many names.
+    pub forgotten: usize,
 }
 
 /// Devices that cannot be added, by their place in the list.

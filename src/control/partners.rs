@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::discovery::cache::Line;
 use crate::limits::RateLimit;
 use crate::lorawan::NetId;
 use crate::partners::{Lifetime, Mode, Passive, Quirk, Switches};
@@ -84,6 +85,15 @@ pub struct PartnerView {
     pub learnt: Option<bool>,
 }
 
+impl PartnerView {
+    /// What the DNS has said of its name.
+    pub fn found(&mut self, lines: &[Line]) {
+        if let Whereabouts::Dns { name, answer } = &mut self.server {
+            *answer = lines.iter().find(|line| line.name == *name).cloned();
+        }
+    }
+}
+
 /// Where a server would be found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "lowercase")]
@@ -97,6 +107,9 @@ pub enum Whereabouts {
     Dns {
         /// Without final dot.
         name: String,
+        /// What it said last, as far as that is remembered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answer: Option<Line>,
     },
     /// Nobody is asked.
     Nowhere {

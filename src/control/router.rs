@@ -8,17 +8,18 @@ use axum::body::{Body, Bytes};
 use axum::extract::{self, DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use futures_util::stream;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{
-    AddDevice, AddDownlink, ChangeDevice, DeviceRecord, DeviceView, DownlinkView, ImportDevices,
+    AddDevice, AddDownlink, ChangeDevice, DeviceRecord, DeviceView, DownlinkView, Forgotten, ImportDevices,
     ImportReport, Operator, OperatorError, PartnerView, PartnersView, Rejoin, RowTrouble, Served, Status,
     Trouble, UsageView, invalid,
 };
 use crate::clock::Clock;
+use crate::discovery::cache::Line;
 use crate::lorawan::{DevEui, NetId};
 use crate::telemetry::Tap;
 use crate::tls::signed::Signed;
@@ -67,6 +68,8 @@ pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Ro
         .route("/v1/devices/{dev_eui}/rejoin", post(rejoin))
         .route("/v1/partners", get(partners))
         .route("/v1/partners/{net_id}", get(partner))
+        .route("/v1/names", get(names).delete(forget_names))
+        .route("/v1/names/{name}", delete(forget_name))
         .route("/v1/usage/{month}", get(usage))
         .route("/v1/usage/{month}/statement/{net_id}", get(statement))
         .route("/v1/tail", get(tail))
@@ -181,6 +184,21 @@ async fn partners(State(desk): State<Desk>) -> Answer<axum::Json<PartnersView>> 
 
 async fn partner(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<axum::Json<PartnerView>> {
     Ok(axum::Json(desk.operator.partner(net_id(&path)?).await?))
+}
+
+async fn names(State(desk): State<Desk>) -> Answer<axum::Json<Vec<Line>>> {
+    Ok(axum::Json(desk.operator.names().await?))
+}
+
+async fn forget_names(State(desk): State<Desk>) -> Answer<axum::Json<Forgotten>> {
+    let forgotten = desk.operator.forget_names(None).await?;
+    Ok(axum::Json(Forgotten { forgotten }))
+}
+
+async fn forget_name(State(desk): State<Desk>, name: extract::Path<String>) -> Answer<axum::Json<Forgotten>> {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let forgotten = desk.operator.forget_names(Some(name)).await?;
+    Ok(axum::Json(Forgotten { forgotten }))
 }
 
 fn net_id(text: &str) -> Answer<NetId> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::http::Method;
 use futures_util::StreamExt;
@@ -12,6 +13,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use super::socket::admitted;
 use super::*;
 use crate::clock::Clock;
+use crate::discovery::cache::{Cache, Found, Security, Trouble, Way, Worth};
 use crate::partners::Passive;
 use crate::store::usage::Month;
 use crate::telemetry::Tap;
@@ -26,6 +28,30 @@ impl Operator for Fake {
     fn status(&self) -> Boxed<'_, Result<Status, OperatorError>> {
         let devices = self.0.lock().unwrap().len();
         Box::pin(async move { Ok(Status { devices, ..Status::default() }) })
+    }
+    fn names(&self) -> Boxed<'_, Result<Vec<Line>, OperatorError>> {
+        let worth = Worth { security: Security::Secure, ttl: Duration::from_secs(60), signed_until: None };
+        let at = Way {
+            by: vec!["ns.example".into()],
+            addresses: vec!["2001:db8::5".parse().unwrap()],
+            port: 7005,
+            path: "/".into(),
+            security: Security::Secure,
+        };
+        let mut cache = Cache::new(Default::default(), 10);
+        let clock = Clock::system();
+        cache.put("a.example", Arc::new(Ok(Found { ways: vec![at], worth })), clock.now(), 0);
+        cache.put("b.example", Arc::new(Err(Trouble::Missing(worth))), clock.now(), 0);
+        let lines = cache.list(clock.now(), 0);
+        Box::pin(async move { Ok(lines) })
+    }
+    fn forget_names(&self, name: Option<String>) -> Boxed<'_, Result<usize, OperatorError>> {
+        let forgotten = match name.as_deref() {
+            None => 2,
+            Some("a.example") => 1,
+            Some(_) => 0,
+        };
+        Box::pin(async move { Ok(forgotten) })
     }
     fn usage(&self, month: String) -> Boxed<'_, Result<UsageView, OperatorError>> {
         let (net_id, dev_eui) = (NetId::from_msb([0xC0, 0x0A, 0xBC]), DevEui::from_msb([1; 8]));
@@ -468,5 +494,20 @@ async fn usage_is_told_with_the_names_of_the_specification() {
         let path = format!("/v1/usage/{month}/statement/{partner}");
         let why = said(client, Method::GET, &path, json!(null)).await;
         assert!(why.contains(words), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn names_are_told_and_forgotten() {
+    let daemon = daemon().await;
+    let client = &daemon.client;
+    let told = client.call::<()>(Method::GET, "/v1/names", None).await.unwrap();
+    assert_eq!((&told[0]["name"], &told[0]["security"]), (&json!("a.example"), &json!("secure")));
+    let way = json!({ "by": ["ns.example"], "addresses": ["2001:db8::5"], "port": 7005, "path": "/", "security": "secure" });
+    assert_eq!(told[0]["ways"], json!([way]));
+    assert_eq!((&told[1]["ways"], &told[1]["trouble"]), (&json!([]), &json!("there is nothing")));
+    for (path, forgotten) in [("/v1/names/A.Example.", 1), ("/v1/names/c.example", 0), ("/v1/names", 2)] {
+        let told = client.call::<()>(Method::DELETE, path, None).await.unwrap();
+        assert_eq!(told, json!({ "forgotten": forgotten }), "{path}");
     }
 }

@@ -11,6 +11,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +124,11 @@ impl Lifetime {
     /// Seconds, 0: stateless.
     pub const fn seconds(self) -> u32 {
         self.0
+    }
+
+    /// The same as a time.
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0 as u64)
     }
 
     /// What an answer grants, as far as it is believed.

@@ -11,6 +11,7 @@ mod learned;
 mod limits;
 mod metadata;
 mod migrations;
+mod names;
 mod open;
 mod outbox;
 mod parked;

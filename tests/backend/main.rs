@@ -121,6 +121,7 @@ impl Federation {
             pending: Arc::default(),
             tokens: Arc::default(),
             manners: Arc::default(),
+            keep_warm: Duration::ZERO,
             clock,
         })
     }
@@ -670,6 +671,7 @@ impl Federation {
             pending: Arc::clone(&pending),
             tokens: Arc::clone(&tokens),
             manners: Arc::default(),
+            keep_warm: Duration::ZERO,
             clock: self.clock.clone(),
         });
         let rooms = Arc::new(Known::default());

@@ -65,6 +65,28 @@ async fn the_next_way_is_tried_where_no_connection_comes_about_and_the_broken_on
 }
 
 #[tokio::test]
+async fn a_partner_in_use_finds_its_connection_open_again_after_it_was_closed() {
+    let federation = Federation::new();
+    let server = federation.home(OPEN, Arc::new(Known::default())).await;
+    let (front, connections) = counting_front(server.address().unwrap()).await;
+    let client = federation.client(OPEN, Arc::new(At(front, HOME_NAME)));
+    client.send(js(), home_ns_req(), soon(&federation.clock)).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    client.touch(hour, hour).await;
+    client.touch(Duration::ZERO, Duration::ZERO).await;
+    client.touch(hour, Duration::ZERO).await;
+    assert_eq!(connections.load(Ordering::Relaxed), 1, "the connection that is there was used");
+    // it was restarted, and nobody sent a frame meanwhile
+    let address = server.address().unwrap();
+    server.stop().await;
+    let _again = federation.home_at(address, OPEN, Arc::new(Known::default())).await;
+    client.touch(hour, Duration::ZERO).await;
+    assert_eq!(connections.load(Ordering::Relaxed), 2);
+    client.send(js(), home_ns_req(), soon(&federation.clock)).await.unwrap();
+    assert_eq!(connections.load(Ordering::Relaxed), 2, "no handshake for the frame");
+}
+
+#[tokio::test]
 async fn an_answer_of_http_ends_the_search_whatever_it_says() {
     let federation = Federation::new();
     let (refusing, _) = canned(&federation, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n").await;

@@ -115,6 +115,7 @@ impl Federation {
             pending: Arc::default(),
             tokens: Arc::default(),
             manners: Arc::default(),
+            keep_warm: Duration::ZERO,
             clock,
         })
     }

@@ -36,6 +36,8 @@ const IDLE_TIME: Duration = Duration::from_secs(90);
 const AT_ONCE: usize = 64;
 /// Servers whose connections are kept.
 const MOST_SERVERS: usize = 256;
+/// Of servers in use so many are kept warm.
+const MOST_TOUCHED: usize = 32;
 /// How long a way to which no connection came about is tried after the others; twice as long each time.
 const REST: Duration = Duration::from_secs(30);
 const LONGEST_REST: Duration = Duration::from_secs(600);
@@ -107,8 +109,10 @@ struct Warm {
     http: reqwest::Client,
     /// Room for one more exchange.
     places: Arc<Semaphore>,
-    /// Counts up; the server with the lowest was used longest ago.
-    used: u64,
+    /// By a message of ours.
+    used: Instant,
+    /// By a message, or to keep the connection open.
+    touched: Instant,
     rest: Option<Rest>,
 }
 
@@ -190,6 +194,41 @@ impl Servers {
         Err(NoResponse::NoConnection(unreached.join("; ")))
     }
 
+    /// Have servers that were asked within `in_use` and have heard nothing of us for `idle` hear something, so that the next
+    /// frame finds a connection open: a connection that has been closed meanwhile is opened again.
+    pub async fn touch(&self, in_use: Duration, idle: Duration) {
+        let now = self.clock.now();
+        let due: Vec<(Line, reqwest::Client)> = {
+            let mut all = self.warm();
+            let used = |warm: &Warm| now.saturating_duration_since(warm.used) < in_use;
+            let quiet = |warm: &Warm| now.saturating_duration_since(warm.touched) >= idle;
+            let due = all.iter_mut().filter(|(_, warm)| used(warm) && quiet(warm) && warm.rest.is_none());
+            due.take(MOST_TOUCHED)
+                .map(|(line, warm)| {
+                    warm.touched = now;
+                    (line.clone(), warm.http.clone())
+                })
+                .collect()
+        };
+        let touches = due.into_iter().map(|(line, http)| async move {
+            // whatever it answers: a message of TS002 is a POST
+            let Ok(url) = Url::parse(&format!("https://{}:{}/", line.host, line.port)) else { return };
+            // the first may find out that the connection is gone
+            for _ in 0..2 {
+                match http.head(url.clone()).timeout(CONNECT_TIME).send().await {
+                    Ok(_) => break,
+                    Err(error) if error.is_connect() => {
+                        tracing::debug!("{}", causes(&error, &line));
+                        self.unreached(&line);
+                        break;
+                    }
+                    Err(_) => (),
+                }
+            }
+        });
+        futures_util::future::join_all(touches).await;
+    }
+
     /// A left-over answer puts a connection one answer behind for ever: nobody asks through it again.
     pub fn forget(&self, server: Option<Line>) {
         server.and_then(|line| self.warm().remove(&line));
@@ -228,9 +267,9 @@ impl Servers {
     /// The connections to a server; new ones where there are none.
     fn connections(&self, line: &Line, alone: bool) -> Result<(reqwest::Client, Arc<Semaphore>), String> {
         let mut all = self.warm();
-        let used = all.values().map(|warm| warm.used).max().unwrap_or(0) + 1;
+        let now = self.clock.now();
         if let Some(warm) = all.get_mut(line) {
-            warm.used = used;
+            (warm.used, warm.touched) = (now, now);
             return Ok((warm.http.clone(), warm.places.clone()));
         }
         let tls = tls::client_config(&self.identity, &self.trust, line.names.clone());
@@ -264,7 +303,8 @@ impl Servers {
             all.remove(&oldest);
         }
         let places = Arc::new(Semaphore::new(AT_ONCE));
-        all.insert(line.clone(), Warm { http: http.clone(), places: places.clone(), used, rest: None });
+        let warm = Warm { http: http.clone(), places: places.clone(), used: now, touched: now, rest: None };
+        all.insert(line.clone(), warm);
         Ok((http, places))
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::super::cache::Limits;
 use super::super::name::{self, Suffix};
 
 /// Section `[discovery]`.
@@ -21,6 +22,8 @@ pub struct Config {
     /// The path of the URL of partners found by the DNS, where it names none. Begins with a slash.
     #[serde(deserialize_with = "path")]
     pub path: String,
+    /// How long answers are believed.
+    pub cache: Limits,
     /// Whom to ask.
     pub resolvers: Vec<Server>,
     /// What an answer has to be.
@@ -130,6 +133,7 @@ impl Default for Config {
             net_id_suffix: name::default_net_id_suffix(),
             port: 443,
             path: "/".into(),
+            cache: Limits::default(),
             resolvers: vec![Server::System],
             dnssec: Dnssec::default(),
             trust_ad: false,
@@ -148,6 +152,7 @@ mod tests {
         let config: Config = toml::from_str(
             r#"resolvers = ["system", "192.0.2.53", "127.0.0.1:5353", "2001:db8::53", "[2001:db8::53]:54"]
                dnssec = "prefer"
+               cache = { least = "10s", stale = "0s" }
                join_eui_suffix = ".JoinEUIs.iotroam.example.""#,
         )
         .unwrap();
@@ -157,6 +162,8 @@ mod tests {
         };
         assert_eq!(config.resolvers.iter().map(port).collect::<Vec<_>>(), [0, 53, 5353, 53, 54]);
         assert_eq!((config.dnssec, config.port, config.dane), (Dnssec::Prefer, 443, Dane::Prefer));
+        let limits = config.cache;
+        assert_eq!([limits.least, limits.most, limits.stale].map(|time| time.seconds()), [10, 3600, 0]);
         assert_eq!(config.join_eui_suffix.as_str(), "joineuis.iotroam.example");
         assert_eq!(config.net_id_suffix.as_str(), "netids.lorawan.net");
         assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
@@ -166,6 +173,8 @@ mod tests {
             "resolvers = [\"tls://dns.example\"]",
             "net_id_suffix = \".\"",
             "path = \"api\"",
+            "cache = { least = \"soon\" }",
+            "cache = { lest = \"5s\" }",
             "path = \"/a b\"",
         ] {
             assert!(toml::from_str::<Config>(wrong).is_err(), "{wrong}");

@@ -12,7 +12,7 @@ mod ways;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -24,7 +24,7 @@ use crate::lorawan::{DevEui, JoinEui, NetId};
 
 use self::ask::{Asker, BOGUS};
 use super::bucket::Wait;
-use super::cache::{Cache, Line, Outcome, Trouble};
+use super::cache::{Cache, Hit, Kept, Line, Outcome, Trouble};
 use super::name;
 
 pub use self::ask::SetupError;
@@ -140,6 +140,9 @@ pub struct Resolution {
 const BUDGET: Duration = Duration::from_secs(1);
 /// A question nobody waits for any more still runs so long, so that the device's next try finds the answer.
 const LONGEST_QUESTION: Duration = Duration::from_secs(4);
+/// Where a stale answer could serve, a better one is waited for so long: the first of a data frame's windows opens after one
+/// second.
+const PATIENCE: Duration = Duration::from_millis(300);
 const MOST_NAMES: usize = 2048;
 const MOST_AT_ONCE: usize = 256;
 
@@ -166,6 +169,8 @@ type Flying = watch::Receiver<Option<(Arc<Outcome>, Duration)>>;
 enum Pending {
     Cached(Arc<Outcome>, Duration),
     Flying(Flying),
+    /// It may take until then, or this will do.
+    Stale(Arc<Outcome>, Flying, Instant),
     Refused,
 }
 
@@ -179,7 +184,8 @@ impl Resolver {
     /// Reads the trust anchor and the system's resolvers; asks nobody yet.
     pub fn new(config: Config, clock: Clock) -> Result<Resolver, SetupError> {
         let asker = Asker::new(&config, clock.clone())?;
-        let names = Mutex::new(Names { cache: Cache::new(MOST_NAMES), flying: BTreeMap::new() });
+        let names =
+            Mutex::new(Names { cache: Cache::new(config.cache, MOST_NAMES), flying: BTreeMap::new() });
         Ok(Resolver(Arc::new(Inner { config, clock, asker, names })))
     }
 
@@ -253,6 +259,16 @@ impl Resolver {
         self.0.names().cache.list(self.0.clock.now(), self.0.clock.unix())
     }
 
+    /// What is worth keeping over a restart.
+    pub fn kept(&self) -> Vec<Kept> {
+        self.0.names().cache.kept(self.0.clock.now(), self.0.clock.unix())
+    }
+
+    /// What an earlier run has kept.
+    pub fn restore(&self, kept: Vec<Kept>) {
+        self.0.names().cache.restore(kept, self.0.clock.now(), self.0.clock.unix());
+    }
+
     fn budget(&self, by: Deadline) -> Instant {
         by.0.min(self.0.clock.now() + BUDGET)
     }
@@ -260,39 +276,20 @@ impl Resolver {
     /// From the cache, or from the one question about this name that is on its way.
     fn ask(&self, name: &str) -> Pending {
         let inner = &self.0;
+        let now = inner.clock.now();
         let mut names = inner.names();
-        if let Some((outcome, left)) = names.cache.get(name, inner.clock.now(), inner.clock.unix()) {
-            return Pending::Cached(outcome, left);
+        let stale = match names.cache.get(name, now, inner.clock.unix()) {
+            Some(Hit::Fresh(outcome, left)) => return Pending::Cached(outcome, left),
+            Some(Hit::Stale { outcome, rests: true }) => return Pending::Cached(outcome, Duration::ZERO),
+            Some(Hit::Stale { outcome, rests: false }) => Some(outcome),
+            None => None,
+        };
+        match (inner.fly(&mut names, name), stale) {
+            (Some(flying), None) => Pending::Flying(flying),
+            (Some(flying), Some(outcome)) => Pending::Stale(outcome, flying, now + PATIENCE),
+            (None, Some(outcome)) => Pending::Cached(outcome, Duration::ZERO),
+            (None, None) => Pending::Refused,
         }
-        // a sender that is gone without a word was a task that panicked
-        if let Some(flying) = names.flying.get(name).filter(|flying| flying.has_changed().is_ok()) {
-            return Pending::Flying(flying.clone());
-        }
-        if names.flying.len() >= MOST_AT_ONCE {
-            return Pending::Refused;
-        }
-        let (tell, flying) = watch::channel(None);
-        names.flying.insert(name.to_owned(), flying.clone());
-        drop(names);
-        let (inner, name) = (inner.clone(), name.to_owned());
-        // A task of its own: a caller who gives up ends the waiting, not the question.
-        tokio::spawn(async move {
-            let question = ways::find(&inner.asker, &inner.clock, &name, &inner.config);
-            let question = timer::at(inner.clock.clone(), question);
-            let end = inner.clock.now() + LONGEST_QUESTION;
-            let outcome = tokio::time::timeout_at(end, question).await.unwrap_or(Err(Trouble::Timeout));
-            if matches!(outcome, Err(Trouble::Bogus(_))) {
-                // perhaps the zone's keys have just changed
-                inner.asker.forget_keys();
-            }
-            let outcome = Arc::new(outcome);
-            let mut names = inner.names();
-            let left = names.cache.put(&name, outcome.clone(), inner.clock.now(), inner.clock.unix());
-            names.flying.remove(&name);
-            drop(names);
-            tell.send_replace(Some((outcome, left)));
-        });
-        Pending::Flying(flying)
     }
 
     /// What the policy says of an answer, and a word about it for those who watch.
@@ -364,6 +361,57 @@ impl Inner {
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The one question about a name that is on its way, or a new one; `None`: there are too many.
+    fn fly(self: &Arc<Inner>, names: &mut Names, name: &str) -> Option<Flying> {
+        // a sender that is gone without a word was a task that panicked
+        if let Some(flying) = names.flying.get(name).filter(|flying| flying.has_changed().is_ok()) {
+            return Some(flying.clone());
+        }
+        if names.flying.len() >= MOST_AT_ONCE {
+            return None;
+        }
+        let (tell, flying) = watch::channel(None);
+        names.flying.insert(name.to_owned(), flying.clone());
+        let (inner, name) = (self.clone(), name.to_owned());
+        // A task of its own: a caller who gives up ends the waiting, not the question.
+        tokio::spawn(async move {
+            let (outcome, left) = inner.question(&name).await;
+            tell.send_replace(Some((outcome.clone(), left)));
+            let inner = Arc::downgrade(&inner);
+            if outcome.is_ok() {
+                tokio::spawn(keep_fresh(inner, name, outcome, left));
+            }
+        });
+        Some(flying)
+    }
+
+    async fn question(&self, name: &str) -> (Arc<Outcome>, Duration) {
+        let question = ways::find(&self.asker, &self.clock, name, &self.config);
+        let question = timer::at(self.clock.clone(), question);
+        let end = self.clock.now() + LONGEST_QUESTION;
+        let outcome = tokio::time::timeout_at(end, question).await.unwrap_or(Err(Trouble::Timeout));
+        if matches!(outcome, Err(Trouble::Bogus(_))) {
+            // perhaps the zone's keys have just changed
+            self.asker.forget_keys();
+        }
+        let outcome = Arc::new(outcome);
+        let mut names = self.names();
+        let left = names.cache.put(name, outcome.clone(), self.clock.now(), self.clock.unix());
+        names.flying.remove(name);
+        (outcome, left)
+    }
+}
+
+/// A name that was used since its answer came is asked for again before that ends, so that nobody waits for it.
+async fn keep_fresh(inner: Weak<Inner>, name: String, outcome: Arc<Outcome>, left: Duration) {
+    let Some(clock) = inner.upgrade().map(|inner| inner.clock.clone()) else { return };
+    clock.sleep(left.mul_f32(0.9)).await;
+    let Some(inner) = inner.upgrade() else { return };
+    let mut names = inner.names();
+    if names.cache.is_used(&name, &outcome) {
+        inner.fly(&mut names, &name);
+    }
 }
 
 impl Pending {
@@ -375,13 +423,23 @@ impl Pending {
                     Arc::new(Err(Trouble::Failed("too many questions are on their way".to_owned())));
                 Some(Answer { outcome, left: Duration::ZERO, cached: false })
             }
-            Pending::Flying(mut flying) => {
-                let told = tokio::time::timeout_at(by, flying.wait_for(Option::is_some)).await.ok()?.ok()?;
-                let (outcome, left) = told.as_ref()?;
-                Some(Answer { outcome: outcome.clone(), left: *left, cached: false })
+            Pending::Flying(flying) => told(flying, by).await,
+            Pending::Stale(outcome, flying, until) => {
+                let failed =
+                    |answer: &Answer| matches!(&*answer.outcome, Err(Trouble::Failed(_) | Trouble::Timeout));
+                match told(flying, until.min(by)).await.filter(|answer| !failed(answer)) {
+                    Some(better) => Some(better),
+                    None => Some(Answer { outcome, left: Duration::ZERO, cached: true }),
+                }
             }
         }
     }
+}
+
+async fn told(mut flying: Flying, by: Instant) -> Option<Answer> {
+    let told = tokio::time::timeout_at(by, flying.wait_for(Option::is_some)).await.ok()?.ok()?;
+    let (outcome, left) = told.as_ref()?;
+    Some(Answer { outcome: outcome.clone(), left: *left, cached: false })
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ const STEPS: &[&str] = &[
     include_str!("0017_limits.sql"),
     include_str!("0018_terms.sql"),
     include_str!("0019_outbox.sql"),
+    include_str!("0020_names.sql"),
 ];
 
 /// The schema that this program works with.

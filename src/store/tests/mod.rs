@@ -1,6 +1,7 @@
 //! Tests of the store through its public side, on real files.
 
 mod contexts;
+mod names;
 mod opening;
 mod outbox;
 mod records;

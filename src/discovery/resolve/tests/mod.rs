@@ -2,6 +2,8 @@ mod ways;
 
 use super::*;
 use crate::demo::zone::{Data, Manner, Plan, Signing, Zone};
+use crate::discovery::cache::Limits;
+use crate::partners::Lifetime;
 use jiff::SignedDuration;
 use std::net::IpAddr;
 
@@ -350,4 +352,67 @@ fn a_trust_anchor_that_is_none_stops_the_start() {
         std::fs::write(&path, text).unwrap();
         assert!(new().unwrap().contains("DNSKEY"), "{text}: {:?}", new());
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_has_ended_serves_where_no_other_comes_in_time() {
+    let bench = Bench::with(|plan| plan.ttl = 1).await;
+    let config = Config {
+        cache: Limits { least: Lifetime::of_seconds(1), ..Limits::default() },
+        ..bench.config(Dnssec::Require)
+    };
+    let resolver = Resolver::new(config, bench.clock.clone()).unwrap();
+    let found = resolver.net_server(net_id("000001"), bench.soon()).await.unwrap();
+    for manner in [Manner::Silent, Manner::Failing] {
+        bench.clock.sleep(Duration::from_millis(1100)).await;
+        bench.zone.set_manner(manner);
+        let stale = resolver.net_server(net_id("000001"), bench.soon()).await.unwrap();
+        assert_eq!((&stale.ways, stale.from_cache, stale.ttl), (&found.ways, true, Duration::ZERO));
+        bench.zone.set_manner(Manner::Prompt);
+        resolver.flush(None);
+        resolver.net_server(net_id("000001"), bench.soon()).await.unwrap();
+    }
+    // who answers in time is heard
+    bench.clock.sleep(Duration::from_millis(1100)).await;
+    bench.zone.set_records(records().into_iter().filter(|(name, _)| name != NS_1).collect()).unwrap();
+    let err = resolver.net_server(net_id("000001"), bench.soon()).await.unwrap_err();
+    assert!(matches!(err, DiscoveryError::NotFound { proven: true, .. }), "{err}");
+}
+
+#[tokio::test]
+async fn a_name_in_use_is_asked_for_again_before_its_answer_ends_and_one_that_is_not_is_left_alone() {
+    let bench = Bench::with(|plan| plan.ttl = 2).await;
+    let config = Config {
+        cache: Limits { least: Lifetime::of_seconds(1), ..Limits::default() },
+        ..bench.config(Dnssec::Off)
+    };
+    let resolver = Resolver::new(config, bench.clock.clone()).unwrap();
+    for n in ["000001", "000002"] {
+        resolver.net_server(net_id(n), bench.soon()).await.unwrap();
+    }
+    // one of them is used once more
+    resolver.net_server(net_id("000001"), bench.soon()).await.unwrap();
+    bench.zone.forget_queries();
+    bench.clock.sleep(Duration::from_millis(2600)).await;
+    assert_eq!(bench.zone.asked_for(NS_1), 3);
+    assert_eq!(bench.zone.asked_for("000002.netids.iotroam.example"), 0);
+    assert!(resolver.net_server(net_id("000001"), bench.soon()).await.unwrap().from_cache);
+    // nobody used the second answer until now, so there is no third
+    assert_eq!(bench.zone.asked_for(NS_1), 3);
+}
+
+#[tokio::test]
+async fn what_one_run_has_learnt_another_begins_with() {
+    let bench = Bench::new().await;
+    let first = bench.resolver(Dnssec::Require);
+    let found = first.net_server(net_id("000001"), bench.soon()).await.unwrap();
+    let _ = first.net_server(net_id("00ABCD"), bench.soon()).await;
+    let kept = first.kept();
+    assert_eq!(kept.len(), 1, "a denial is not worth it");
+    let second = bench.resolver(Dnssec::Require);
+    second.restore(kept);
+    bench.zone.set_manner(Manner::Silent);
+    let again = second.net_server(net_id("000001"), bench.soon()).await.unwrap();
+    assert_eq!((again.ways, again.from_cache), (found.ways, true));
+    assert!(again.ttl <= found.ttl);
 }
