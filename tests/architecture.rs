@@ -14,7 +14,7 @@ const HOUSE: &str = "
     pages     control
     state     store
     shell     front > backend::tunnel > radio  backend::mapping  backend::client  backend::server  application
-    adapters  discovery  discovery::resolve  discovery::cache  pki  pki::make  tls
+    adapters  discovery  discovery::resolve  discovery::cache  pki  pki::make > tls
     roles     fns  sns  hns  js
     rules     jit  partners  usage  discovery::name  discovery::bucket  pki::check
     words     backend  backend::door > backend::pending > backend::tokens > backend::manners > backend::message > backend::keywrap > lorawan

@@ -7,7 +7,7 @@ use crate::backend::tunnel;
 use crate::limits::RateLimit;
 use crate::lorawan::{JoinEuiRange, NetId};
 use crate::partners::{KekKey, Version};
-use crate::{application, backend, radio};
+use crate::{application, backend, discovery, radio};
 
 /// A combination of values that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +157,16 @@ impl Config {
                 "roaming.default".into(),
                 "strangers may roam, but there is no [discovery] to find their homes with".into(),
                 "add a section [discovery] with the suffixes of your federation, or remove [roaming.default]",
+            );
+        }
+        let over_tls = |discovery: &&discovery::Config| {
+            discovery.resolvers.iter().any(|server| matches!(server, discovery::Server::Tls { .. }))
+        };
+        if self.discovery.as_ref().filter(over_tls).is_some_and(|discovery| discovery.tls_roots.is_empty()) {
+            refuse(
+                "discovery.resolvers".into(),
+                "a resolver is asked over TLS, and nobody is named who may vouch for it".into(),
+                "add tls_roots = [\"...\"] with the PEM files of its roots",
             );
         }
         if roams && self.backend.is_none() {
@@ -471,8 +481,11 @@ impl Config {
                 }
             }
         }
-        if let Some(path) = self.discovery.as_ref().and_then(|discovery| discovery.trust_anchor.clone()) {
-            files.push(("discovery.trust_anchor".into(), path));
+        if let Some(discovery) = &self.discovery {
+            files.extend(
+                discovery.trust_anchor.iter().map(|path| ("discovery.trust_anchor".into(), path.clone())),
+            );
+            files.extend(discovery.tls_roots.iter().map(|path| ("discovery.tls_roots".into(), path.clone())));
         }
         if let Some(path) = self.application.mqtt.as_ref().and_then(|mqtt| mqtt.password_file.clone()) {
             files.push(("application.mqtt.password_file".into(), path));

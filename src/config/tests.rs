@@ -103,6 +103,11 @@ fn what_cannot_be_together_is_refused_at_its_line() {
     let table = [
         (whole.replace("C00ABC", "000001"), "r.toml:2:12: network.net_ids[0]: ", "belongs to nobody"),
         (whole.replace("\"C00ABC\"", "\"C00ABC\", \"C00ABC\""), "r.toml:2:22: network.net_ids[1]: ", "twice"),
+        (
+            whole.replace("[discovery]\n", "[discovery]\nresolvers = [\"tls://192.0.2.53#dns.example\"]\n"),
+            "discovery.resolvers: ",
+            "nobody is named who may vouch",
+        ),
         ([ours, DISCOVERY, ROAMING].concat(), "r.toml:8:2: roaming: ", "no [backend]"),
         ([ours, BACKEND, ROAMING].concat(), "r.toml:9:1: roaming.default: ", "no [discovery]"),
         ([ours, BACKEND, partner].concat(), "r.toml:10:10: roaming.partner[0].net_id: ", "no way to find"),

@@ -22,6 +22,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts,
 use hickory_resolver::{ConnectionProvider, NameServerPool, PoolContext, TlsConfig};
 
 use crate::clock::{Clock, Instant};
+use crate::tls::{Roots, TlsError, service_config};
 
 use super::super::cache::{Security, Trouble, Worth};
 use super::config::{Config, Dnssec, Server};
@@ -55,8 +56,11 @@ pub enum SetupError {
     #[error("[discovery] resolvers is empty")]
     NoServer,
     /// The AD bit of a distant resolver proves nothing: anyone on the way can set it.
-    #[error("[discovery] trust_ad wants resolvers on this machine, and {0} is not")]
+    #[error("[discovery] trust_ad wants resolvers on this machine or over TLS, and {0} is neither")]
     DistantAd(IpAddr),
+    /// Of resolvers over TLS.
+    #[error("[discovery] tls_roots: {0}")]
+    Roots(TlsError),
     /// The library.
     #[error("set up the resolver")]
     Library(#[from] NetError),
@@ -75,8 +79,32 @@ pub(super) enum Asker {
     Validating(Box<Validating>),
     /// Nobody does.
     Plain(Box<Plain>),
-    /// The resolver on this machine does.
-    Trusting(Vec<SocketAddr>, Arc<PoolContext>),
+    /// The resolver on this machine, or at the other end of TLS, does.
+    Trusting(Vec<Upstream>, Arc<PoolContext>),
+}
+
+/// A resolver that is asked.
+pub(super) struct Upstream {
+    at: SocketAddr,
+    /// The name in its certificate, where it is asked over TLS.
+    tls: Option<Arc<str>>,
+}
+
+impl Upstream {
+    /// Nobody on the way can change what it says.
+    fn is_safe(&self) -> bool {
+        self.at.ip().is_loopback() || self.tls.is_some()
+    }
+
+    /// In the order in which they are tried.
+    fn connections(&self) -> Vec<ConnectionConfig> {
+        let mut ways = match &self.tls {
+            Some(name) => vec![ConnectionConfig::tls(name.clone())],
+            None => vec![ConnectionConfig::udp(), ConnectionConfig::tcp()],
+        };
+        ways.iter_mut().for_each(|way| way.port = self.at.port());
+        ways
+    }
 }
 
 type Plain = RetryDnsHandle<NameServerPool<Runtime>>;
@@ -114,18 +142,20 @@ impl Asker {
         options.timeout = ONE_TRY;
         options.attempts = 1;
         options.validate = config.dnssec != Dnssec::Off;
-        let context = Arc::new(PoolContext::new(options, TlsConfig::new()?));
+        let mut tls = TlsConfig::new()?;
+        if servers.iter().any(|server| server.tls.is_some()) {
+            let roots = Roots::load(&config.tls_roots).map_err(SetupError::Roots)?;
+            tls.config = service_config(&roots, None, &clock).map_err(SetupError::Roots)?;
+        }
+        let context = Arc::new(PoolContext::new(options, tls));
         if config.dnssec != Dnssec::Off && config.trust_ad {
-            if let Some(distant) = servers.iter().find(|server| !server.ip().is_loopback()) {
-                return Err(SetupError::DistantAd(distant.ip()));
+            if let Some(distant) = servers.iter().find(|server| !server.is_safe()) {
+                return Err(SetupError::DistantAd(distant.at.ip()));
             }
             return Ok(Asker::Trusting(servers, context));
         }
-        let servers = servers.iter().map(|server| {
-            let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
-            connections.iter_mut().for_each(|connection| connection.port = server.port());
-            NameServerConfig::new(server.ip(), true, connections)
-        });
+        let servers =
+            servers.iter().map(|server| NameServerConfig::new(server.at.ip(), true, server.connections()));
         let pool = NameServerPool::from_config(servers, context, Runtime::default());
         let plain = RetryDnsHandle::new(pool, 1);
         if config.dnssec == Dnssec::Off {
@@ -348,15 +378,18 @@ pub(super) fn text(name: &Name) -> String {
 }
 
 /// The addresses of the configured resolvers.
-fn servers(resolvers: &[Server]) -> Result<Vec<SocketAddr>, SetupError> {
+fn servers(resolvers: &[Server]) -> Result<Vec<Upstream>, SetupError> {
+    let plain = |at| Upstream { at, tls: None };
     let mut servers = Vec::new();
     for resolver in resolvers {
         match resolver {
-            Server::At(address) => servers.push(*address),
+            Server::At(address) => servers.push(plain(*address)),
+            Server::Tls { at, name } => servers.push(Upstream { at: *at, tls: Some(name.as_str().into()) }),
             Server::System => {
                 let (system, _) = hickory_resolver::system_conf::read_system_conf()
                     .map_err(|err| SetupError::System(err.to_string()))?;
-                servers.extend(system.name_servers.iter().map(|server| SocketAddr::new(server.ip, 53)));
+                servers
+                    .extend(system.name_servers.iter().map(|server| plain(SocketAddr::new(server.ip, 53))));
             }
         }
     }
@@ -385,17 +418,18 @@ fn anchors(config: &Config) -> Result<TrustAnchors, SetupError> {
     Ok(anchors)
 }
 
-/// Ask the validating resolver on this machine, for its AD bit, which the pool would drop from a denial.
+/// Ask the validating resolver that is trusted, for its AD bit, which the pool would drop from a denial.
 async fn ask_here(
-    servers: &[SocketAddr],
+    servers: &[Upstream],
     context: &Arc<PoolContext>,
     request: DnsRequest,
 ) -> Result<DnsResponse, NetError> {
     let mut last = Err(NetError::NoConnections);
+    // the connections' tasks end with it
+    let runtime = Runtime::default();
     for server in servers {
-        for mut way in [ConnectionConfig::udp(), ConnectionConfig::tcp()] {
-            way.port = server.port();
-            let connection = Runtime::default().new_connection(server.ip(), &way, context)?.await;
+        for way in server.connections() {
+            let connection = runtime.new_connection(server.at.ip(), &way, context)?.await;
             last = match connection {
                 Ok(connection) => connection.send(request.clone()).first_answer().await,
                 Err(err) => Err(err),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use rustls_pki_types::ServerName;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::cache::Limits;
@@ -26,6 +27,8 @@ pub struct Config {
     pub cache: Limits,
     /// Whom to ask.
     pub resolvers: Vec<Server>,
+    /// Who may vouch for resolvers that are asked over TLS: PEM files of roots, never the system's.
+    pub tls_roots: Vec<PathBuf>,
     /// What an answer has to be.
     pub dnssec: Dnssec,
     /// Believe the AD bit of a validating resolver on this machine instead of validating. Needed where a zone
@@ -88,13 +91,20 @@ pub enum Dane {
 }
 
 /// A resolver to ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Server {
     /// Those of `/etc/resolv.conf`.
     System,
     /// This one.
     At(SocketAddr),
+    /// This one over TLS (RFC 7858).
+    Tls {
+        /// Where.
+        at: SocketAddr,
+        /// The name in its certificate.
+        name: String,
+    },
 }
 
 impl FromStr for Server {
@@ -103,11 +113,25 @@ impl FromStr for Server {
         if text == "system" {
             return Ok(Server::System);
         }
-        let address = text.parse::<SocketAddr>().ok();
-        let address =
-            address.or_else(|| Some(SocketAddr::new(text.trim_matches(['[', ']']).parse().ok()?, 53)));
-        address.map(Server::At).ok_or_else(|| {
-            format!("a resolver is \"system\", an IP address, or an IP address with a port, not {text:?}")
+        let address = |text: &str, port| {
+            let whole = text.parse::<SocketAddr>().ok();
+            whole.or_else(|| Some(SocketAddr::new(text.trim_matches(['[', ']']).parse().ok()?, port)))
+        };
+        if let Some(text) = text.strip_prefix("tls://") {
+            let parts = text.split_once('#').map(|(at, name)| (address(at, 853), name.to_ascii_lowercase()));
+            return match parts {
+                Some((Some(at), name)) if ServerName::try_from(name.as_str()).is_ok() => {
+                    Ok(Server::Tls { at, name })
+                }
+                _ => Err(format!(
+                    "a resolver over TLS is tls://IP#NAME, with its address and the name in its certificate, not \"tls://{text}\""
+                )),
+            };
+        }
+        address(text, 53).map(Server::At).ok_or_else(|| {
+            format!(
+                "a resolver is \"system\", an IP address, an IP address with a port, or tls://IP#NAME, not {text:?}"
+            )
         })
     }
 }
@@ -116,6 +140,7 @@ impl From<Server> for String {
         match server {
             Server::System => "system".to_owned(),
             Server::At(address) => address.to_string(),
+            Server::Tls { at, name } => format!("tls://{at}#{name}"),
         }
     }
 }
@@ -135,6 +160,7 @@ impl Default for Config {
             path: "/".into(),
             cache: Limits::default(),
             resolvers: vec![Server::System],
+            tls_roots: Vec::new(),
             dnssec: Dnssec::default(),
             trust_ad: false,
             dane: Dane::default(),
@@ -150,7 +176,8 @@ mod tests {
     #[test]
     fn the_section_has_defaults_and_tolerates_no_misspelling() {
         let config: Config = toml::from_str(
-            r#"resolvers = ["system", "192.0.2.53", "127.0.0.1:5353", "2001:db8::53", "[2001:db8::53]:54"]
+            r#"resolvers = ["system", "192.0.2.53", "127.0.0.1:5353", "2001:db8::53", "[2001:db8::53]:54",
+                            "tls://192.0.2.53#Dns.example", "tls://[2001:db8::53]:8853#192.0.2.9"]
                dnssec = "prefer"
                cache = { least = "10s", stale = "0s" }
                join_eui_suffix = ".JoinEUIs.iotroam.example.""#,
@@ -159,8 +186,14 @@ mod tests {
         let port = |server: &Server| match server {
             Server::System => 0,
             Server::At(address) => address.port(),
+            Server::Tls { at, .. } => at.port(),
         };
-        assert_eq!(config.resolvers.iter().map(port).collect::<Vec<_>>(), [0, 53, 5353, 53, 54]);
+        assert_eq!(config.resolvers.iter().map(port).collect::<Vec<_>>(), [0, 53, 5353, 53, 54, 853, 8853]);
+        let name = config.resolvers.iter().find_map(|server| match server {
+            Server::Tls { name, .. } => Some(name.as_str()),
+            _ => None,
+        });
+        assert_eq!(name, Some("dns.example"));
         assert_eq!((config.dnssec, config.port, config.dane), (Dnssec::Prefer, 443, Dane::Prefer));
         let limits = config.cache;
         assert_eq!([limits.least, limits.most, limits.stale].map(|time| time.seconds()), [10, 3600, 0]);
@@ -171,6 +204,9 @@ mod tests {
             "dnsec = \"off\"",
             "dnssec = \"on\"",
             "resolvers = [\"tls://dns.example\"]",
+            "resolvers = [\"tls://192.0.2.53\"]",
+            "resolvers = [\"tls://192.0.2.53#\"]",
+            "resolvers = [\"tls://192.0.2.53#a b\"]",
             "net_id_suffix = \".\"",
             "path = \"api\"",
             "cache = { least = \"soon\" }",

@@ -1,3 +1,4 @@
+mod tls;
 mod ways;
 
 use super::*;
@@ -335,6 +336,12 @@ async fn the_ad_bit_is_believed_on_this_machine_only() {
     // the zone's server is authoritative: it never sets AD
     let found = resolver.net_server(net_id("000001"), bench.soon()).await.unwrap();
     assert_eq!((found.security, sockets(&found).len()), (Security::Insecure, 2));
+    // one too long for a datagram comes by TCP
+    let address = |n: u8| (NS_1.to_owned(), Data::Address(IpAddr::from([192, 0, 2, n])));
+    bench.zone.set_records((1..=200).map(address).collect()).unwrap();
+    resolver.flush(None);
+    let found = resolver.net_server(net_id("000001"), bench.soon()).await.unwrap();
+    assert_eq!(sockets(&found).len(), 200);
     let resolvers = vec![Server::At("192.0.2.53:53".parse().unwrap())];
     let err = Resolver::new(Config { resolvers, ..config }, bench.clock.clone()).err().unwrap();
     assert!(matches!(err, SetupError::DistantAd(_)));
