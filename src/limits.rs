@@ -3,7 +3,9 @@
 //! Pure, and bounded in memory whatever strangers do. Used by every room that has a door to the outside.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -279,6 +281,84 @@ fn essence(cause: &str) -> String {
     essence
 }
 
+/// How long something holds, such as a roaming context: a number with `s`, `m`, `h` or `d` behind it. In seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Lifetime(u32);
+
+/// The longest Lifetime that is granted or believed: what was agreed longer ago may not be true any more.
+const LONGEST: u32 = 30 * 24 * 3600;
+
+/// Text that is no Lifetime.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no time from 0s to 30d: a number and one of s, m, h, d")]
+pub struct NoLifetime(String);
+
+impl Lifetime {
+    /// Stateless.
+    pub const NONE: Lifetime = Lifetime(0);
+
+    /// Whether it is none at all.
+    pub fn is_none(&self) -> bool {
+        *self == Lifetime::NONE
+    }
+
+    /// Seconds, 0: stateless.
+    pub const fn seconds(self) -> u32 {
+        self.0
+    }
+
+    /// The same as a time.
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0 as u64)
+    }
+
+    /// What an answer grants, as far as it is believed.
+    pub fn of_seconds(seconds: u32) -> Lifetime {
+        Lifetime(seconds.min(LONGEST))
+    }
+}
+
+impl FromStr for Lifetime {
+    type Err = NoLifetime;
+    fn from_str(text: &str) -> Result<Lifetime, NoLifetime> {
+        let wrong = || NoLifetime(text.chars().take(40).collect());
+        let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+        let unit = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 24 * 3600,
+            _ => return Err(wrong()),
+        };
+        let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        let seconds = digits.then(|| number.parse::<u32>().ok()?.checked_mul(unit)).flatten();
+        seconds.filter(|seconds| *seconds <= LONGEST).map(Lifetime).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Lifetime {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(24 * 3600, 'd'), (3600, 'h'), (60, 'm')];
+        let unit = units.into_iter().find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit));
+        let (unit, name) = unit.unwrap_or((1, 's'));
+        write!(to, "{}{name}", self.0 / unit)
+    }
+}
+
+impl TryFrom<String> for Lifetime {
+    type Error = NoLifetime;
+    fn try_from(text: String) -> Result<Lifetime, NoLifetime> {
+        text.parse()
+    }
+}
+
+impl From<Lifetime> for String {
+    fn from(lifetime: Lifetime) -> String {
+        lifetime.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -387,5 +467,17 @@ mod tests {
             let back = (now - begin).as_secs_f64() * f64::from(rate) / 3600.0;
             prop_assert!(limit.is_none() || passed as f64 <= f64::from(bucket.max(1)) + back + 1e-6);
         }
+    }
+
+    #[test]
+    fn a_lifetime_is_a_number_with_a_unit_and_reads_as_it_was_written() {
+        for (text, seconds) in [("0s", 0), ("90s", 90), ("30m", 1800), ("1h", 3600), ("7d", 604_800)] {
+            let lifetime: Lifetime = text.parse().unwrap();
+            assert_eq!((lifetime.seconds(), &*lifetime.to_string()), (seconds, text));
+        }
+        for text in ["", "s", "1", "-1s", "+1s", "1.5h", "1 h", "31d", "99999999999s", "1w", "1\u{e9}"] {
+            assert!(text.parse::<Lifetime>().is_err(), "{text}");
+        }
+        assert_eq!(Lifetime::of_seconds(u32::MAX).to_string(), "30d");
     }
 }

@@ -16,7 +16,7 @@ const HOUSE: &str = "
     shell     front > backend::tunnel > radio  backend::mapping  backend::client  backend::server  application
     adapters  discovery  discovery::resolve  discovery::cache  pki  pki::make > tls
     roles     fns  sns  hns  js
-    rules     jit  partners  usage  discovery::name  discovery::bucket  pki::check
+    rules     jit  partners  usage  discovery::name  discovery::publish  discovery::bucket  pki::check
     words     backend  backend::door > backend::pending > backend::tokens > backend::manners > backend::message > backend::keywrap > lorawan
     leaves    clock  limits  systemd  telemetry
 ";
@@ -28,6 +28,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "discovery::cache",
         "what was resolved is kept, and what is kept is not asked again",
     ),
+    ("discovery::publish", "discovery::name", "what is published stands at names"),
     ("limits", "clock", "how often is a matter of time, which comes as an argument"),
     ("telemetry", "clock", "what is told carries the moment, and only the clock knows it"),
 ];
@@ -141,7 +142,8 @@ fn no_room_names_a_room_above_it() {
     let mut used = Vec::new();
     let faults: Vec<String> = all
         .iter()
-        .filter(|file| !tests.contains(&file.module()))
+        // and what is below a module of tests
+        .filter(|file| !tests.iter().any(|test| file.module().starts_with(test)))
         .flat_map(|file| faults(&house, ALLOWED, file, &mut used))
         .collect();
     assert!(all.len() > 20, "the source was not found");

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::partners::Lifetime;
+use crate::limits::Lifetime;
 
 /// Section `[backend]`: the two ends of TS002.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

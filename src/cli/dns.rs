@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::device::{view, yes};
+use super::dns_zone::{self, ZoneArgs};
 use super::{ConfigArg, Fail, client, show, show_json, table};
 use crate::backend::door::Deadline;
 use crate::clock::Clock;
@@ -31,6 +32,10 @@ pub(super) enum DnsCommand {
     },
     /// Look up a server's addresses and what DNSSEC says of them. Fails where they may not be used.
     Resolve(Resolve),
+    /// Print the records that partners need to find this node, as lines of a zone file
+    Zone(ZoneArgs),
+    /// Compare them with what the DNS says. Fails where something is missing or differs
+    Check(ZoneArgs),
     /// What the running hotspot knows of names, or what it has kept; forget it, to have it asked anew.
     Cache(CacheArgs),
 }
@@ -148,6 +153,8 @@ pub(super) async fn run(command: DnsCommand, clock: Clock) -> Result<ExitCode, F
             }
             Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        DnsCommand::Zone(args) => dns_zone::zone(&args),
+        DnsCommand::Check(args) => dns_zone::check(&args, clock).await,
         DnsCommand::Cache(args) => {
             let (client, store) = client(&args.config, false, &clock).await?;
             let done = cache(&args, &client).await;
@@ -300,7 +307,7 @@ mod tests {
                 let text = if json { serde_json::to_string(&report).unwrap() } else { report.text() };
                 (text, report.ok)
             }
-            DnsCommand::Cache(_) => unreachable!(),
+            _ => unreachable!(),
         }
     }
     fn refused(line: &str) -> bool {

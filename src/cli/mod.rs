@@ -9,6 +9,7 @@ mod config;
 mod device;
 pub mod device_file;
 mod dns;
+mod dns_zone;
 mod partner;
 mod pki;
 mod radio;

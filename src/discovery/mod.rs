@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod cache;
 pub mod name;
+pub mod publish;
 pub mod resolve;
 
 pub use name::Suffix;

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use hickory_proto::rr::{RData, RecordType};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -24,12 +25,12 @@ use crate::lorawan::{DevEui, JoinEui, NetId};
 
 use self::ask::{Asker, BOGUS};
 use super::bucket::Wait;
-use super::cache::{Cache, Hit, Kept, Line, Outcome, Trouble};
+use super::cache::{Cache, Hit, Kept, Line, Outcome};
 use super::name;
 
 pub use self::ask::SetupError;
 pub use self::config::{Config, Dane, Dnssec, Server};
-pub use super::cache::{Security, Way};
+pub use super::cache::{Security, Trouble, Way};
 
 /// A server of the federation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,6 +247,16 @@ impl Resolver {
         let error = self.judge(&name, answer, began).err().map(|err| err.to_string());
         let took_ms = (self.0.clock.now() - began).as_secs_f64() * 1000.0;
         Resolution { name, ways, dnssec, ttl, cached, took_ms, error }
+    }
+
+    /// The records of one kind at a name, as they are now, and what DNSSEC says of them; for people.
+    pub async fn records(&self, name: &str, kind: RecordType) -> Result<(Vec<RData>, Security), Trouble> {
+        let inner = &self.0;
+        let question = async { inner.asker.records(ways::absolute(name)?, kind).await };
+        let question = timer::at(inner.clock.clone(), question);
+        let end = inner.clock.now() + LONGEST_QUESTION;
+        let found = tokio::time::timeout_at(end, question).await.unwrap_or(Err(Trouble::Timeout))?;
+        Ok((found.data, found.worth.security))
     }
 
     /// Forget one name, or everything; how many were forgotten.

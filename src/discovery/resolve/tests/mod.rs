@@ -4,7 +4,7 @@ mod ways;
 use super::*;
 use crate::demo::zone::{Data, Manner, Plan, Signing, Zone};
 use crate::discovery::cache::Limits;
-use crate::partners::Lifetime;
+use crate::limits::Lifetime;
 use jiff::SignedDuration;
 use std::net::IpAddr;
 
