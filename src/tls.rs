@@ -27,6 +27,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::clock::Clock;
 use crate::pki::check::{self, CheckError, Facts, PeerIdentity, PeerRules, Pin};
+use crate::pki::dane::{self, Denied, Evidence, Tlsa};
 
 /// What both sides speak inside. Named, so that a peer that can do more does not choose it.
 const ALPN: &[u8] = b"http/1.1";
@@ -356,6 +357,16 @@ pub enum Refused {
         /// What the certificate says.
         names: String,
     },
+    /// Their move: they have another key than they say in the DNS.
+    #[error(
+        "none of its TLSA records is of its certificate; its operator corrects one or the other (`roamgate dns check`)"
+    )]
+    OtherKey,
+    /// Their move, or ours: the partner's entry, or [discovery] dane, wants one.
+    #[error(
+        "it has no TLSA record that DNSSEC proves, and one is wanted (trust in its entry, or [discovery] dane)"
+    )]
+    NoRecord,
     /// Their move.
     #[error("its certificate: {0}")]
     Certificate(#[from] CheckError),
@@ -382,21 +393,72 @@ impl Trust {
             let clients = clients.build().map_err(|error| rustls::Error::General(error.to_string()))?;
             trusted.push(TrustedRoot { facts: facts.clone(), scope: scope.clone(), store, clients });
         }
-        if trusted.is_empty() {
+        if trusted.is_empty() && !rules.rootless {
             return Err(TlsError::NoRoots);
         }
         Ok(Arc::new(Trust { roots: trusted, hints, rules, clock, provider }))
     }
 
     /// Who a client is, by the chain of a finished handshake
-    /// ([`CommonState::peer_certificates`]). Dates are judged anew.
+    /// ([`CommonState::peer_certificates`]). Dates are judged anew. Where the rules let somebody in for whom no root vouches, it may speak
+    /// for nobody.
     pub fn peer_identity(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<PeerIdentity, TlsError> {
         let (leaf, above) = chain
             .and_then(<[_]>::split_first)
             .ok_or_else(|| TlsError::Peer("no client certificate was sent".into()))?;
         let now = self.now()?;
-        self.judge(leaf, above, now, |root, above| root.is_client(leaf, above, now))
-            .map_err(TlsError::Library)
+        let judged = self.judge(leaf, above, now, |root, above| root.is_client(leaf, above, now));
+        judged.or_else(|error| self.stranger(leaf, error)).map_err(TlsError::Library)
+    }
+
+    /// Somebody for whom no root vouches, where such may come.
+    fn stranger(
+        &self,
+        leaf: &CertificateDer<'_>,
+        error: rustls::Error,
+    ) -> Result<PeerIdentity, rustls::Error> {
+        if !self.rules.rootless {
+            return Err(error);
+        }
+        let facts = check::facts(leaf).map_err(Refused::from)?;
+        check::acceptable(&facts).map_err(Refused::from)?;
+        Ok(check::identity(std::slice::from_ref(leaf)).map_err(Refused::from)?)
+    }
+
+    /// Whether one of these records is of a client's key, or of an authority above it.
+    pub fn is_client_of(&self, records: &[Tlsa], chain: &[CertificateDer<'_>]) -> bool {
+        let (Some((leaf, above)), Ok(now)) = (chain.split_first(), self.now()) else { return false };
+        self.by_record(records, leaf, above, now, |store| {
+            let verifier = WebPkiClientVerifier::builder_with_provider(store, self.provider.clone()).build();
+            verifier.is_ok_and(|verifier| verifier.verify_client_cert(leaf, above, now).is_ok())
+        })
+    }
+
+    /// Whether one of these records is of this key, or of an authority in the chain from which there is a path. Dates count
+    /// here too, although RFC 7671 section 5.1 would let those of a usage 3 pass.
+    fn by_record(
+        &self,
+        records: &[Tlsa],
+        leaf: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+        path: impl Fn(Arc<RootCertStore>) -> bool,
+    ) -> bool {
+        let records = &records[..records.len().min(dane::MOST)];
+        let Ok(facts) = check::facts(leaf) else { return false };
+        let wall = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let in_time = facts.not_before.as_second() <= wall && wall <= facts.not_after.as_second();
+        if check::acceptable(&facts).is_err() || !in_time {
+            return false;
+        }
+        if records.iter().any(|record| record.is_of_key(leaf)) {
+            return true;
+        }
+        let is_meant = |one: &&CertificateDer<'_>| records.iter().any(|record| record.is_of_authority(one));
+        above.iter().filter(is_meant).any(|authority| {
+            let mut store = RootCertStore::empty();
+            store.add(authority.clone().into_owned()).is_ok() && path(Arc::new(store))
+        })
     }
 
     fn now(&self) -> Result<UnixTime, rustls::Error> {
@@ -540,7 +602,8 @@ impl ClientCertVerifier for Clients {
         above: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.0.judge(leaf, above, now, |root, above| root.is_client(leaf, above, now))?;
+        let judged = self.0.judge(leaf, above, now, |root, above| root.is_client(leaf, above, now));
+        judged.or_else(|error| self.0.stranger(leaf, error))?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -571,8 +634,25 @@ impl ClientCertVerifier for Clients {
 #[derive(Debug)]
 struct Servers {
     trust: Arc<Trust>,
-    /// Other names that will do.
-    also: Vec<String>,
+    expected: Expected,
+}
+
+/// What a server's certificate has to be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expected {
+    /// Names that will do instead of the one asked: the target of a CNAME, NAPTR or SRV, if every step there was DNSSEC-secure, and the
+    /// `identity` of a listed partner.
+    pub also: Vec<String>,
+    /// Whose word counts.
+    pub evidence: Evidence,
+    /// TLSA records that DNSSEC proves; `None`: there are none.
+    pub records: Option<Vec<Tlsa>>,
+}
+
+impl Default for Expected {
+    fn default() -> Self {
+        Expected { also: Vec::new(), evidence: Evidence::Pkix, records: None }
+    }
 }
 
 impl Servers {
@@ -588,7 +668,7 @@ impl Servers {
         if peer.speaks_for(text) {
             return Ok(());
         }
-        for alias in &self.also {
+        for alias in &self.expected.also {
             let Ok(name) = ServerName::try_from(alias.trim_end_matches('.').to_owned()) else { continue };
             let wild = peer.constrained
                 && matches!(name, ServerName::DnsName(_))
@@ -604,6 +684,14 @@ impl Servers {
                 presented: peer.names.clone(),
             })),
         }
+    }
+
+    /// Below an authority that the server's own records name, it says itself what it is called.
+    fn is_called(&self, certificate: &ParsedCertificate<'_>, asked: &ServerName<'_>) -> bool {
+        let also = self.expected.also.iter().filter_map(|name| ServerName::try_from(name.as_str()).ok());
+        std::iter::once(asked.to_owned())
+            .chain(also)
+            .any(|name| verify_server_name(certificate, &name).is_ok())
     }
 
     /// reqwest shows nothing of its connections, so the milestone is told here, when the server has
@@ -634,11 +722,24 @@ impl ServerCertVerifier for Servers {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let parsed = ParsedCertificate::try_from(leaf)?;
         let algorithms = self.trust.provider.signature_verification_algorithms.all;
-        let peer = self.trust.judge(leaf, above, now, |root, above| {
-            verify_server_cert_signed_by_trust_anchor(&parsed, &root.store, above, now, algorithms)
-        })?;
-        self.is_named(&parsed, &peer, asked)?;
-        Ok(ServerCertVerified::assertion())
+        let path = |store: &RootCertStore, above: &[CertificateDer<'_>]| {
+            verify_server_cert_signed_by_trust_anchor(&parsed, store, above, now, algorithms)
+        };
+        let by_root = self
+            .trust
+            .judge(leaf, above, now, |root, above| path(&root.store, above))
+            .and_then(|peer| self.is_named(&parsed, &peer, asked));
+        let by_record = self.expected.records.as_ref().map(|records| {
+            self.trust.by_record(records, leaf, above, now, |store| {
+                path(&store, above).is_ok() && self.is_called(&parsed, asked)
+            })
+        });
+        match self.expected.evidence.judge(by_root, by_record) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(Denied::Pkix(error)) => Err(error),
+            Err(Denied::OtherKey) => Err(Refused::OtherKey.into()),
+            Err(Denied::NoRecord) => Err(Refused::NoRecord.into()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -682,8 +783,7 @@ pub fn server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<Serv
     Ok(Arc::new(config))
 }
 
-/// TLS as a client: shows leaf and intermediate, and accepts a server by the name that was asked, or by one of `also`: the
-/// target of a CNAME, NAPTR or SRV, if every step there was DNSSEC-secure, and the `identity` of a listed partner.
+/// TLS as a client: shows leaf and intermediate, and accepts a server as it is expected.
 ///
 /// Resumption is off: rustls does not judge a server's certificate again when it resumes, so a
 /// withdrawn pin or a new root would not be noticed. Connections to active partners stay open, which
@@ -691,22 +791,22 @@ pub fn server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<Serv
 pub fn client_config(
     identity: &Identity,
     trust: &Arc<Trust>,
-    also: Vec<String>,
+    expected: Expected,
 ) -> Result<ClientConfig, TlsError> {
-    client_config_for(&[&rustls::version::TLS13, &rustls::version::TLS12], identity, trust, also)
+    client_config_for(&[&rustls::version::TLS13, &rustls::version::TLS12], identity, trust, expected)
 }
 
 fn client_config_for(
     versions: &[&'static rustls::SupportedProtocolVersion],
     identity: &Identity,
     trust: &Arc<Trust>,
-    also: Vec<String>,
+    expected: Expected,
 ) -> Result<ClientConfig, TlsError> {
     let clock = Arc::new(Wall(trust.clock.clone()));
     let mut config = ClientConfig::builder_with_details(trust.provider.clone(), clock)
         .with_protocol_versions(versions)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Servers { trust: trust.clone(), also }))
+        .with_custom_certificate_verifier(Arc::new(Servers { trust: trust.clone(), expected }))
         .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?;
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -722,7 +822,7 @@ pub fn tunnel_server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<A
 
 /// [`client_config`] for what hotspots say to their front.
 pub fn tunnel_client_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut config = client_config(identity, trust, Vec::new())?;
+    let mut config = client_config(identity, trust, Expected::default())?;
     config.alpn_protocols = vec![TUNNEL.to_vec()];
     Ok(Arc::new(config))
 }

@@ -16,7 +16,7 @@ const HOUSE: &str = "
     shell     front > backend::tunnel > radio  backend::mapping  backend::client  backend::server  application
     adapters  discovery  discovery::resolve  discovery::cache  pki  pki::make > tls
     roles     fns  sns  hns  js
-    rules     jit  partners  usage  discovery::name  discovery::publish  discovery::bucket  pki::check
+    rules     jit  partners  usage  discovery::name  discovery::publish  discovery::bucket  pki::check  pki::dane
     words     backend  backend::door > backend::pending > backend::tokens > backend::manners > backend::message > backend::keywrap > lorawan
     leaves    clock  limits  systemd  telemetry
 ";
@@ -29,6 +29,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "what was resolved is kept, and what is kept is not asked again",
     ),
     ("discovery::publish", "discovery::name", "what is published stands at names"),
+    ("partners", "pki::dane", "an entry says whose word counts for a certificate"),
+    ("pki::dane", "pki::check", "a record is of a certificate's key"),
     ("limits", "clock", "how often is a matter of time, which comes as an argument"),
     ("telemetry", "clock", "what is told carries the moment, and only the clock knows it"),
 ];

@@ -98,7 +98,7 @@ impl Node {
         if let Some(client) = &out {
             tasks.spawn(client.clone().keep_warm().in_current_span());
         }
-        let (server, reach) = way.open(&ours, house.clone(), out, &mut tasks).await?;
+        let (server, reach) = way.open(&ours, house.clone(), out, resolver.clone(), &mut tasks).await?;
         let reach = Arc::new(reach);
         let operator = Operator::running(&config, store.clone(), clock.clone(), air, &house, reach.clone())
             .asking(resolver.clone());

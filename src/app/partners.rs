@@ -5,6 +5,7 @@ use crate::control::{Everybody, PartnerView, PartnersView, Whereabouts};
 use crate::discovery::name::net_id_name;
 use crate::lorawan::NetId;
 use crate::partners::{self, Version};
+use crate::pki::dane::Evidence;
 
 /// Every network with an entry, in the order of the file; then those that join servers have named (`learnt`,
 /// known while a node runs).
@@ -20,6 +21,11 @@ pub fn all(config: &Config, learnt: Option<&[NetId]>) -> PartnersView {
         None => "there is no [roaming.default]",
     };
     PartnersView { partners, everybody_else: Everybody { passive, handover, decided_by: decided_by.into() } }
+}
+
+/// Whose word counts for the certificate of a partner whose entry does not say.
+pub fn evidence(config: &Config) -> Evidence {
+    config.discovery.as_ref().map_or(Evidence::Pkix, |discovery| discovery.dane.evidence())
 }
 
 /// What applies to one network, and where it would be found.
@@ -46,6 +52,7 @@ pub fn one(config: &Config, net_id: NetId, learnt: Option<&[NetId]>) -> PartnerV
         net_id,
         ours,
         listed: entry.is_some(),
+        trust: entry.and_then(|entry| entry.trust).unwrap_or_else(|| evidence(config)),
         passive: rules.passive,
         handover: rules.handover,
         airtime: rules.airtime,

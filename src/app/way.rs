@@ -28,8 +28,9 @@ use crate::config::{Config, Role};
 use crate::discovery::name::net_id_name;
 use crate::discovery::{Resolver, Suffix};
 use crate::front::{self, Front};
-use crate::partners::{Quirk, Version};
+use crate::partners::{self, Quirk, Version};
 use crate::pki::check::PeerRules;
+use crate::pki::dane::Evidence;
 use crate::tls::{self, Identity, Roots, Trust};
 
 use super::house::Ours;
@@ -104,6 +105,7 @@ impl Way {
             discover,
             identity: identity.clone(),
             trust: trust.clone(),
+            evidence: super::partners::evidence(&self.config),
             net_id_suffix: self.suffix.clone(),
             keks: self.keks.clone(),
             pending: self.pending.clone(),
@@ -131,6 +133,7 @@ impl Way {
         ours: &Ours,
         rooms: Arc<dyn Rooms>,
         out: Option<Client>,
+        resolver: Option<Resolver>,
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<(Option<Server>, Reach)> {
         let (Some(backend), Some((identity, trust))) = (&self.config.backend, &self.tls) else {
@@ -169,7 +172,7 @@ impl Way {
         let doorstep = Doorstep { listen: backend.listen, brought: is_brought.then_some(brought) };
         let is_open = answers && (doorstep.listen.is_some() || is_brought);
         let server = match is_open {
-            true => Some(self.listen(doorstep, ours, rooms, out).await?),
+            true => Some(self.listen(doorstep, ours, rooms, out, resolver).await?),
             false => None,
         };
         Ok((server, reach))
@@ -181,6 +184,7 @@ impl Way {
         ours: &Ours,
         rooms: Arc<dyn Rooms>,
         out: Option<Client>,
+        resolver: Option<Resolver>,
     ) -> anyhow::Result<Server> {
         let (identity, trust) = self.tls.as_ref().context("no identity to answer with")?;
         let roles = &self.config.network.roles;
@@ -201,6 +205,8 @@ impl Way {
             join_eui_suffix: self.join_eui_suffix.clone(),
             keks: self.keks.clone(),
             trust: trust.clone(),
+            evidence: super::partners::evidence(&self.config),
+            resolver,
             rooms,
             deliver: out.map(|out| Arc::new(out) as Arc<dyn Deliver>),
             pending: self.pending.clone(),
@@ -299,7 +305,9 @@ pub fn roots(config: &Config, backend: &backend::Config, suffix: &Suffix) -> any
 
 /// Keys that entries of partners and fronts pin, each with the names that it may speak for.
 pub fn pins(config: &Config, suffix: &Suffix) -> anyhow::Result<PeerRules> {
+    let rootless = |partner: &partners::Partner| partner.trust.is_some_and(Evidence::is_rootless);
     let mut rules = PeerRules::default();
+    rules.rootless = config.roaming.partner.iter().any(rootless);
     for partner in &config.roaming.partner {
         let Some(pin) = &partner.pin else { continue };
         let pin = pin.parse().with_context(|| format!("pin of [[roaming.partner]] {}", partner.net_id))?;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use reqwest::StatusCode;
 use tokio::time::timeout_at;
 use tracing::{Instrument, Span};
@@ -26,6 +27,7 @@ use crate::discovery::name::net_id_name;
 use crate::discovery::{Endpoint, Resolver, Suffix};
 use crate::lorawan::{DevEui, JoinEuiRange, NetId};
 use crate::partners::{self, Quirk};
+use crate::pki::dane::{Evidence, Tlsa};
 use crate::tls::{Identity, Trust};
 
 /// An exchange that takes longer is given up, whoever still waits for it. Peers answer within 5 s.
@@ -46,6 +48,11 @@ pub trait Discover: Send + Sync {
         dev_eui: Option<DevEui>,
         by: Deadline,
     ) -> Boxed<'a, Result<Endpoint, String>>;
+
+    /// The TLSA records at a name; `None`: there are none that DNSSEC proves.
+    fn keys<'a>(&'a self, _name: &'a str, _by: Deadline) -> Boxed<'a, Option<Vec<Tlsa>>> {
+        Box::pin(std::future::ready(None))
+    }
 }
 
 impl Discover for Resolver {
@@ -63,6 +70,10 @@ impl Discover for Resolver {
             };
             found.map_err(|error| chain(&error))
         })
+    }
+
+    fn keys<'a>(&'a self, name: &'a str, by: Deadline) -> Boxed<'a, Option<Vec<Tlsa>>> {
+        Box::pin(async move { self.tlsa(name, by).await.records })
     }
 }
 
@@ -133,6 +144,8 @@ pub struct Parts {
     pub identity: Identity,
     /// Judges who they are.
     pub trust: Arc<Trust>,
+    /// Whose word counts for their certificates, where their entry does not say.
+    pub evidence: Evidence,
     /// What networks are called in certificates.
     pub net_id_suffix: Suffix,
     /// Keys for the keys in answers; without an entry no key is taken.
@@ -358,6 +371,16 @@ impl Client {
         let of_js = of_js.and_then(|known| known.identity.clone());
         target.also = own.into_iter().chain(of_js).collect();
         target.by_its_own_name = listed.is_some_and(|partner| partner.quirks.contains(&Quirk::TargetName));
+        target.evidence = listed.and_then(|partner| partner.trust).unwrap_or(parts.evidence);
+        if target.evidence.asks() {
+            let keys = target.ways.iter().map(async |(way, _)| {
+                let owners = target.owners(way);
+                let all = owners.iter().map(|owner| parts.discover.keys(owner, by));
+                join_all(all).await.into_iter().find_map(|keys| keys)
+            });
+            let keys = join_all(keys).await;
+            target.ways.iter_mut().zip(keys).for_each(|(way, keys)| way.1 = keys);
+        }
         target.authorization = listed.and_then(|partner| partner.authorization.clone());
         Ok(target)
     }

@@ -6,6 +6,7 @@
 //! connection is closed at once. Connections come from that port, or are brought by a front's tunnel.
 
 mod doorstep;
+mod guest;
 mod patience;
 mod said;
 
@@ -22,6 +23,7 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
@@ -32,6 +34,7 @@ use tracing::{Instrument, Span};
 pub use doorstep::{Arrival, Doorstep, Wire};
 
 use doorstep::Open;
+use guest::Guest;
 use patience::{Patience, remedy};
 use said::{Key, Said};
 
@@ -44,13 +47,14 @@ use super::message::{Answer, Party, Refusal, Request, ResultCode};
 use super::pending::Pending;
 use super::tokens::Tokens;
 use crate::clock::Clock;
-use crate::discovery::Suffix;
 use crate::discovery::name::{join_eui_name, net_id_name};
+use crate::discovery::{Resolver, Suffix};
 use crate::limits::Wait;
 use crate::lorawan::frame::Uplink;
 use crate::lorawan::{JoinEuiRange, NetId};
 use crate::partners;
 use crate::pki::check::PeerIdentity;
+use crate::pki::dane::Evidence;
 use crate::tls::{self, Trust};
 
 /// A longer body is refused with 413.
@@ -163,6 +167,10 @@ pub struct Parts {
     pub keks: BTreeMap<Party, Keks>,
     /// The judge of certificates.
     pub trust: Arc<Trust>,
+    /// Whose word counts for them, where the partner's entry does not say.
+    pub evidence: Evidence,
+    /// Has their TLSA records.
+    pub resolver: Option<Resolver>,
     /// Who answers.
     pub rooms: Arc<dyn Rooms>,
     /// Brings answers to partners that do not wait for them.
@@ -205,6 +213,8 @@ pub async fn serve(
         join_eui_suffix: parts.join_eui_suffix,
         keks: parts.keks,
         trust: parts.trust,
+        evidence: parts.evidence,
+        resolver: parts.resolver,
         rooms: parts.rooms,
         deliver: parts.deliver,
         pending: parts.pending,
@@ -305,7 +315,7 @@ async fn accept(
                 shake(&acceptor, &reception.trust, stream).await
             };
             match timeout(HANDSHAKE_TIME, handshake).await {
-                Ok(Ok((stream, peer))) => talk(stream, peer, reception, stopped).await,
+                Ok(Ok((stream, who))) => talk(stream, who, from, reception, stopped).await,
                 Ok(Err(why)) => {
                     if let Some(left_out) = reception.patience.tell(&from.ip().to_string(), &why) {
                         tracing::warn!(%from, why, left_out, "a TLS handshake failed");
@@ -329,11 +339,14 @@ async fn accept(
 
 type Stream = tokio_rustls::server::TlsStream<Box<dyn Wire>>;
 
+/// Who it is by a root's word, and what it has sent.
+type Peer = (PeerIdentity, Vec<CertificateDer<'static>>);
+
 async fn shake(
     acceptor: &TlsAcceptor,
     trust: &Trust,
     stream: Box<dyn Wire>,
-) -> Result<(Stream, PeerIdentity), String> {
+) -> Result<(Stream, Peer), String> {
     let stream = acceptor
         .accept(stream)
         .await
@@ -341,17 +354,30 @@ async fn shake(
     let (_, connection) = stream.get_ref();
     let peer = trust.peer_identity(connection.peer_certificates()).map_err(|error| error.to_string())?;
     tls::handshake_done(connection, &peer);
-    Ok((stream, peer))
+    let chain = connection.peer_certificates().unwrap_or_default();
+    let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
+    Ok((stream, (peer, chain)))
 }
 
 /// One connection, request after request.
 async fn talk(
     stream: Stream,
-    peer: PeerIdentity,
+    who: Peer,
+    from: SocketAddr,
     reception: Arc<Reception>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let guest = Arc::new(reception.guest(peer));
+    let (peer, chain) = who;
+    let guest = match reception.guest(peer, chain).await {
+        Ok(guest) => Arc::new(guest),
+        Err(why) => {
+            if let Some(left_out) = reception.patience.tell(&from.ip().to_string(), &why) {
+                let remedy = "its operator publishes the key, or gets a certificate below one of our roots";
+                tracing::warn!(%from, why, remedy, left_out, "a client that nobody vouches for: turned away");
+            }
+            return;
+        }
+    };
     let Some(_connection) = reception.patience.connection(&guest.name) else {
         if let Some(left_out) = reception.patience.tell(&guest.name, "too many connections of one peer") {
             let remedy = "its operator keeps connections open instead of making new ones";
@@ -384,15 +410,6 @@ async fn talk(
     }
 }
 
-/// Who is at the other end of a connection.
-struct Guest {
-    peer: PeerIdentity,
-    /// For logs and buckets: the names that its certificate may speak for, or its key.
-    name: String,
-    /// Whether a partner entry names it.
-    listed: bool,
-}
-
 /// Everything that a request meets on its way to the rooms.
 struct Reception {
     ours: Ours,
@@ -402,6 +419,8 @@ struct Reception {
     join_eui_suffix: Suffix,
     keks: BTreeMap<Party, Keks>,
     trust: Arc<Trust>,
+    evidence: Evidence,
+    resolver: Option<Resolver>,
     rooms: Arc<dyn Rooms>,
     deliver: Option<Arc<dyn Deliver>>,
     pending: Arc<Pending>,
@@ -446,6 +465,7 @@ async fn receive(State(reception): State<Arc<Reception>>, request: HttpRequest) 
         }
     };
     let patient = reception.patience.request(&guest.name, guest.listed);
+    reception.renew(&guest).await;
     match wire::open(&body) {
         Ok(Incoming::Request(envelope)) => {
             let repeatable = reception.repeatable(&envelope, &body);
@@ -543,8 +563,7 @@ struct Admitted {
 impl Reception {
     /// An answer that came as a request of its own: to whoever waits for it, if it comes from who was asked (4.4).
     fn take(&self, guest: &Guest, reply: &Reply, patient: bool, body: Vec<u8>) {
-        let authentic =
-            patient && self.authority(&guest.peer).is_ok() && self.is_party(&guest.peer, &reply.sender);
+        let authentic = patient && self.authority(guest).is_ok() && self.is_party(&guest.peer, &reply.sender);
         if authentic && self.pending.bring(&reply.sender, reply.transaction, reply.name, body) {
             return;
         }
@@ -557,7 +576,7 @@ impl Reception {
     /// What became of an earlier message, by who was to receive it (section 17).
     fn note(&self, guest: &Guest, notice: &Notice, patient: bool, body: Vec<u8>) {
         let authentic =
-            patient && self.authority(&guest.peer).is_ok() && self.is_party(&guest.peer, &notice.sender);
+            patient && self.authority(guest).is_ok() && self.is_party(&guest.peer, &notice.sender);
         let failed = notice.result.is_err();
         if authentic && failed && self.pending.fail(&notice.sender, notice.transaction, body) {
             return;
@@ -599,7 +618,7 @@ impl Reception {
             return response;
         }
         let header = span.in_scope(|| envelope.header());
-        let authentic = self.authority(&guest.peer).is_ok();
+        let authentic = self.authority(&guest).is_ok();
         if let Some((deliver, to)) = self.answers_later(&guest.peer, &header).filter(|_| authentic) {
             let (reception, by) = (self.clone(), Deadline(self.clock.now() + ANSWER_TIME));
             let inside = span.clone();
@@ -659,7 +678,7 @@ impl Reception {
     ) -> Vec<u8> {
         // only to who may have asked the first time
         let bound = header.as_ref().is_ok_and(|header| {
-            self.authority(&guest.peer).is_ok() && self.bind(&guest.peer, &header.sender).is_ok()
+            self.authority(guest).is_ok() && self.bind(&guest.peer, &header.sender).is_ok()
         });
         if let Some(answer) =
             repeatable.as_ref().filter(|_| bound).and_then(|key| self.said.to(key, self.clock.now()))
@@ -671,7 +690,7 @@ impl Reception {
             let _inside = span.enter();
             let keks = header.as_ref().ok().and_then(|header| self.keks.get(&header.sender).cloned());
             let admitted = header.and_then(|header| {
-                self.authority(&guest.peer)?;
+                self.authority(guest)?;
                 self.admit(&guest.peer, roles, header, envelope)
             });
             (admitted, keks.unwrap_or_default())
@@ -698,20 +717,6 @@ impl Reception {
         answer
     }
 
-    fn guest(&self, peer: PeerIdentity) -> Guest {
-        let name = if peer.names.is_empty() { peer.pin.to_string() } else { peer.names.join(" ") };
-        let listed = self.partners.partner.iter().any(|partner| self.is_partner(&peer, partner));
-        Guest { peer, name, listed }
-    }
-
-    /// Whether a certificate is that of a listed partner.
-    fn is_partner(&self, peer: &PeerIdentity, partner: &partners::Partner) -> bool {
-        match &partner.identity {
-            Some(identity) => peer.speaks_for(identity),
-            None => peer.speaks_for(&net_id_name(partner.net_id, &self.net_id_suffix)),
-        }
-    }
-
     /// Once per cause and minute, whoever refused.
     fn tell_refusal(&self, guest: &Guest, refusal: &Refusal) {
         let why = refusal.to_string();
@@ -725,19 +730,6 @@ impl Reception {
             }
             _ => tracing::warn!(refusal = why, remedy, peer, cn, left_out, "refused"),
         }
-    }
-
-    /// Whether the certificate of the handshake still counts. Asked for every request, because
-    /// connections live long.
-    fn authority(&self, peer: &PeerIdentity) -> Result<(), Refusal> {
-        let refuse = |why: String| Err(Refusal::new(ResultCode::UnknownSender, why));
-        if !self.clock.is_trusted() {
-            return refuse("our clock is not set, so no certificate counts at the moment".into());
-        }
-        if !peer.is_valid_at(self.clock.wall()) {
-            return refuse(format!("your certificate ended on {}: renew it", peer.valid_until));
-        }
-        Ok(())
     }
 
     /// Steps 7 to 11 of section 6.1.

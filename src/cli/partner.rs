@@ -174,6 +174,7 @@ fn text(partner: &PartnerView) -> String {
         ("decided by", partner.decided_by.clone()),
         ("server", server),
         ("certificate", certificate),
+        ("believed by", format!("the word of {}", partner.trust)),
         ("asked in", format!("TS002 {}", partner.asked_in)),
     ];
     if partner.mode == Mode::Async {
@@ -237,6 +238,7 @@ mod tests {
             net_id: "C0002F".parse().unwrap(),
             ours: false,
             listed: true,
+            trust: crate::pki::dane::Evidence::PkixOrDane,
             passive: Passive {
                 start: true,
                 activation: false,
@@ -292,6 +294,7 @@ mod tests {
             "deferred     10m: so long",
             "key label    ns1-ns2\n",
             "certificate  ns.example, with the key sha256/AAAA, below a root of its entry\n",
+            "believed by  the word of a root or a TLSA record\n",
             "asked in     TS002 1.1\n",
             "answered     by requests of our own",
             "quirks       lower-hex, old-regions\n",

@@ -7,6 +7,7 @@ use crate::backend::tunnel;
 use crate::limits::RateLimit;
 use crate::lorawan::{JoinEuiRange, NetId};
 use crate::partners::{KekKey, Version};
+use crate::pki::dane::Evidence;
 use crate::{application, backend, discovery, radio};
 
 /// A combination of values that cannot be.
@@ -167,6 +168,20 @@ impl Config {
                 "discovery.resolvers".into(),
                 "a resolver is asked over TLS, and nobody is named who may vouch for it".into(),
                 "add tls_roots = [\"...\"] with the PEM files of its roots",
+            );
+        }
+        let proves =
+            self.discovery.as_ref().is_some_and(|discovery| discovery.dnssec != discovery::Dnssec::Off);
+        let wants = self.roaming.partner.iter().enumerate().filter(|(_, partner)| {
+            partner.trust.is_some_and(|trust| trust.asks() && trust != Evidence::PkixAndDaneIfAny)
+        });
+        let wants = wants.map(|(i, _)| format!("roaming.partner[{i}].trust"));
+        let required = self.discovery.as_ref().filter(|discovery| discovery.dane == discovery::Dane::Require);
+        for key in wants.chain(required.map(|_| "discovery.dane".to_owned())).filter(|_| !proves) {
+            refuse(
+                key,
+                "a TLSA record counts only where DNSSEC proves it, and nobody asks for signatures".into(),
+                "add a section [discovery], with dnssec = \"require\" or \"prefer\"",
             );
         }
         if roams && self.backend.is_none() {

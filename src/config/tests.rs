@@ -108,6 +108,18 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             "discovery.resolvers: ",
             "nobody is named who may vouch",
         ),
+        (
+            whole.replace("[discovery]\n", "[discovery]\ndnssec = \"off\"\ndane = \"require\"\n"),
+            "discovery.dane: ",
+            "nobody asks for signatures",
+        ),
+        (
+            whole.replace("[discovery]\n", "[discovery]\ndnssec = \"off\"\n")
+                + partner
+                + "trust = \"pkix-or-dane\"\n",
+            "roaming.partner[0].trust: ",
+            "nobody asks for signatures",
+        ),
         ([ours, DISCOVERY, ROAMING].concat(), "r.toml:8:2: roaming: ", "no [backend]"),
         ([ours, BACKEND, ROAMING].concat(), "r.toml:9:1: roaming.default: ", "no [discovery]"),
         ([ours, BACKEND, partner].concat(), "r.toml:10:10: roaming.partner[0].net_id: ", "no way to find"),

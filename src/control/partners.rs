@@ -8,6 +8,7 @@ use crate::discovery::cache::Line;
 use crate::limits::RateLimit;
 use crate::lorawan::NetId;
 use crate::partners::{Lifetime, Mode, Passive, Quirk, Switches};
+use crate::pki::dane::Evidence;
 
 /// Answer to `GET /v1/partners`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct PartnerView {
     pub ours: bool,
     /// It has an entry of its own.
     pub listed: bool,
+    /// Whose word counts for its certificate.
+    #[serde(default = "by_root")]
+    pub trust: Evidence,
     /// What is allowed.
     pub passive: Passive,
     /// What is allowed.
@@ -83,6 +87,11 @@ pub struct PartnerView {
     /// Whether a join server has named it as the home of a visitor; absent where no daemon was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learnt: Option<bool>,
+}
+
+/// What an older daemon does not say.
+fn by_root() -> Evidence {
+    Evidence::Pkix
 }
 
 impl PartnerView {

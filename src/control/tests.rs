@@ -165,6 +165,7 @@ impl Operator for Fake {
                 net_id,
                 ours: false,
                 listed: false,
+                trust: crate::pki::dane::Evidence::Pkix,
                 passive: Passive::default(),
                 handover: Default::default(),
                 airtime: None,

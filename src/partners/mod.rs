@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::message::Terms;
 use crate::limits::RateLimit;
 use crate::lorawan::{DevEui, JoinEui, JoinEuiRange, NetId};
+use crate::pki::dane::Evidence;
 
 pub use crate::limits::Lifetime;
 pub use authorization::Authorization;
@@ -107,6 +108,9 @@ pub struct Partner {
     /// Passive roaming.
     #[serde(default)]
     pub passive: Passive,
+    /// Whose word counts for its certificate; absent: as `[discovery] dane` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Evidence>,
     /// Handover roaming. Needs `kek`: the session's keys travel.
     #[serde(default)]
     pub handover: Switches,

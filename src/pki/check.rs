@@ -87,6 +87,8 @@ impl FromStr for Pin {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PeerRules {
     allowed_pins: BTreeMap<Pin, Vec<String>>,
+    /// Clients may come for whom no root vouches: whoever lets them in asks for a TLSA record.
+    pub rootless: bool,
 }
 
 impl PeerRules {
@@ -142,13 +144,18 @@ impl PeerIdentity {
         self.not_before <= wall && wall <= self.valid_until
     }
 
+    /// The names that it claims and that can be somebody's.
+    pub fn claims(&self) -> impl Iterator<Item = &String> {
+        self.dns_names.iter().filter(|name| san_fault(name).is_none())
+    }
+
     /// Record what `tls` has proven about the path above the leaf.
     pub fn proven(mut self, constrained: bool, rules: &PeerRules) -> PeerIdentity {
         self.constrained = constrained;
         self.names = rules.pinned(&self.pin).map(<[String]>::to_vec).unwrap_or_default();
         if constrained {
-            let usable = self.dns_names.iter().filter(|name| san_fault(name).is_none());
-            self.names.extend(usable.cloned());
+            let usable: Vec<String> = self.claims().cloned().collect();
+            self.names.extend(usable);
         }
         self.names.sort();
         self.names.dedup();
@@ -193,6 +200,11 @@ pub fn identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, CheckError
         constrained: false,
         names: Vec::new(),
     })
+}
+
+/// The DER-encoded SubjectPublicKeyInfo of a certificate.
+pub fn spki(der: &[u8]) -> Result<Vec<u8>, CheckError> {
+    Ok(parse(der)?.public_key().raw.to_vec())
 }
 
 /// What one certificate says.

@@ -4,4 +4,5 @@
 //! constraints, and leaves under it. Everybody stores roots only; leaf and intermediate are sent.
 
 pub mod check;
+pub mod dane;
 pub mod make;

@@ -103,7 +103,7 @@ async fn connect(
     trust: &Arc<Trust>,
     name: &str,
 ) -> (Result<PeerIdentity, String>, Result<ProtocolVersion, String>) {
-    let client = client_config(client, trust, Vec::new()).unwrap();
+    let client = client_config(client, trust, Expected::default()).unwrap();
     connect_with(server_config(server, trust).unwrap(), trust, client, name).await
 }
 
@@ -120,7 +120,7 @@ async fn two_members_meet_over_tls_1_3_and_1_2() {
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         for name in [HOME, JOIN] {
             let server = server_config(&home, &trust).unwrap();
-            let client = client_config_for(&[version], &visited, &trust, Vec::new()).unwrap();
+            let client = client_config_for(&[version], &visited, &trust, Expected::default()).unwrap();
             let (served, asked) = connect_with(server, &trust, client, name).await;
             let peer = served.unwrap();
             assert!(peer.constrained && peer.speaks_for(VISITED) && !peer.speaks_for(HOME));
@@ -277,7 +277,10 @@ async fn a_client_without_a_certificate_is_refused() {
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Servers { trust: trust.clone(), also: Vec::new() }))
+        .with_custom_certificate_verifier(Arc::new(Servers {
+            trust: trust.clone(),
+            expected: Expected::default(),
+        }))
         .with_no_client_auth();
     let (served, asked) = connect_with(server, &trust, client, HOME).await;
     says(served, "showed no certificate");
@@ -292,7 +295,7 @@ async fn another_federation_is_refused_even_under_the_same_name() {
     let (served, _) = connect_with(
         server_config(&home, &ours.trust()).unwrap(),
         &ours.trust(),
-        client_config(&stranger, &ours.trust(), Vec::new()).unwrap(),
+        client_config(&stranger, &ours.trust(), Expected::default()).unwrap(),
         HOME,
     )
     .await;
@@ -334,7 +337,9 @@ async fn a_secure_alias_is_accepted_and_an_address_is_nobodys_name() {
     says(connect(&home, &visited, &trust, JOIN).await.1, "not valid for name");
     says(connect(&home, &visited, &trust, "127.0.0.1").await.1, "not valid for name");
     let server = server_config(&home, &trust).unwrap();
-    let client = client_config(&visited, &trust, vec![format!("{HOME}.")]).unwrap();
+    let client =
+        client_config(&visited, &trust, Expected { also: vec![format!("{HOME}.")], ..Expected::default() })
+            .unwrap();
     connect_with(server, &trust, client, JOIN).await.1.unwrap();
 }
 

@@ -1,5 +1,6 @@
 //! Both ends of TS002 over real sockets, with certificates of a federation made on the spot.
 
+mod dane;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use roamgate::discovery::Endpoint;
 use roamgate::lorawan::{DevEui, NetId};
 use roamgate::partners;
 use roamgate::pki::check::PeerRules;
+use roamgate::pki::dane::Evidence;
 use roamgate::pki::make::{self, Authority, IntermediateSpec, LeafSpec, RootSpec};
 use roamgate::tls::{self, Identity, Roots, Trust};
 use serde_json::{Value, json};
@@ -69,7 +71,10 @@ impl Federation {
     }
     async fn home_at(&self, listen: SocketAddr, roaming: &str, rooms: Arc<dyn Rooms>) -> Server {
         let config = tls::server_config(&self.identity(HOME_NAME), &self.trust()).unwrap();
-        let parts = server::Parts {
+        server::serve(Doorstep::at(listen), config, self.parts(roaming, rooms)).await.unwrap()
+    }
+    fn parts(&self, roaming: &str, rooms: Arc<dyn Rooms>) -> server::Parts {
+        server::Parts {
             ours: Ours { net_ids: vec![HOME], join_euis: vec![JOIN_EUI.parse().unwrap()], roles: Roles::ALL },
             partners: Arc::new(toml::from_str(roaming).unwrap()),
             applications: BTreeMap::new(),
@@ -77,6 +82,8 @@ impl Federation {
             join_eui_suffix: "joineuis.example".parse().unwrap(),
             keks: BTreeMap::new(),
             trust: self.trust(),
+            evidence: Evidence::Pkix,
+            resolver: None,
             rooms,
             deliver: None,
             pending: Arc::default(),
@@ -84,14 +91,15 @@ impl Federation {
             manners: Arc::default(),
             limits: Limits::default(),
             clock: self.clock.clone(),
-        };
-        server::serve(Doorstep::at(listen), config, parts).await.unwrap()
+        }
     }
 
     /// A plain HTTP client with the certificate of `name`, or with none.
     fn http(&self, name: Option<&str>, home: SocketAddr) -> reqwest::Client {
         let tls = match name {
-            Some(name) => tls::client_config(&self.identity(name), &self.trust(), Vec::new()).unwrap(),
+            Some(name) => {
+                tls::client_config(&self.identity(name), &self.trust(), tls::Expected::default()).unwrap()
+            }
             None => {
                 let mut roots = rustls::RootCertStore::empty();
                 for certificate in tls::certificates(self.root.cert_pem.as_bytes(), "root".as_ref()).unwrap()
@@ -107,6 +115,9 @@ impl Federation {
 
     /// Our client as NetID 000002, which finds everybody at one address.
     fn client(&self, partners: &str, discover: Arc<dyn Discover>) -> Client {
+        self.client_by(partners, discover, Evidence::Pkix)
+    }
+    fn client_by(&self, partners: &str, discover: Arc<dyn Discover>, evidence: Evidence) -> Client {
         let partners: Arc<partners::Config> = Arc::new(toml::from_str(partners).unwrap());
         let (keks, clock) = (BTreeMap::new(), self.clock.clone());
         Client::new(client::Parts {
@@ -116,6 +127,7 @@ impl Federation {
             discover,
             identity: self.identity(AWAY_NAME),
             trust: self.trust(),
+            evidence,
             net_id_suffix: suffix(),
             keks,
             pending: Arc::default(),
@@ -666,6 +678,7 @@ impl Federation {
             discover: book.clone(),
             identity: self.identity(name),
             trust: self.trust(),
+            evidence: Evidence::Pkix,
             net_id_suffix: suffix(),
             keks: BTreeMap::new(),
             pending: Arc::clone(&pending),
@@ -687,6 +700,8 @@ impl Federation {
             join_eui_suffix: "joineuis.example".parse().unwrap(),
             keks: BTreeMap::new(),
             trust: self.trust(),
+            evidence: Evidence::Pkix,
+            resolver: None,
             rooms: rooms.clone(),
             deliver: Some(Arc::new(client.clone())),
             pending,

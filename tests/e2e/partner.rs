@@ -73,7 +73,7 @@ impl Partner {
         let [host, _] = names(VISITED.net_id, VISITED.join_eui);
         let visited = SocketAddr::from((VISITED.address, federation.port));
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::client_config(&shown, &trust, Vec::new()).unwrap())
+            .tls_backend_preconfigured(tls::client_config(&shown, &trust, tls::Expected::default()).unwrap())
             .no_proxy()
             .resolve(&host, visited)
             .build()

@@ -15,6 +15,7 @@ use roamgate::clock::Clock;
 use roamgate::discovery::Endpoint;
 use roamgate::lorawan::{DevEui, NetId};
 use roamgate::pki::check::PeerRules;
+use roamgate::pki::dane::Evidence;
 use roamgate::pki::make::{self, Authority, IntermediateSpec, LeafSpec, RootSpec};
 use roamgate::tls::{self, Identity, Roots, Trust};
 use serde_json::{Value, json};
@@ -69,6 +70,8 @@ impl Federation {
             join_eui_suffix: "joineuis.example".parse().unwrap(),
             keks: BTreeMap::new(),
             trust: self.trust(),
+            evidence: Evidence::Pkix,
+            resolver: None,
             rooms,
             deliver: None,
             pending: Arc::default(),
@@ -83,7 +86,7 @@ impl Federation {
     /// Somebody who shows this and writes the JSON himself.
     pub fn guest(&self, identity: Option<&Identity>, home: SocketAddr) -> Guest {
         let tls = match identity {
-            Some(identity) => tls::client_config(identity, &self.trust(), Vec::new()).unwrap(),
+            Some(identity) => tls::client_config(identity, &self.trust(), tls::Expected::default()).unwrap(),
             None => {
                 let mut roots = rustls::RootCertStore::empty();
                 let pem = self.root.cert_pem.as_bytes();
@@ -110,6 +113,7 @@ impl Federation {
             discover,
             identity: self.identity(AWAY_NAME),
             trust: self.trust(),
+            evidence: Evidence::Pkix,
             net_id_suffix: "netids.example".parse().unwrap(),
             keks,
             pending: Arc::default(),

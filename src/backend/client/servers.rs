@@ -21,7 +21,8 @@ use crate::backend::message::Party;
 use crate::clock::{Clock, Instant};
 use crate::discovery::{Endpoint, Security, Way};
 use crate::partners::Authorization;
-use crate::tls::{self, Identity, Trust};
+use crate::pki::dane::{Evidence, Tlsa};
+use crate::tls::{self, Expected, Identity, Trust};
 
 /// An answer longer than this is none.
 const BODY_LIMIT: usize = 256 * 1024;
@@ -47,8 +48,10 @@ const LONGEST_REST: Duration = Duration::from_secs(600);
 pub(super) struct Target {
     /// The URL's host and the TLS server name, without final dot.
     host: String,
-    /// The first to be tried first.
-    ways: Vec<Way>,
+    /// The first to be tried first; with the TLSA records of each, as far as DNSSEC proves them.
+    pub ways: Vec<(Way, Option<Vec<Tlsa>>)>,
+    /// Whose word counts for its certificate.
+    pub evidence: Evidence,
     /// Names that its certificate may carry instead, by configuration.
     pub also: Vec<String>,
     /// Ask it by the name that the DNS led to, where DNSSEC proves it.
@@ -79,18 +82,33 @@ impl Target {
     }
 
     fn new(host: &str, ways: Vec<Way>) -> Target {
-        Target { host: host.to_owned(), ways, also: Vec::new(), by_its_own_name: false, authorization: None }
+        Target {
+            host: host.to_owned(),
+            ways: ways.into_iter().map(|way| (way, None)).collect(),
+            evidence: Evidence::Pkix,
+            also: Vec::new(),
+            by_its_own_name: false,
+            authorization: None,
+        }
+    }
+
+    /// Where the TLSA records of a way are, the first that has any counts: at the target where DNSSEC proves the way there
+    /// (RFC 7671 section 7, RFC 7673), then at the name that was asked.
+    pub fn owners(&self, way: &Way) -> Vec<String> {
+        let hosts = way.names().last().into_iter().chain([&self.host]);
+        hosts.map(|host| format!("_{}._tcp.{host}", way.port)).collect()
     }
 
     /// What its connections have to be, this way.
-    fn line(&self, way: &Way) -> Line {
+    fn line(&self, (way, records): &(Way, Option<Vec<Tlsa>>)) -> Line {
         let own = way.names().last().filter(|_| self.by_its_own_name);
-        let mut names = [way.names(), &self.also].concat();
-        names.push(self.host.clone());
+        let mut also = [way.names(), &self.also].concat();
+        also.push(self.host.clone());
+        let expected = Expected { also, evidence: self.evidence, records: records.clone() };
         let mut addresses = way.sockets();
         // a resolver gives them in another order each time; the first says which family is tried first
         addresses.sort_by_key(|address| (address.is_ipv4(), *address));
-        Line { host: own.unwrap_or(&self.host).clone(), port: way.port, addresses, names }
+        Line { host: own.unwrap_or(&self.host).clone(), port: way.port, addresses, expected }
     }
 }
 
@@ -100,8 +118,7 @@ pub(super) struct Line {
     host: String,
     port: u16,
     addresses: Vec<SocketAddr>,
-    /// Any of which the certificate may carry.
-    names: Vec<String>,
+    expected: Expected,
 }
 
 /// Connections to one server.
@@ -242,7 +259,8 @@ impl Servers {
     fn in_order<'t>(&self, target: &'t Target) -> Vec<(Line, &'t str)> {
         let now = self.clock.now();
         let warm = self.warm();
-        let mut ways: Vec<_> = target.ways.iter().map(|way| (target.line(way), way.path.as_str())).collect();
+        let mut ways: Vec<_> =
+            target.ways.iter().map(|way| (target.line(way), way.0.path.as_str())).collect();
         ways.sort_by_key(|(line, _)| {
             let rest = warm.get(line).and_then(|warm| warm.rest);
             rest.map(|rest| rest.until).filter(|until| *until > now)
@@ -272,7 +290,7 @@ impl Servers {
             (warm.used, warm.touched) = (now, now);
             return Ok((warm.http.clone(), warm.places.clone()));
         }
-        let tls = tls::client_config(&self.identity, &self.trust, line.names.clone());
+        let tls = tls::client_config(&self.identity, &self.trust, line.expected.clone());
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.map_err(|error| error.to_string())?)
             .https_only(true)
@@ -413,7 +431,7 @@ mod tests {
     fn the_order_of_addresses_tells_no_connections_apart_and_ipv6_comes_first() {
         let target = |addresses: [&str; 3]| {
             let mut target = target(&[443]);
-            target.ways[0].addresses = addresses.map(|ip| ip.parse().unwrap()).to_vec();
+            target.ways[0].0.addresses = addresses.map(|ip| ip.parse().unwrap()).to_vec();
             target.line(&target.ways[0])
         };
         let line = target(["192.0.2.2", "2001:db8::1", "192.0.2.1"]);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::cache::Limits;
 use super::super::name::{self, Suffix};
+use crate::pki::dane::Evidence;
 
 /// Section `[discovery]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -88,6 +89,17 @@ pub enum Dane {
     Prefer,
     /// They are not asked for.
     Off,
+}
+
+impl Dane {
+    /// Whose word counts for a certificate.
+    pub fn evidence(self) -> Evidence {
+        match self {
+            Dane::Require => Evidence::PkixAndDane,
+            Dane::Prefer => Evidence::PkixAndDaneIfAny,
+            Dane::Off => Evidence::Pkix,
+        }
+    }
 }
 
 /// A resolver to ask.

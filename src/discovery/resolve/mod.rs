@@ -17,11 +17,12 @@ use std::time::Duration;
 
 use hickory_proto::rr::{RData, RecordType};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use crate::backend::door::Deadline;
 use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevEui, JoinEui, NetId};
+use crate::pki::dane::{self, Tlsa};
 
 use self::ask::{Asker, BOGUS};
 use super::bucket::Wait;
@@ -118,6 +119,15 @@ pub enum DiscoveryError {
     Throttled(#[from] Wait),
 }
 
+/// TLSA records, and how long they may be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// As far as DNSSEC proves them; `None`: there are none.
+    pub records: Option<Vec<Tlsa>>,
+    /// Then they are to be asked for again.
+    pub until: Instant,
+}
+
 /// What came of a name, for people.
 #[derive(Debug, Clone, Serialize)]
 pub struct Resolution {
@@ -160,6 +170,8 @@ struct Inner {
 
 struct Names {
     cache: Cache,
+    /// TLSA records, by their name: one question at a time for each.
+    keys: BTreeMap<String, Arc<OnceCell<Keys>>>,
     flying: BTreeMap<String, Flying>,
 }
 
@@ -185,8 +197,11 @@ impl Resolver {
     /// Reads the trust anchor and the system's resolvers; asks nobody yet.
     pub fn new(config: Config, clock: Clock) -> Result<Resolver, SetupError> {
         let asker = Asker::new(&config, clock.clone())?;
-        let names =
-            Mutex::new(Names { cache: Cache::new(config.cache, MOST_NAMES), flying: BTreeMap::new() });
+        let names = Mutex::new(Names {
+            cache: Cache::new(config.cache, MOST_NAMES),
+            keys: BTreeMap::new(),
+            flying: BTreeMap::new(),
+        });
         Ok(Resolver(Arc::new(Inner { config, clock, asker, names })))
     }
 
@@ -259,10 +274,37 @@ impl Resolver {
         Ok((found.data, found.worth.security))
     }
 
+    /// The TLSA records at a name, as far as DNSSEC proves them. Never stale.
+    pub async fn tlsa(&self, name: &str, by: Deadline) -> Keys {
+        let now = self.0.clock.now();
+        let nothing = Keys { records: None, until: now };
+        if self.0.config.dnssec == Dnssec::Off {
+            return nothing;
+        }
+        let cell = {
+            let mut names = self.0.names();
+            if names.keys.len() >= MOST_NAMES {
+                names.keys.clear();
+            }
+            let cell = names.keys.entry(name.to_owned()).or_default();
+            if cell.get().is_some_and(|keys| keys.until <= now) {
+                *cell = Arc::default();
+            }
+            cell.clone()
+        };
+        let keys = cell.get_or_init(|| self.0.keys(name));
+        tokio::time::timeout_at(self.budget(by), keys).await.map_or(nothing, Clone::clone)
+    }
+
     /// Forget one name, or everything; how many were forgotten.
     pub fn flush(&self, name: Option<&str>) -> usize {
         self.0.asker.forget_keys();
-        self.0.names().cache.flush(name)
+        let mut names = self.0.names();
+        match name {
+            Some(name) => names.keys.retain(|owner, _| !owner.ends_with(name)),
+            None => names.keys.clear(),
+        }
+        names.cache.flush(name)
     }
 
     /// What is remembered.
@@ -382,6 +424,13 @@ impl Inner {
         if names.flying.len() >= MOST_AT_ONCE {
             return None;
         }
+        if self.config.dane != Dane::Off && self.config.dnssec != Dnssec::Off {
+            // most servers are at the name itself: what will be asked next is asked now
+            let resolver = Resolver(self.clone());
+            let owner = format!("_{}._tcp.{name}", self.config.port);
+            let by = Deadline(self.clock.now() + LONGEST_QUESTION);
+            tokio::spawn(async move { resolver.tlsa(&owner, by).await });
+        }
         let (tell, flying) = watch::channel(None);
         names.flying.insert(name.to_owned(), flying.clone());
         let (inner, name) = (self.clone(), name.to_owned());
@@ -395,6 +444,40 @@ impl Inner {
             }
         });
         Some(flying)
+    }
+
+    async fn keys(&self, name: &str) -> Keys {
+        let question = async { self.asker.records(ways::absolute(name)?, RecordType::TLSA).await };
+        let question = timer::at(self.clock.clone(), question);
+        let end = self.clock.now() + LONGEST_QUESTION;
+        let outcome = tokio::time::timeout_at(end, question).await.unwrap_or(Err(Trouble::Timeout));
+        let limits = self.config.cache;
+        let (records, worth) = match outcome {
+            Ok(found) => {
+                let secure = found.worth.security == Security::Secure;
+                let records = found.data.iter().filter_map(|data| match data {
+                    RData::TLSA(tlsa) => Tlsa::read(
+                        tlsa.cert_usage.into(),
+                        tlsa.selector.into(),
+                        tlsa.matching.into(),
+                        &tlsa.cert_data,
+                    ),
+                    _ => None,
+                });
+                // a set of records that we cannot use is as good as none (RFC 7671 section 4)
+                let records: Vec<Tlsa> = records.take(dane::MOST).collect();
+                ((secure && !records.is_empty()).then_some(records), Some(found.worth))
+            }
+            Err(Trouble::Missing(worth)) => (None, Some(worth)),
+            Err(_) => (None, None),
+        };
+        let least = limits.least.duration();
+        let most = if records.is_some() { limits.most } else { limits.denial }.duration();
+        let mut life = worth.map_or(least, |worth| worth.ttl.max(least).min(most));
+        if let Some(end) = worth.and_then(|worth| worth.signed_until) {
+            life = life.min(Duration::from_secs(end.saturating_sub(self.clock.unix())));
+        }
+        Keys { records, until: self.clock.now() + life }
     }
 
     async fn question(&self, name: &str) -> (Arc<Outcome>, Duration) {
