@@ -5,6 +5,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use rustls_pki_types::ServerName;
+
 use super::*;
 use crate::pki::make::{self, Authority, IntermediateSpec, LeafSpec, RootSpec};
 
