@@ -203,14 +203,19 @@ impl Asker {
                 let Some((record, RData::CNAME(target))) = cname.map(|record| (record, &record.data)) else {
                     break;
                 };
-                if reply.doubtful && !reply.signed_as_it_stands(&at) {
-                    break;
+                let target = if reply.doubtful && !reply.signed_as_it_stands(&at) {
+                    // of a wildcard: asked for by itself, it comes with its own proof
+                    let (target, alone) = self.alias(&at).await?;
+                    worth = worth.and(alone);
+                    target
+                } else {
+                    worth = worth.and(self.weigh(&reply, &at, &[record])?);
+                    target.0.clone()
+                };
+                if seen.contains(&target) || seen.len() > MOST_STEPS {
+                    return Err(Trouble::Failed(format!("its CNAMEs lead nowhere, by way of {target}")));
                 }
-                worth = worth.and(self.weigh(&reply, &at, &[record])?);
-                if seen.contains(&target.0) || seen.len() > MOST_STEPS {
-                    return Err(Trouble::Failed(format!("its CNAMEs lead nowhere, by way of {}", target.0)));
-                }
-                at = target.0.clone();
+                at = target;
                 by.push(text(&at));
                 seen.push(at.clone());
             }
@@ -222,6 +227,18 @@ impl Asker {
             }
         }
         Err(Trouble::Failed("too many CNAMEs".to_owned()))
+    }
+
+    /// Where the CNAME at a name leads, asked for by itself.
+    async fn alias(&self, at: &Name) -> Result<(Name, Worth), Trouble> {
+        let reply = self.reply(at.clone(), RecordType::CNAME).await?;
+        let cname = reply.records(at, RecordType::CNAME).next().filter(|_| !reply.doubtful);
+        match cname.map(|record| (record, &record.data)) {
+            Some((record, RData::CNAME(target))) => {
+                Ok((target.0.clone(), self.weigh(&reply, at, &[record])?))
+            }
+            _ => Err(Trouble::Bogus(BOGUS.to_owned())),
+        }
     }
 
     /// What the records that were just used are worth.

@@ -1,0 +1,334 @@
+//! Names in zones that BIND and Knot have signed and serve: what our own validator makes of others' signatures and denials.
+//!
+//! Wants Debian's packages bind9, bind9-utils and knot, so these tests run where they are asked for:
+//! `cargo test --test zones -- --ignored`. `.ci/run` does.
+
+use std::fmt::Write as _;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use hickory_proto::rr::RecordType;
+use roamgate::backend::door::Deadline;
+use roamgate::clock::Clock;
+use roamgate::discovery::resolve::DiscoveryError;
+use roamgate::discovery::{Config, Dnssec, Endpoint, Resolver, Security, Server};
+use roamgate::lorawan::{DevEui, JoinEui};
+use tempfile::TempDir;
+
+const ORIGIN: &str = "iotroam.example";
+
+/// Everything but SOA and NS. Names are below the origin.
+fn content() -> String {
+    let mut text = String::from(
+        "000001.netids 60 IN AAAA 2001:db8::1
+000001.netids 60 IN A 192.0.2.1
+_443._tcp.000001.netids 60 IN TLSA 3 1 1 0707070707070707070707070707070707070707070707070707070707070707
+000002.netids 60 IN NAPTR 10 10 \"S\" \"LWN\" \"\" _lwn._tcp.000002.netids
+000002.netids 60 IN NAPTR 20 10 \"S\" \"LWNS\" \"\" _lwns._tcp.000002.netids
+_lwns._tcp.000002.netids 60 IN SRV 20 0 7006 js
+_lwns._tcp.000002.netids 60 IN SRV 10 0 7005 ns1.operator
+000004.netids 60 IN CNAME ns1.operator
+ns1.operator 60 IN A 192.0.2.10
+js 60 IN A 192.0.2.20
+moved 60 IN A 192.0.2.30
+1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis 60 IN CNAME js
+1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.joineuis 60 IN CNAME moved
+*.0.d.e.7.5.d.3.b.0.7.joineuis 60 IN CNAME js
+*.0.0.0.0.0.0.0.0.0.0.0.0.0.0.a.joineuis 60 IN CNAME js
+lab 60 IN NS ns.lab
+ns.lab 60 IN A 127.0.0.1
+",
+    );
+    for n in 0..90 {
+        writeln!(text, "000005.netids 60 IN AAAA 2001:db8::5:{n:x}").unwrap();
+    }
+    text
+}
+
+fn zone(content: &str) -> String {
+    format!(
+        "$ORIGIN {ORIGIN}.\n@ 60 IN SOA ns hostmaster 1 3600 600 86400 30\n@ 60 IN NS ns\nns 60 IN A 127.0.0.1\n{content}"
+    )
+}
+
+/// A server of others, in a folder of its own.
+struct Running {
+    child: Child,
+    at: SocketAddr,
+    folder: TempDir,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that is free for both, as far as that can be known.
+fn free() -> SocketAddr {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = tcp.local_addr().unwrap();
+        if UdpSocket::bind(at).is_ok() {
+            return at;
+        }
+    }
+}
+
+/// Debian keeps servers where only root looks.
+fn program(name: &str) -> PathBuf {
+    let places = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
+    let found = places.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists());
+    found
+        .unwrap_or_else(|| panic!("{name} is not installed (Debian: apt-get install bind9 bind9-utils knot)"))
+}
+
+fn tool(folder: &Path, name: &str, arguments: &[&str]) -> String {
+    let done = Command::new(program(name)).current_dir(folder).args(arguments).output().unwrap();
+    assert!(done.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).trim().to_owned()
+}
+
+/// Sign with BIND's tools, as of now or as `times` say.
+fn signed(folder: &Path, nsec3: bool, times: &[&str]) {
+    std::fs::write(folder.join("zone"), zone(&content())).unwrap();
+    let key = tool(folder, "dnssec-keygen", &["-q", "-a", "ECDSAP256SHA256", "-f", "KSK", ORIGIN]);
+    let proof: &[&str] = if nsec3 { &["-3", "-"] } else { &[] };
+    let arguments =
+        [&["-q", "-S", "-z", "-P", "-o", ORIGIN, "-f", "zone.signed"], proof, times, &["zone"]].concat();
+    tool(folder, "dnssec-signzone", &arguments);
+    assert!(folder.join(format!("{key}.key")).exists());
+}
+
+fn bind(folder: TempDir, zones: &str, options: &str) -> Running {
+    let at = free();
+    let path = folder.path().display();
+    let config = format!(
+        "options {{ directory \"{path}\"; listen-on port {} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; pid-file none;\n\
+         session-keyfile none; managed-keys-directory \"{path}\"; allow-transfer {{ none; }}; {options} }};\ncontrols {{ }};\n{zones}\n",
+        at.port()
+    );
+    let file = folder.path().join("named.conf");
+    std::fs::write(&file, config).unwrap();
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let child = Command::new(program("named")).args(["-g", "-c"]).arg(&file).stderr(log).spawn().unwrap();
+    Running { child, at, folder }
+}
+
+fn bind_serving(nsec3: bool, times: &[&str], change: impl FnOnce(String) -> String) -> Running {
+    let folder = tempfile::tempdir().unwrap();
+    signed(folder.path(), nsec3, times);
+    let file = folder.path().join("zone.signed");
+    let text = change(std::fs::read_to_string(&file).unwrap());
+    std::fs::write(&file, text).unwrap();
+    let lab = "$ORIGIN lab.iotroam.example.\n@ 60 IN SOA ns h 1 3600 600 86400 30\n@ 60 IN NS ns\nns 60 IN A 127.0.0.1\n000003.netids 60 IN A 192.0.2.3\n";
+    std::fs::write(folder.path().join("lab"), lab).unwrap();
+    let zones = format!(
+        "zone \"{ORIGIN}\" {{ type primary; file \"zone.signed\"; }};\nzone \"lab.{ORIGIN}\" {{ type primary; file \"lab\"; }};"
+    );
+    bind(folder, &zones, "recursion no; dnssec-validation no;")
+}
+
+fn knot(nsec3: bool) -> Running {
+    let (folder, at) = (tempfile::tempdir().unwrap(), free());
+    let path = folder.path().display();
+    // its delegation leads to a zone that it does not serve, and an unsigned one is BIND's to show
+    std::fs::write(folder.path().join("zone"), zone(&content())).unwrap();
+    let config = format!(
+        "server:\n  rundir: \"{path}\"\n  listen: 127.0.0.1@{}\ndatabase:\n  storage: \"{path}\"\npolicy:\n  - id: one\n    algorithm: ecdsap256sha256\n    \
+         single-type-signing: on\n    nsec3: {}\nzone:\n  - domain: {ORIGIN}\n    file: \"{path}/zone\"\n    zonefile-load: difference\n    \
+         dnssec-signing: on\n    dnssec-policy: one\n",
+        at.port(),
+        if nsec3 { "on" } else { "off" },
+    );
+    let file = folder.path().join("knot.conf");
+    std::fs::write(&file, config).unwrap();
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let child = Command::new(program("knotd")).arg("-c").arg(&file).stdout(Stdio::null()).stderr(log).spawn();
+    Running { child: child.unwrap(), at, folder }
+}
+
+impl Running {
+    fn config(&self, dnssec: Dnssec) -> Config {
+        Config {
+            join_eui_suffix: format!("joineuis.{ORIGIN}").parse().unwrap(),
+            net_id_suffix: format!("netids.{ORIGIN}").parse().unwrap(),
+            resolvers: vec![Server::At(self.at)],
+            dnssec,
+            ..Config::default()
+        }
+    }
+
+    /// The zone's keys in a file, once it serves them.
+    async fn anchor(&self) -> PathBuf {
+        let path = self.folder.path().join("anchor");
+        for _ in 0..100 {
+            let resolver = Resolver::new(self.config(Dnssec::Off), Clock::system()).unwrap();
+            if let Ok((keys, _)) = resolver.records(ORIGIN, RecordType::DNSKEY).await {
+                let lines = keys.iter().map(|key| format!("{ORIGIN}. 3600 IN DNSKEY {key}\n"));
+                std::fs::write(&path, lines.collect::<String>()).unwrap();
+                return path;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
+        let lines: Vec<&str> = log.lines().rev().take(20).collect();
+        panic!("it serves no keys: {lines:#?}");
+    }
+
+    async fn resolver(&self, dnssec: Dnssec) -> Resolver {
+        let config = Config { trust_anchor: Some(self.anchor().await), ..self.config(dnssec) };
+        Resolver::new(config, Clock::system()).unwrap()
+    }
+}
+
+fn soon() -> Deadline {
+    Deadline(Clock::system().now() + Duration::from_secs(5))
+}
+
+async fn net(resolver: &Resolver, net_id: &str) -> Result<Endpoint, DiscoveryError> {
+    resolver.net_server(net_id.parse().unwrap(), soon()).await
+}
+
+async fn join(resolver: &Resolver, join_eui: &str, dev_eui: Option<u8>) -> Result<Endpoint, DiscoveryError> {
+    let dev_eui = dev_eui.map(|n| DevEui::from_msb([0, 0, 0, 0, 0, 0, 0, n]));
+    resolver.join_server(join_eui.parse::<JoinEui>().unwrap(), dev_eui, soon()).await
+}
+
+fn sockets(found: &Endpoint) -> Vec<String> {
+    assert_eq!(found.security, Security::Secure, "{found:?}");
+    found.ways.iter().flat_map(|way| way.sockets()).map(|at| at.to_string()).collect()
+}
+
+/// What holds in every one of these zones, whoever has signed it and however it denies.
+async fn holds(server: &Running, what: &str) {
+    let resolver = server.resolver(Dnssec::Require).await;
+    let found = net(&resolver, "000001").await.unwrap_or_else(|err| panic!("{what}: {err}"));
+    assert_eq!(sockets(&found), ["[2001:db8::1]:443", "192.0.2.1:443"], "{what}");
+    let found = net(&resolver, "000002").await.unwrap();
+    assert_eq!(sockets(&found), ["192.0.2.10:7005", "192.0.2.20:7006"], "{what}");
+    let found = net(&resolver, "000004").await.unwrap();
+    assert_eq!((sockets(&found), found.ways[0].names().len()), (vec!["192.0.2.10:443".into()], 1), "{what}");
+    // too long for a datagram
+    assert_eq!(sockets(&net(&resolver, "000005").await.unwrap()).len(), 90, "{what}");
+    // denied with a proof
+    for missing in ["000000", "000006", "FFFFFF"] {
+        let err = net(&resolver, missing).await.unwrap_err();
+        assert!(matches!(err, DiscoveryError::NotFound { proven: true, .. }), "{what}, {missing}: {err}");
+    }
+    // a device that moved, and one that did not
+    let moved = join(&resolver, "0000000000000001", Some(1)).await.unwrap();
+    assert_eq!(sockets(&moved), ["192.0.2.30:443"], "{what}");
+    let other =
+        join(&resolver, "0000000000000001", Some(2)).await.unwrap_or_else(|err| panic!("{what}: {err}"));
+    assert_eq!(
+        (sockets(&other), other.host.split('.').count()),
+        (vec!["192.0.2.20:443".into()], 19),
+        "{what}"
+    );
+    // a block of JoinEUIs
+    let block = join(&resolver, "70B3D57ED0ABCDEF", None).await.unwrap_or_else(|err| panic!("{what}: {err}"));
+    assert_eq!(sockets(&block), ["192.0.2.20:443"], "{what}");
+    let err = join(&resolver, "70B3D57ED1ABCDEF", None).await.unwrap_err();
+    assert!(matches!(err, DiscoveryError::NotFound { proven: true, .. }), "{what}: {err}");
+    let keys = resolver.tlsa(&format!("_443._tcp.000001.netids.{ORIGIN}"), soon()).await;
+    assert_eq!(keys.records.map(|records| records.len()), Some(1), "{what}");
+}
+
+#[tokio::test]
+#[ignore = "wants BIND: cargo test --test zones -- --ignored"]
+async fn a_zone_of_bind() {
+    for (nsec3, what) in [(false, "BIND, NSEC"), (true, "BIND, NSEC3")] {
+        let server = bind_serving(nsec3, &[], |text| text);
+        holds(&server, what).await;
+        // the delegation without DS is proven to be one
+        let lab = |dnssec| {
+            let suffix = format!("netids.lab.{ORIGIN}").parse().unwrap();
+            let anchor = Some(server.folder.path().join("anchor"));
+            let config = Config { net_id_suffix: suffix, trust_anchor: anchor, ..server.config(dnssec) };
+            Resolver::new(config, Clock::system()).unwrap()
+        };
+        let err = net(&lab(Dnssec::Require), "000003").await.unwrap_err();
+        assert!(matches!(err, DiscoveryError::Insecure { .. }), "{what}: {err}");
+        assert_eq!(net(&lab(Dnssec::Prefer), "000003").await.unwrap().security, Security::Insecure, "{what}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "wants Knot: cargo test --test zones -- --ignored"]
+async fn a_zone_of_knot() {
+    for (nsec3, what) in [(false, "Knot, NSEC"), (true, "Knot, NSEC3")] {
+        holds(&knot(nsec3), what).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "wants BIND: cargo test --test zones -- --ignored"]
+async fn signatures_that_have_ended_or_fit_something_else_are_bogus() {
+    let ended = bind_serving(false, &["-s", "20200101000000", "-e", "20200201000000"], |text| text);
+    // somebody on the way, or at the zone's server, changes an address
+    let changed = bind_serving(true, &[], |text| text.replace("192.0.2.1\n", "192.0.2.66\n"));
+    for server in [ended, changed] {
+        for dnssec in [Dnssec::Require, Dnssec::Prefer] {
+            let resolver = server.resolver(dnssec).await;
+            let addresses = resolver.records(&format!("000001.netids.{ORIGIN}"), RecordType::A).await;
+            assert!(
+                matches!(addresses, Err(roamgate::discovery::resolve::Trouble::Bogus(_))),
+                "{addresses:?}"
+            );
+        }
+        // whoever does not look is led astray
+        assert!(net(&server.resolver(Dnssec::Off).await, "000001").await.is_ok());
+    }
+}
+
+#[tokio::test]
+#[ignore = "wants BIND: cargo test --test zones -- --ignored"]
+async fn a_lame_server_is_one_that_fails() {
+    let server = bind_serving(false, &[], |text| text);
+    let anchor = server.anchor().await;
+    let config = Config {
+        net_id_suffix: "netids.elsewhere.example".parse().unwrap(),
+        trust_anchor: Some(anchor),
+        ..server.config(Dnssec::Prefer)
+    };
+    let err = net(&Resolver::new(config, Clock::system()).unwrap(), "000001").await.unwrap_err();
+    assert!(matches!(err, DiscoveryError::ServFail { .. }), "{err:?}");
+}
+
+/// Our own validator calls such an answer bogus (docs/discovery.md); a validating resolver on this machine does not.
+#[tokio::test]
+#[ignore = "wants BIND: cargo test --test zones -- --ignored"]
+async fn a_wildcard_for_one_label_is_secure_by_way_of_a_validating_resolver() {
+    let server = bind_serving(false, &[], |text| text);
+    let anchor = std::fs::read_to_string(server.anchor().await).unwrap();
+    let mut key = anchor.split_whitespace().skip(4);
+    let (flags, protocol, algorithm) = (key.next().unwrap(), key.next().unwrap(), key.next().unwrap());
+    let public: String = key.collect();
+    let anchors =
+        format!("trust-anchors {{ \"{ORIGIN}\" static-key {flags} {protocol} {algorithm} \"{public}\"; }};");
+    let forwarders = format!(
+        "recursion yes; allow-recursion {{ any; }}; dnssec-validation yes; forward only; forwarders {{ 127.0.0.1 port {}; }};",
+        server.at.port()
+    );
+    let validating = bind(tempfile::tempdir().unwrap(), &anchors, &forwarders);
+    let config = Config { trust_ad: true, ..validating.config(Dnssec::Require) };
+    let resolver = Resolver::new(config, Clock::system()).unwrap();
+    for _ in 0..50 {
+        if !matches!(
+            net(&resolver, "000001").await,
+            Err(DiscoveryError::ServFail { .. } | DiscoveryError::Timeout { .. })
+        ) {
+            break;
+        }
+        resolver.flush(None);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let found = join(&resolver, "A000000000000007", None).await.unwrap();
+    assert_eq!(sockets(&found), ["192.0.2.20:443"]);
+    let err = net(&resolver, "000006").await.unwrap_err();
+    assert!(matches!(err, DiscoveryError::NotFound { proven: true, .. }), "{err}");
+}
