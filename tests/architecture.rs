@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "what was resolved is kept, and what is kept is not asked again",
     ),
     ("discovery::publish", "discovery::name", "what is published stands at names"),
+    ("partners", "discovery::name", "a partner is called by the name of its NetID"),
     ("partners", "pki::dane", "an entry says whose word counts for a certificate"),
     ("pki::dane", "pki::check", "a record is of a certificate's key"),
     ("limits", "clock", "how often is a matter of time, which comes as an argument"),

@@ -15,6 +15,7 @@ use roamgate::clock::Clock;
 use roamgate::discovery::resolve::DiscoveryError;
 use roamgate::discovery::{Config, Dnssec, Endpoint, Resolver, Security, Server};
 use roamgate::lorawan::{DevEui, JoinEui};
+use roamgate::pki::dane::Evidence;
 use tempfile::TempDir;
 
 const ORIGIN: &str = "iotroam.example";
@@ -234,7 +235,7 @@ async fn holds(server: &Running, what: &str) {
     assert_eq!(sockets(&block), ["192.0.2.20:443"], "{what}");
     let err = join(&resolver, "70B3D57ED1ABCDEF", None).await.unwrap_err();
     assert!(matches!(err, DiscoveryError::NotFound { proven: true, .. }), "{what}: {err}");
-    let keys = resolver.tlsa(&format!("_443._tcp.000001.netids.{ORIGIN}"), soon()).await;
+    let keys = resolver.tlsa(&format!("_443._tcp.000001.netids.{ORIGIN}"), Evidence::Dane, soon()).await;
     assert_eq!(keys.records.map(|records| records.len()), Some(1), "{what}");
 }
 

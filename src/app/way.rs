@@ -297,8 +297,7 @@ pub fn roots(config: &Config, backend: &backend::Config, suffix: &Suffix) -> any
     for partner in config.roaming.partner.iter().filter(|partner| !partner.roots.is_empty()) {
         let own = Roots::load(&partner.roots)
             .with_context(|| format!("roots of [[roaming.partner]] {}", partner.net_id))?;
-        let name = partner.identity.clone().unwrap_or_else(|| net_id_name(partner.net_id, suffix));
-        roots = roots.and(own.only_for([name]));
+        roots = roots.and(own.only_for([partner.certificate_name(suffix)]));
     }
     Ok(roots)
 }

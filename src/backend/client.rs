@@ -14,7 +14,7 @@ use reqwest::StatusCode;
 use tokio::time::timeout_at;
 use tracing::{Instrument, Span};
 
-use self::servers::{Posted, Servers, Target, chain};
+use self::servers::{Posted, Servers, Target, chain, configured, owners};
 use super::door::{Boxed, Deadline, Deliver, PeerError, Peers};
 use super::keywrap::Keks;
 use super::manners::Manners;
@@ -23,7 +23,6 @@ use super::message::{Answer, Party, PrStartAns, Refusal, Request};
 use super::pending::Pending;
 use super::tokens::Tokens;
 use crate::clock::Clock;
-use crate::discovery::name::net_id_name;
 use crate::discovery::{Endpoint, Resolver, Suffix};
 use crate::lorawan::{DevEui, JoinEuiRange, NetId};
 use crate::partners::{self, Quirk};
@@ -50,7 +49,7 @@ pub trait Discover: Send + Sync {
     ) -> Boxed<'a, Result<Endpoint, String>>;
 
     /// The TLSA records at a name; `None`: there are none that DNSSEC proves.
-    fn keys<'a>(&'a self, _name: &'a str, _by: Deadline) -> Boxed<'a, Option<Vec<Tlsa>>> {
+    fn keys<'a>(&'a self, _name: &'a str, _: Evidence, _by: Deadline) -> Boxed<'a, Option<Vec<Tlsa>>> {
         Box::pin(std::future::ready(None))
     }
 }
@@ -72,8 +71,8 @@ impl Discover for Resolver {
         })
     }
 
-    fn keys<'a>(&'a self, name: &'a str, by: Deadline) -> Boxed<'a, Option<Vec<Tlsa>>> {
-        Box::pin(async move { self.tlsa(name, by).await.records })
+    fn keys<'a>(&'a self, name: &'a str, for_it: Evidence, by: Deadline) -> Boxed<'a, Option<Vec<Tlsa>>> {
+        Box::pin(async move { self.tlsa(name, for_it, by).await.records })
     }
 }
 
@@ -356,33 +355,31 @@ impl Client {
         let of_js = parts.join_server(to);
         let server = listed.and_then(|partner| partner.server.as_deref());
         let server = server.or_else(|| of_js.and_then(|known| known.server.as_deref()));
-        let target = match server {
-            Some(server) => Target::configured(server),
+        let Endpoint { host, ways, .. } = match server {
+            Some(server) => configured(server).map_err(|why| PeerError::Forbidden { to: to.clone(), why })?,
             None => {
                 let found = parts.discover.find(to, dev_eui, by).await;
-                Ok(Target::found(found.map_err(|why| PeerError::NotFound { to: to.clone(), why })?))
+                found.map_err(|why| PeerError::NotFound { to: to.clone(), why })?
             }
         };
-        let mut target = target.map_err(|why| PeerError::Forbidden { to: to.clone(), why })?;
-        let own = listed.map(|partner| match &partner.identity {
-            Some(identity) => identity.clone(),
-            None => net_id_name(partner.net_id, &parts.net_id_suffix),
+        let evidence = listed.and_then(|partner| partner.trust).unwrap_or(parts.evidence);
+        let ways = ways.into_iter().map(async |way| {
+            let owners = if evidence.asks() { owners(&host, &way) } else { Vec::new() };
+            let keys = owners.iter().map(|owner| parts.discover.keys(owner, evidence, by));
+            let keys = join_all(keys).await.into_iter().find_map(|keys| keys);
+            (way, keys)
         });
+        let ways = join_all(ways).await;
+        let own = listed.map(|partner| partner.certificate_name(&parts.net_id_suffix));
         let of_js = of_js.and_then(|known| known.identity.clone());
-        target.also = own.into_iter().chain(of_js).collect();
-        target.by_its_own_name = listed.is_some_and(|partner| partner.quirks.contains(&Quirk::TargetName));
-        target.evidence = listed.and_then(|partner| partner.trust).unwrap_or(parts.evidence);
-        if target.evidence.asks() {
-            let keys = target.ways.iter().map(async |(way, _)| {
-                let owners = target.owners(way);
-                let all = owners.iter().map(|owner| parts.discover.keys(owner, by));
-                join_all(all).await.into_iter().find_map(|keys| keys)
-            });
-            let keys = join_all(keys).await;
-            target.ways.iter_mut().zip(keys).for_each(|(way, keys)| way.1 = keys);
-        }
-        target.authorization = listed.and_then(|partner| partner.authorization.clone());
-        Ok(target)
+        Ok(Target {
+            host,
+            ways,
+            evidence,
+            also: own.into_iter().chain(of_js).collect(),
+            by_its_own_name: listed.is_some_and(|partner| partner.quirks.contains(&Quirk::TargetName)),
+            authorization: listed.and_then(|partner| partner.authorization.clone()),
+        })
     }
 }
 

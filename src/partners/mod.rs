@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::message::Terms;
+use crate::discovery::name::{Suffix, net_id_name};
 use crate::limits::RateLimit;
 use crate::lorawan::{DevEui, JoinEui, JoinEuiRange, NetId};
 use crate::pki::dane::Evidence;
@@ -96,6 +97,13 @@ impl Passive {
     /// Whether anything is allowed.
     pub fn any(&self) -> bool {
         self.start || self.activation
+    }
+}
+
+impl Partner {
+    /// The name that its certificate carries.
+    pub fn certificate_name(&self, suffix: &Suffix) -> String {
+        self.identity.clone().unwrap_or_else(|| net_id_name(self.net_id, suffix))
     }
 }
 

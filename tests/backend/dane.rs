@@ -3,7 +3,7 @@
 use hickory_proto::rr::RData;
 use hickory_proto::rr::rdata::TLSA;
 use hickory_proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
-use roamgate::demo::zone::{Data, Plan, Signing, Zone};
+use roamgate::demo::zone::{Data, Manner, Plan, Signing, Zone};
 use roamgate::discovery::{self, Dnssec, Resolver, Way};
 use sha2::{Digest, Sha256};
 
@@ -40,7 +40,7 @@ struct Dns {
 impl Dns {
     async fn new(clock: &Clock, records: Vec<(String, Data)>) -> Dns {
         let mut plan = Plan::new("example", records);
-        (plan.ttl, plan.negative_ttl) = (1, 1);
+        (plan.ttl, plan.negative_ttl) = (5, 1);
         let zone = Zone::start(plan, clock).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("anchor"), &zone.trust_anchor).unwrap();
@@ -71,8 +71,13 @@ impl Discover for Found {
     ) -> Boxed<'a, Result<Endpoint, String>> {
         Box::pin(std::future::ready(Ok(Endpoint::at(HOME_NAME, self.0))))
     }
-    fn keys<'a>(&'a self, name: &'a str, by: Deadline) -> Boxed<'a, Option<Vec<roamgate::pki::dane::Tlsa>>> {
-        Discover::keys(&self.1, name, by)
+    fn keys<'a>(
+        &'a self,
+        name: &'a str,
+        for_it: Evidence,
+        by: Deadline,
+    ) -> Boxed<'a, Option<Vec<roamgate::pki::dane::Tlsa>>> {
+        Discover::keys(&self.1, name, for_it, by)
     }
 }
 
@@ -169,9 +174,10 @@ async fn a_record_counts_only_where_dnssec_proves_it_and_names_the_target_first(
         fn keys<'a>(
             &'a self,
             name: &'a str,
+            for_it: Evidence,
             by: Deadline,
         ) -> Boxed<'a, Option<Vec<roamgate::pki::dane::Tlsa>>> {
-            Discover::keys(&self.1, name, by)
+            Discover::keys(&self.1, name, for_it, by)
         }
     }
     let records = vec![record(&owner, &identity, Named::Key), record(&target, &identity, Named::Other)];
@@ -180,6 +186,30 @@ async fn a_record_counts_only_where_dnssec_proves_it_and_names_the_target_first(
     let why = ask(by(discovery::Security::Secure)).await;
     assert!(why.contains("none of its TLSA records"), "the target's counts: {why}");
     assert!(ask(by(discovery::Security::Insecure)).await.contains("UnknownDevEui"), "nobody is led astray");
+}
+
+#[tokio::test]
+async fn a_root_is_believed_without_a_long_wait_for_records_that_are_not_needed() {
+    let federation = Federation::new();
+    let identity = federation.identity(HOME_NAME);
+    let server = served(&federation, &identity).await;
+    let at = server.address().unwrap();
+    let owner = format!("_{}._tcp.{HOME_NAME}", at.port());
+    let dns = Dns::new(&federation.clock, vec![record(&owner, &identity, Named::Other)]).await;
+    dns.zone.set_manner(Manner::Slow(Duration::from_millis(400)));
+    let ask = async |evidence, discover: &Arc<Found>| {
+        let client = federation.client_by("", discover.clone(), evidence);
+        // a data frame's time
+        let by = Deadline(federation.clock.now() + Duration::from_millis(900));
+        client.send(js(), home_ns_req(), by).await
+    };
+    let discover = Arc::new(Found(at, dns.resolver(Dnssec::Require)));
+    assert!(ask(Evidence::PkixAndDaneIfAny, &discover).await.is_ok());
+    // the question went on, and what it brings counts: these records are of another key
+    federation.clock.sleep(Duration::from_secs(2)).await;
+    dns.zone.set_manner(Manner::Silent);
+    let error = ask(Evidence::PkixAndDaneIfAny, &discover).await.unwrap_err().to_string();
+    assert!(error.contains("none of its TLSA records"), "{error}");
 }
 
 #[tokio::test]
@@ -229,6 +259,13 @@ async fn a_client_is_believed_by_its_record_and_turned_away_when_that_is_gone() 
         let answer = member.http.post(&member.url).body(home_ns().to_string()).send().await;
         assert_eq!(answer.is_ok(), trust == "pkix" || trust == "pkix-or-dane", "{trust}");
     }
+    // without a root's word and without a name nobody gets a connection
+    let server = serve("dane").await;
+    let nameless = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(nameless.signing_key.serialize_der());
+    let nameless =
+        guest(&Identity::from_der(vec![nameless.cert.der().clone()], key.into()).unwrap(), &server);
+    assert!(nameless.http.post(&nameless.url).body(home_ns().to_string()).send().await.is_err());
     // the record is taken out: the connection that stands ends with the next request after it has been noticed
     let server = serve("dane").await;
     let partner = guest(&identity, &server);

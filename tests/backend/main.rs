@@ -674,7 +674,7 @@ impl Federation {
         let client = Client::new(client::Parts {
             join_servers: Vec::new(),
             net_id,
-            partners: partners.clone(),
+            partners,
             discover: book.clone(),
             identity: self.identity(name),
             trust: self.trust(),
@@ -694,21 +694,10 @@ impl Federation {
                 join_euis: vec![JOIN_EUI.parse().unwrap()],
                 roles: Roles::ALL,
             },
-            partners,
-            applications: BTreeMap::new(),
-            net_id_suffix: suffix(),
-            join_eui_suffix: "joineuis.example".parse().unwrap(),
-            keks: BTreeMap::new(),
-            trust: self.trust(),
-            evidence: Evidence::Pkix,
-            resolver: None,
-            rooms: rooms.clone(),
             deliver: Some(Arc::new(client.clone())),
             pending,
             tokens,
-            manners: Arc::default(),
-            limits: Limits::default(),
-            clock: self.clock.clone(),
+            ..self.parts(roaming, rooms.clone())
         };
         let config = tls::server_config(&self.identity(name), &self.trust()).unwrap();
         let server =

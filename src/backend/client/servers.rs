@@ -47,7 +47,7 @@ const LONGEST_REST: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct Target {
     /// The URL's host and the TLS server name, without final dot.
-    host: String,
+    pub host: String,
     /// The first to be tried first; with the TLSA records of each, as far as DNSSEC proves them.
     pub ways: Vec<(Way, Option<Vec<Tlsa>>)>,
     /// Whose word counts for its certificate.
@@ -60,45 +60,28 @@ pub(super) struct Target {
     pub authorization: Option<Authorization>,
 }
 
+/// The server that a configuration names; the system's resolver knows the host.
+pub(super) fn configured(server: &str) -> Result<Endpoint, String> {
+    let wrong = |why: &str| format!("server = \"{server}\": {why}");
+    let url = Url::parse(server).map_err(|error| wrong(&error.to_string()))?;
+    if url.scheme() != "https" {
+        return Err(wrong("partners are reached by https only"));
+    }
+    let (host, port) = (url.host_str(), url.port_or_known_default());
+    let (Some(host), Some(port)) = (host, port) else { return Err(wrong("it has no host")) };
+    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = format!("{}{query}", url.path());
+    Ok(Endpoint::of(host, Way { by: Vec::new(), addresses: Vec::new(), port, path, security: Security::Off }))
+}
+
+/// Where the TLSA records of a way are, the first that has any counts: at the target where DNSSEC proves the way there
+/// (RFC 7671 section 7, RFC 7673), then at the name that was asked.
+pub(super) fn owners(host: &String, way: &Way) -> Vec<String> {
+    let hosts = way.names().last().into_iter().chain([host]);
+    hosts.map(|host| format!("_{}._tcp.{host}", way.port)).collect()
+}
+
 impl Target {
-    /// Of `server` in a configuration; the system's resolver knows the host.
-    pub fn configured(server: &str) -> Result<Target, String> {
-        let wrong = |why: &str| format!("server = \"{server}\": {why}");
-        let url = Url::parse(server).map_err(|error| wrong(&error.to_string()))?;
-        if url.scheme() != "https" {
-            return Err(wrong("partners are reached by https only"));
-        }
-        let (host, port) = (url.host_str(), url.port_or_known_default());
-        let (Some(host), Some(port)) = (host, port) else { return Err(wrong("it has no host")) };
-        let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let path = format!("{}{query}", url.path());
-        let way = Way { by: Vec::new(), addresses: Vec::new(), port, path, security: Security::Off };
-        Ok(Target::new(host, vec![way]))
-    }
-
-    /// Of an answer of the DNS.
-    pub fn found(endpoint: Endpoint) -> Target {
-        Target::new(endpoint.host.trim_end_matches('.'), endpoint.ways)
-    }
-
-    fn new(host: &str, ways: Vec<Way>) -> Target {
-        Target {
-            host: host.to_owned(),
-            ways: ways.into_iter().map(|way| (way, None)).collect(),
-            evidence: Evidence::Pkix,
-            also: Vec::new(),
-            by_its_own_name: false,
-            authorization: None,
-        }
-    }
-
-    /// Where the TLSA records of a way are, the first that has any counts: at the target where DNSSEC proves the way there
-    /// (RFC 7671 section 7, RFC 7673), then at the name that was asked.
-    pub fn owners(&self, way: &Way) -> Vec<String> {
-        let hosts = way.names().last().into_iter().chain([&self.host]);
-        hosts.map(|host| format!("_{}._tcp.{host}", way.port)).collect()
-    }
-
     /// What its connections have to be, this way.
     fn line(&self, (way, records): &(Way, Option<Vec<Tlsa>>)) -> Line {
         let own = way.names().last().filter(|_| self.by_its_own_name);
@@ -424,7 +407,14 @@ mod tests {
             path: "/".into(),
             security: Security::Secure,
         };
-        Target::new("a.example", ports.iter().map(way).collect())
+        Target {
+            host: "a.example".into(),
+            ways: ports.iter().map(|port| (way(port), None)).collect(),
+            evidence: Evidence::Pkix,
+            also: Vec::new(),
+            by_its_own_name: false,
+            authorization: None,
+        }
     }
 
     #[test]

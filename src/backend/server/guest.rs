@@ -15,7 +15,6 @@ use super::Reception;
 use crate::backend::door::Deadline;
 use crate::backend::message::{Refusal, ResultCode};
 use crate::clock::Instant;
-use crate::discovery::name::net_id_name;
 use crate::partners;
 use crate::pki::check::PeerIdentity;
 use crate::pki::dane::{Denied, Evidence};
@@ -95,7 +94,7 @@ impl Reception {
             let evidence = self.evidence(name);
             let resolver = self.resolver.as_ref().filter(|_| evidence.asks());
             let keys = match resolver {
-                Some(resolver) => Some(resolver.tlsa(&format!("_ns-client.{name}"), by).await),
+                Some(resolver) => Some(resolver.tlsa(&format!("_ns-client.{name}"), evidence, by).await),
                 None => None,
             };
             let fits = keys.as_ref().and_then(|keys| keys.records.as_ref());
@@ -117,7 +116,10 @@ impl Reception {
             }
             until = until.into_iter().chain(ends).min();
         }
-        // a certificate that names nobody speaks for nobody, and says so with each refusal
+        // one below a root of ours that names nobody gets its refusals; one below none gets no connection
+        if names.is_empty() && !peer.constrained {
+            why = why.or(Some("no root of ours vouches for it"));
+        }
         match why.filter(|_| names.is_empty()) {
             Some(why) => Err(format!("{why} ({})", peer.dns_names.join(" "))),
             None => Ok(Vouched { names, until: until.map(|until| until.max(self.clock.now() + LEAST)) }),
@@ -126,19 +128,13 @@ impl Reception {
 
     /// Whose word counts for a name.
     fn evidence(&self, name: &str) -> Evidence {
-        let named = |partner: &&partners::Partner| match &partner.identity {
-            Some(identity) => identity == name,
-            None => net_id_name(partner.net_id, &self.net_id_suffix) == name,
-        };
+        let named = |partner: &&partners::Partner| partner.certificate_name(&self.net_id_suffix) == name;
         self.partners.partner.iter().find(named).and_then(|partner| partner.trust).unwrap_or(self.evidence)
     }
 
     /// Whether a certificate is that of a listed partner.
     pub(super) fn is_partner(&self, peer: &PeerIdentity, partner: &partners::Partner) -> bool {
-        match &partner.identity {
-            Some(identity) => peer.speaks_for(identity),
-            None => peer.speaks_for(&net_id_name(partner.net_id, &self.net_id_suffix)),
-        }
+        peer.speaks_for(&partner.certificate_name(&self.net_id_suffix))
     }
 
     /// Whether what was proven in the beginning still counts. Asked for every request, because

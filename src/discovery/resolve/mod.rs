@@ -22,7 +22,7 @@ use tokio::sync::{OnceCell, watch};
 use crate::backend::door::Deadline;
 use crate::clock::{Clock, Instant};
 use crate::lorawan::{DevEui, JoinEui, NetId};
-use crate::pki::dane::{self, Tlsa};
+use crate::pki::dane::{self, Evidence, Tlsa};
 
 use self::ask::{Asker, BOGUS};
 use super::bucket::Wait;
@@ -51,14 +51,13 @@ pub struct Endpoint {
 impl Endpoint {
     /// A server at an address that is known without the DNS.
     pub fn at(host: &str, address: SocketAddr) -> Endpoint {
-        let way = Way {
-            by: Vec::new(),
-            addresses: vec![address.ip()],
-            port: address.port(),
-            path: "/".into(),
-            security: Security::Off,
-        };
-        let (ways, security) = (vec![way], Security::Off);
+        let (by, addresses, port) = (Vec::new(), vec![address.ip()], address.port());
+        Endpoint::of(host, Way { by, addresses, port, path: "/".into(), security: Security::Off })
+    }
+
+    /// The same with a way of its own.
+    pub fn of(host: &str, way: Way) -> Endpoint {
+        let (security, ways) = (way.security, vec![way]);
         Endpoint { host: host.to_owned(), ways, security, ttl: Duration::MAX, from_cache: false }
     }
 }
@@ -151,7 +150,7 @@ pub struct Resolution {
 const BUDGET: Duration = Duration::from_secs(1);
 /// A question nobody waits for any more still runs so long, so that the device's next try finds the answer.
 const LONGEST_QUESTION: Duration = Duration::from_secs(4);
-/// Where a stale answer could serve, a better one is waited for so long: the first of a data frame's windows opens after one
+/// Where a stale answer could serve, or a root's word alone, a better one is waited for so long: the first of a data frame's windows opens after one
 /// second.
 const PATIENCE: Duration = Duration::from_millis(300);
 const MOST_NAMES: usize = 2048;
@@ -274,8 +273,8 @@ impl Resolver {
         Ok((found.data, found.worth.security))
     }
 
-    /// The TLSA records at a name, as far as DNSSEC proves them. Never stale.
-    pub async fn tlsa(&self, name: &str, by: Deadline) -> Keys {
+    /// The TLSA records at a name, as far as DNSSEC proves them. Never stale. Evidence that does without them does not wait long.
+    pub async fn tlsa(&self, name: &str, evidence: Evidence, by: Deadline) -> Keys {
         let now = self.0.clock.now();
         let nothing = Keys { records: None, until: now };
         if self.0.config.dnssec == Dnssec::Off {
@@ -292,8 +291,21 @@ impl Resolver {
             }
             cell.clone()
         };
-        let keys = cell.get_or_init(|| self.0.keys(name));
-        tokio::time::timeout_at(self.budget(by), keys).await.map_or(nothing, Clone::clone)
+        if let Some(keys) = cell.get() {
+            return keys.clone();
+        }
+        let (inner, name) = (self.0.clone(), name.to_owned());
+        // A task of its own: a caller who gives up ends the waiting, not the question.
+        let question = tokio::spawn(async move { cell.get_or_init(|| inner.keys(&name)).await.clone() });
+        let until = match evidence {
+            Evidence::PkixAndDaneIfAny => self.budget(by).min(now + PATIENCE),
+            _ => self.budget(by),
+        };
+        match tokio::time::timeout_at(until, question).await {
+            Ok(Ok(keys)) => keys,
+            // late, or a task that panicked
+            _ => nothing,
+        }
     }
 
     /// Forget one name, or everything; how many were forgotten.
@@ -429,7 +441,7 @@ impl Inner {
             let resolver = Resolver(self.clone());
             let owner = format!("_{}._tcp.{name}", self.config.port);
             let by = Deadline(self.clock.now() + LONGEST_QUESTION);
-            tokio::spawn(async move { resolver.tlsa(&owner, by).await });
+            tokio::spawn(async move { resolver.tlsa(&owner, Evidence::PkixAndDane, by).await });
         }
         let (tell, flying) = watch::channel(None);
         names.flying.insert(name.to_owned(), flying.clone());
