@@ -7,7 +7,7 @@ use std::str::FromStr;
 use rustls_pki_types::ServerName;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::super::cache::Limits;
+use super::super::cache::{Limits, Security};
 use super::super::name::{self, Suffix};
 use crate::pki::dane::Evidence;
 
@@ -64,6 +64,17 @@ pub enum Dnssec {
     Prefer,
     /// Nothing: signatures are not looked at.
     Off,
+}
+
+impl Dnssec {
+    /// Whether an answer of which this is said may be used.
+    pub fn takes(self, security: Security) -> bool {
+        match (self, security) {
+            (_, Security::Secure) | (Dnssec::Off, _) => true,
+            (Dnssec::Prefer, security) => security == Security::Insecure,
+            (Dnssec::Require, _) => false,
+        }
+    }
 }
 
 impl FromStr for Dnssec {

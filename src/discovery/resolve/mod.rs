@@ -329,8 +329,9 @@ impl Resolver {
         self.0.names().cache.kept(self.0.clock.now(), self.0.clock.unix())
     }
 
-    /// What an earlier run has kept.
-    pub fn restore(&self, kept: Vec<Kept>) {
+    /// What an earlier run has kept, as far as today's policy takes it: it may have asked for less.
+    pub fn restore(&self, mut kept: Vec<Kept>) {
+        kept.retain(|kept| kept.found.ways.iter().all(|way| self.0.config.dnssec.takes(way.security)));
         self.0.names().cache.restore(kept, self.0.clock.now(), self.0.clock.unix());
     }
 
@@ -387,12 +388,8 @@ impl Resolver {
         };
         match &*answer.outcome {
             Ok(found) => {
-                let usable = |way: &&Way| match (config.dnssec, way.security) {
-                    (_, Security::Secure) | (Dnssec::Off, _) => true,
-                    (Dnssec::Prefer, security) => security == Security::Insecure,
-                    (Dnssec::Require, _) => false,
-                };
-                let ways: Vec<Way> = found.ways.iter().filter(usable).cloned().collect();
+                let usable = found.ways.iter().filter(|way| config.dnssec.takes(way.security));
+                let ways: Vec<Way> = usable.cloned().collect();
                 match ways.iter().map(|way| way.security).min() {
                     Some(security) => {
                         let (ttl, from_cache) = (answer.left, answer.cached);

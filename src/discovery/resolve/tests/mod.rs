@@ -422,4 +422,12 @@ async fn what_one_run_has_learnt_another_begins_with() {
     let again = second.net_server(net_id("000001"), bench.soon()).await.unwrap();
     assert_eq!((again.ways, again.from_cache), (found.ways, true));
     assert!(again.ttl <= found.ttl);
+    // one that did not look at signatures has learnt nothing for one that does
+    bench.zone.set_manner(Manner::Prompt);
+    let careless = bench.resolver(Dnssec::Off);
+    careless.net_server(net_id("000001"), bench.soon()).await.unwrap();
+    let strict = bench.resolver(Dnssec::Require);
+    strict.restore(careless.kept());
+    let asked = strict.net_server(net_id("000001"), bench.soon()).await.unwrap();
+    assert_eq!((asked.security, asked.from_cache), (Security::Secure, false));
 }
