@@ -16,6 +16,8 @@ const SECTOR: usize = 512;
 const HEADER: usize = 32;
 /// The number of the folder among the files.
 const FOLDER: u32 = 1;
+/// The number of a file that was made at the very end.
+const LAST: u32 = 0xffff;
 /// The files that were there before the journal began get numbers from here.
 const BEFORE: u32 = 1 << 30;
 
@@ -47,7 +49,7 @@ pub struct Record {
     pub what: What,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum What {
     Opened(u32, String),
     Made(u32, String),
@@ -113,34 +115,6 @@ pub fn lay(image: &Image, folder: &Path) {
     for (name, bytes) in image {
         std::fs::write(folder.join(name), bytes).unwrap();
     }
-}
-
-/// Whether the journal told what is there. Of the last write, without which there would be `before`, any part may have been
-/// done; a name that was made or removed at the very end may not have been told.
-pub fn agree(told: &Image, before: &Image, real: &Image) -> bool {
-    let of_one = |one: &Image, other: &Image| one.keys().filter(|name| !other.contains_key(*name)).count();
-    let nothing = Vec::new();
-    // The kill may have come between the last change of a name and its record: one made, one removed, or one renamed.
-    let names = match (of_one(told, real), of_one(real, told)) {
-        (0, 0) | (0, 1) | (1, 0) => true,
-        (1, 1) => {
-            let only = |one: &Image, other: &Image| {
-                one.iter().find(|(name, _)| !other.contains_key(*name)).map(|(_, bytes)| bytes.clone())
-            };
-            only(told, real) == only(real, told)
-        }
-        _ => false,
-    };
-    names
-        && real.iter().all(|(name, real)| {
-            let told = told.get(name).unwrap_or(real);
-            let before = before.get(name).unwrap_or(&nothing);
-            let lengths = told.len().min(before.len())..=told.len().max(before.len());
-            *real == *told
-                || lengths.contains(&real.len())
-                    && (0..real.len())
-                        .all(|at| told.get(at) == Some(&real[at]) || before.get(at) == Some(&real[at]))
-        })
 }
 
 #[derive(Debug, Clone)]
@@ -287,6 +261,62 @@ impl Disk {
             }
             What::Said(_) => {}
         }
+    }
+
+    /// The whole journal of a process that was killed, and the folder as it left it. A write is told before it is done: of
+    /// one that is the last word goes in what was done of it. A name is told when it has been changed: the change of one may
+    /// be missing. False if the folder still is not what was told.
+    pub fn ends(&mut self, records: &[Record], real: &Image) -> bool {
+        if let Some((last, before)) = records.split_last() {
+            before.iter().for_each(|record| self.tell(record));
+            if let Some(what) = self.done(&last.what, real) {
+                self.tell(&Record { time: last.time, what });
+            }
+        }
+        let told = self.now();
+        let of_one = |one: &Image, other: &Image| {
+            one.keys().filter(|name| !other.contains_key(*name)).cloned().collect::<Vec<_>>()
+        };
+        let (gone, new) = (of_one(&told, real), of_one(real, &told));
+        let replaced = || real.iter().find(|(name, bytes)| told.get(*name) != Some(bytes));
+        let untold = match (&gone[..], &new[..]) {
+            ([], [new]) => Some(What::Made(LAST, new.clone())),
+            ([old], [new]) => Some(What::Renamed(old.clone(), new.clone())),
+            ([old], []) => Some(match replaced() {
+                Some((new, _)) => What::Renamed(old.clone(), new.clone()),
+                None => What::Removed(old.clone()),
+            }),
+            _ => None,
+        };
+        if let Some(what) = untold {
+            self.tell(&Record { time: 0, what });
+        }
+        self.now() == *real
+    }
+
+    /// What was done of the last thing that was told.
+    fn done(&self, what: &What, real: &Image) -> Option<What> {
+        let there = |number: &u32| {
+            let number = self.number(*number);
+            real.get(self.names_now().iter().find(|(_, of)| **of == number)?.0)
+        };
+        Some(match what {
+            What::Written(number, offset, bytes) => {
+                let after = there(number).map(|real| real.get(*offset as usize..).unwrap_or_default());
+                let done = after
+                    .map(|after| after.iter().zip(bytes).take_while(|(one, other)| one == other).count());
+                match done {
+                    Some(0) => return None,
+                    Some(done) => What::Written(*number, *offset, bytes[..done].to_vec()),
+                    None => What::Written(*number, *offset, bytes.clone()),
+                }
+            }
+            What::Truncated(number, length) => {
+                there(number).is_none_or(|real| real.len() as u64 == *length).then_some(())?;
+                What::Truncated(*number, *length)
+            }
+            other => other.clone(),
+        })
     }
 
     /// Without a cut: what the process itself would read.
@@ -464,6 +494,36 @@ mod tests {
 
     fn told(disk: &mut Disk, what: What) {
         disk.tell(&Record { time: 0, what });
+    }
+
+    #[test]
+    fn what_was_told_and_not_done_is_no_longer_there() {
+        let record = |what| Record { time: 0, what };
+        let image = |files: &[(&str, &[u8])]| {
+            files.iter().map(|(name, bytes)| (name.to_string(), bytes.to_vec())).collect::<Image>()
+        };
+        let opened = || record(What::Opened(2, "a".into()));
+        let written = || record(What::Written(2, 2, vec![2, 3]));
+        for (records, real, explained) in [
+            (vec![opened(), written()], image(&[("a", &[1, 1])]), true),
+            (vec![opened(), written()], image(&[("a", &[1, 1, 2])]), true),
+            (vec![opened(), written()], image(&[("a", &[1, 1, 2, 3])]), true),
+            (vec![opened(), written()], image(&[("a", &[1, 1, 4])]), false),
+            (vec![opened(), written(), record(What::SyncBegun(1))], image(&[("a", &[1, 1])]), false),
+            (vec![opened(), record(What::Truncated(2, 1))], image(&[("a", &[1, 1])]), true),
+            (vec![opened(), record(What::Truncated(2, 1))], image(&[("a", &[1])]), true),
+            (vec![opened()], image(&[("b", &[1, 1])]), true),
+            (vec![opened()], image(&[]), true),
+            (vec![opened()], image(&[("a", &[1, 1]), ("b", &[])]), true),
+            (vec![opened()], image(&[("a", &[1, 1]), ("b", &[]), ("c", &[])]), false),
+        ] {
+            let mut disk = Disk::holding(&image(&[("a", &[1, 1])]));
+            disk.next_journal();
+            assert_eq!(disk.ends(&records, &real), explained, "{records:?} {real:?}");
+            // The next process goes on from there.
+            disk.next_journal();
+            assert_eq!(disk.ends(&[], &real), explained, "{records:?} {real:?}");
+        }
     }
 
     #[test]

@@ -362,15 +362,8 @@ impl House {
         let mut disk = self.disk.take().unwrap_or_else(|| Disk::holding(before));
         disk.forgetful = self.forgetful;
         disk.next_journal();
-        let last =
-            records.iter().rposition(|record| matches!(record.what, What::Written(..) | What::Truncated(..)));
-        let (until, from) = records.split_at(last.unwrap_or(records.len()));
-        until.iter().for_each(|record| disk.tell(record));
-        // The last write may not have happened, or not all of it.
-        let image = disk.now();
-        from.iter().for_each(|record| disk.tell(record));
         let real = self.image();
-        if !disk::agree(&disk.now(), &image, &real) {
+        if !disk.ends(&records, &real) {
             let lengths =
                 |image: &Image| image.iter().map(|(name, of)| (name.clone(), of.len())).collect::<Vec<_>>();
             let (told, found) = (lengths(&disk.now()), lengths(&real));
