@@ -1,7 +1,8 @@
 //! rustls configurations from identity and roots; peer certificate to who it is.
 //!
 //! Mutual TLS 1.2 and 1.3, only configured roots, no resumption, fail closed: half a configuration is
-//! an error that names the file. [`Trust`] is the one judge of both directions; to what rustls
+//! an error that names the file. What is shown ([`Shown`]) and what is judged by ([`Trust`]) can be replaced while
+//! connections are open. [`Trust`] is the one judge of both directions; to what rustls
 //! verifies it adds the rule that the intermediate above a leaf carries critical name
 //! constraints, unless the leaf's key is pinned. Dates are judged by [`Clock`]; while its wall time is not
 //! trusted, no handshake succeeds.
@@ -13,24 +14,24 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::client::Resumption;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::SigningKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{
-    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, OtherError,
-    ProtocolVersion, RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, CommonState, OtherError, ProtocolVersion, RootCertStore, ServerConfig,
 };
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use crate::clock::Clock;
-use crate::pki::check::{self, CheckError, Facts, PeerIdentity, PeerRules, Pin};
-use crate::pki::dane::{self, Tlsa};
+use crate::pki::check::{self, CheckError, Facts, PeerIdentity, Pin};
 
 pub use servers::Expected;
 use servers::Servers;
+pub use shown::Shown;
+use trust::Clients;
+pub use trust::{Refused, Trust};
 
 /// What both sides speak inside. Named, so that a peer that can do more does not choose it.
 const ALPN: &[u8] = b"http/1.1";
@@ -93,15 +94,10 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// Our own certificate with its intermediate, and its key.
+#[derive(Clone)]
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl Clone for Identity {
-    fn clone(&self) -> Identity {
-        Identity { chain: self.chain.clone(), key: self.key.clone_key() }
-    }
+    signer: Arc<dyn SigningKey>,
 }
 
 impl fmt::Debug for Identity {
@@ -142,9 +138,12 @@ impl Identity {
         let files = (PathBuf::from("chain"), PathBuf::from("key"));
         let leaf = chain.first().ok_or_else(|| TlsError::Peer(CheckError::Empty.to_string()))?;
         let leaf = check::facts(leaf).map_err(|error| TlsError::Peer(error.to_string()))?;
-        match spki(&key) {
-            Ok(spki) if Pin::of(&spki) == leaf.pin => Ok(Identity { chain, key }),
-            _ => Err(TlsError::OtherKey { chain: files.0, key: files.1 }),
+        let signer = ring::sign::any_supported_type(&key).ok();
+        let is_its =
+            |signer: &Arc<dyn SigningKey>| signer.public_key().is_some_and(|spki| Pin::of(&spki) == leaf.pin);
+        match signer.filter(is_its) {
+            Some(signer) => Ok(Identity { chain, signer }),
+            None => Err(TlsError::OtherKey { chain: files.0, key: files.1 }),
         }
     }
 
@@ -312,274 +311,6 @@ impl Roots {
     }
 }
 
-/// The judge of peers, for both directions.
-pub struct Trust {
-    roots: Vec<TrustedRoot>,
-    hints: Vec<DistinguishedName>,
-    rules: PeerRules,
-    clock: Clock,
-    provider: Arc<CryptoProvider>,
-}
-
-/// Each root stands alone, so that one that has expired can be left out.
-struct TrustedRoot {
-    facts: Facts,
-    scope: Option<Vec<String>>,
-    store: Arc<RootCertStore>,
-    clients: Arc<dyn ClientCertVerifier>,
-}
-
-impl fmt::Debug for Trust {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "Trust({} roots)", self.roots.len())
-    }
-}
-
-/// Why a peer was refused although its signatures are right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Their federation's move.
-    #[error(
-        "its intermediate ({issuer}) carries no critical name constraints and could name anybody; a partner entry \
-         with pin = \"{pin}\" would accept it"
-    )]
-    Unconstrained {
-        /// Who signed the leaf.
-        issuer: String,
-        /// What to pin.
-        pin: Pin,
-    },
-    /// Our move.
-    #[error("none of our roots is valid today; get the federation's new root")]
-    RootsEnded,
-    /// Theirs, or ours: the partner's entry says what it is called.
-    #[error("the root above it vouches for {scope} only, and its certificate names {names}")]
-    OutOfScope {
-        /// What the partner's entry says.
-        scope: String,
-        /// What the certificate says.
-        names: String,
-    },
-    /// Their move: they have another key than they say in the DNS.
-    #[error(
-        "none of its TLSA records is of its certificate; its operator corrects one or the other (`roamgate dns check`)"
-    )]
-    OtherKey,
-    /// Their move, or ours: the partner's entry, or [discovery] dane, wants one.
-    #[error(
-        "it has no TLSA record that DNSSEC proves, and one is wanted (trust in its entry, or [discovery] dane)"
-    )]
-    NoRecord,
-    /// Their move.
-    #[error("its certificate: {0}")]
-    Certificate(#[from] CheckError),
-}
-
-impl From<Refused> for rustls::Error {
-    fn from(refused: Refused) -> rustls::Error {
-        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
-    }
-}
-
-impl Trust {
-    /// Trust these roots, with these exceptions, by this clock.
-    pub fn new(roots: &Roots, rules: PeerRules, clock: Clock) -> Result<Arc<Trust>, TlsError> {
-        let provider = provider();
-        let mut trusted = Vec::new();
-        let mut hints = Vec::new();
-        for Root { der, facts, scope } in &roots.0 {
-            let mut store = RootCertStore::empty();
-            store.add(der.clone())?;
-            hints.extend(store.subjects());
-            let store = Arc::new(store);
-            let clients = WebPkiClientVerifier::builder_with_provider(store.clone(), provider.clone());
-            let clients = clients.build().map_err(|error| rustls::Error::General(error.to_string()))?;
-            trusted.push(TrustedRoot { facts: facts.clone(), scope: scope.clone(), store, clients });
-        }
-        if trusted.is_empty() && !rules.rootless {
-            return Err(TlsError::NoRoots);
-        }
-        Ok(Arc::new(Trust { roots: trusted, hints, rules, clock, provider }))
-    }
-
-    /// Who a client is, by the chain of a finished handshake
-    /// ([`CommonState::peer_certificates`]). Dates are judged anew. Where the rules let somebody in for whom no root vouches, it may speak
-    /// for nobody.
-    pub fn peer_identity(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<PeerIdentity, TlsError> {
-        let (leaf, above) = chain
-            .and_then(<[_]>::split_first)
-            .ok_or_else(|| TlsError::Peer("no client certificate was sent".into()))?;
-        let now = self.now()?;
-        let judged = self.judge(leaf, above, now, |root, above| root.is_client(leaf, above, now));
-        judged.or_else(|error| self.stranger(leaf, error)).map_err(TlsError::Library)
-    }
-
-    /// Somebody for whom no root vouches, where such may come.
-    fn stranger(
-        &self,
-        leaf: &CertificateDer<'_>,
-        error: rustls::Error,
-    ) -> Result<PeerIdentity, rustls::Error> {
-        if !self.rules.rootless {
-            return Err(error);
-        }
-        let facts = check::facts(leaf).map_err(Refused::from)?;
-        check::acceptable(&facts).map_err(Refused::from)?;
-        Ok(check::identity(std::slice::from_ref(leaf)).map_err(Refused::from)?)
-    }
-
-    /// Whether one of these records is of a client's key, or of an authority above it.
-    pub fn is_client_of(&self, records: &[Tlsa], chain: &[CertificateDer<'_>]) -> bool {
-        let (Some((leaf, above)), Ok(now)) = (chain.split_first(), self.now()) else { return false };
-        self.by_record(records, leaf, above, now, |store| {
-            let verifier = WebPkiClientVerifier::builder_with_provider(store, self.provider.clone()).build();
-            verifier.is_ok_and(|verifier| verifier.verify_client_cert(leaf, above, now).is_ok())
-        })
-    }
-
-    /// Whether one of these records is of this key, or of an authority in the chain from which there is a path. Dates count
-    /// here too, although RFC 7671 section 5.1 would let those of a usage 3 pass.
-    fn by_record(
-        &self,
-        records: &[Tlsa],
-        leaf: &CertificateDer<'_>,
-        above: &[CertificateDer<'_>],
-        now: UnixTime,
-        path: impl Fn(Arc<RootCertStore>) -> bool,
-    ) -> bool {
-        let records = &records[..records.len().min(dane::MOST)];
-        let Ok(facts) = check::facts(leaf) else { return false };
-        let wall = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let in_time = facts.not_before.as_second() <= wall && wall <= facts.not_after.as_second();
-        if check::acceptable(&facts).is_err() || !in_time {
-            return false;
-        }
-        if records.iter().any(|record| record.is_of_key(leaf)) {
-            return true;
-        }
-        let is_meant = |one: &&CertificateDer<'_>| records.iter().any(|record| record.is_of_authority(one));
-        above.iter().filter(is_meant).any(|authority| {
-            let mut store = RootCertStore::empty();
-            store.add(authority.clone().into_owned()).is_ok() && path(Arc::new(store))
-        })
-    }
-
-    fn now(&self) -> Result<UnixTime, rustls::Error> {
-        Wall(self.clock.clone()).current_time().ok_or(rustls::Error::FailedToGetCurrentTime)
-    }
-
-    /// Is there a path from one of our roots, and does it limit which names the leaf may carry?
-    ///
-    /// `path` asks rustls for a path through the intermediates that it is given. To know which path
-    /// rustls took, only those with constraints are offered at first: nothing that an unconstrained
-    /// one vouches for can pass then, whatever else was sent along.
-    fn judge(
-        &self,
-        leaf: &CertificateDer<'_>,
-        above: &[CertificateDer<'_>],
-        now: UnixTime,
-        path: impl Fn(&TrustedRoot, &[CertificateDer<'_>]) -> Result<(), rustls::Error>,
-    ) -> Result<PeerIdentity, rustls::Error> {
-        let facts = check::facts(leaf).map_err(Refused::from)?;
-        check::acceptable(&facts).map_err(Refused::from)?;
-        let chain: Vec<_> = std::iter::once(leaf.clone()).chain(above.iter().cloned()).collect();
-        let peer = check::identity(&chain).map_err(Refused::from)?;
-        let wall = Timestamp::from_second(i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
-            .map_err(|_| rustls::Error::FailedToGetCurrentTime)?;
-        let valid = |root: &&TrustedRoot| root.facts.not_before <= wall && wall <= root.facts.not_after;
-        let (of_one, roots): (Vec<_>, Vec<_>) =
-            self.roots.iter().filter(valid).partition(|root| root.scope.is_some());
-        if roots.is_empty() && of_one.is_empty() {
-            return Err(Refused::RootsEnded.into());
-        }
-
-        let read = above.iter().filter_map(|der| Some((der, check::facts(der).ok()?)));
-        let usable: Vec<_> = read.filter(|(_, facts)| check::acceptable(facts).is_ok()).collect();
-        let all: Vec<_> = usable.iter().map(|(der, _)| (*der).clone()).collect();
-        let limiting: Vec<_> =
-            usable.iter().filter(|(_, facts)| facts.constrained).map(|(der, _)| (*der).clone()).collect();
-        // the root of a single partner says itself for whom it is good
-        let mut out_of_scope = None;
-        for root in of_one {
-            let scope = root.scope.as_deref().unwrap_or_default();
-            if path(root, &all).is_ok() {
-                let within = peer.clone().within(scope, &self.rules);
-                if !within.names.is_empty() {
-                    return Ok(within);
-                }
-                let (scope, names) = (scope.join(", "), peer.dns_names.join(", "));
-                out_of_scope = Some(Refused::OutOfScope { scope, names });
-            }
-        }
-        let signs = |facts_above: &Facts| facts_above.raw_subject == facts.raw_issuer;
-        // A root that signs leaves itself limits nothing, unless it has constraints of its own.
-        let unlimited_root = roots.iter().any(|root| signs(&root.facts) && !root.facts.constrained);
-        let limited = !unlimited_root
-            && (usable.iter().any(|(_, above)| above.constrained && signs(above))
-                || roots.iter().any(|root| signs(&root.facts)));
-
-        let through = |offered: &[CertificateDer<'_>]| {
-            let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-            let mut refusal = out_of_scope.clone().map_or(unknown, rustls::Error::from);
-            for root in &roots {
-                match path(root, offered) {
-                    Ok(()) => return Ok(()),
-                    // of several roots, the one that knows the chain has the better reason
-                    Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {}
-                    // and the one that vouches for others the best
-                    Err(error) if out_of_scope.is_none() => refusal = error,
-                    Err(_) => {}
-                }
-            }
-            Err(refusal)
-        };
-        let refusal = match limited.then(|| through(&limiting)) {
-            Some(Ok(())) => return Ok(peer.proven(true, &self.rules)),
-            Some(Err(error)) => Some(error),
-            None => None,
-        };
-        if self.rules.pinned(&peer.pin).is_some() {
-            through(&all)?;
-            return Ok(peer.proven(false, &self.rules));
-        }
-        match refusal {
-            Some(error) => Err(error),
-            // a chain that is wrong anyway is refused for that
-            None => through(&all)
-                .and_then(|()| Err(Refused::Unconstrained { issuer: peer.issuer, pin: peer.pin }.into())),
-        }
-    }
-
-    fn signature(
-        &self,
-        version: ProtocolVersion,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        match version {
-            ProtocolVersion::TLSv1_2 => verify_tls12_signature(message, certificate, signed, algorithms),
-            _ => verify_tls13_signature(message, certificate, signed, algorithms),
-        }
-    }
-
-    fn schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-impl TrustedRoot {
-    fn is_client(
-        &self,
-        leaf: &CertificateDer<'_>,
-        above: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), rustls::Error> {
-        self.clients.verify_client_cert(leaf, above, now).map(|_| ())
-    }
-}
-
 /// rustls' view of our wall clock: none while it is not trusted, which ends the handshake.
 #[derive(Debug)]
 struct Wall(Clock);
@@ -590,56 +321,13 @@ impl TimeProvider for Wall {
     }
 }
 
-/// Judges clients.
-#[derive(Debug)]
-struct Clients(Arc<Trust>);
-
-impl ClientCertVerifier for Clients {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.0.hints
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        above: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        let judged = self.0.judge(leaf, above, now, |root, above| root.is_client(leaf, above, now));
-        judged.or_else(|error| self.0.stranger(leaf, error))?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.signature(ProtocolVersion::TLSv1_2, message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.signature(ProtocolVersion::TLSv1_3, message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.schemes()
-    }
-}
-
 /// TLS as a server: a client without an accepted certificate does not get in.
-pub fn server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(identity: impl Into<Shown>, trust: &Arc<Trust>) -> Result<Arc<ServerConfig>, TlsError> {
     let clock = Arc::new(Wall(trust.clock.clone()));
     let mut config = ServerConfig::builder_with_details(trust.provider.clone(), clock)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(Arc::new(Clients(trust.clone())))
-        .with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
+        .with_cert_resolver(Arc::new(identity.into()));
     // A resumed session is not judged again: authority must not outlive its check.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -653,7 +341,7 @@ pub fn server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<Serv
 /// withdrawn pin or a new root would not be noticed. Connections to active partners stay open, which
 /// saves more than resuming would.
 pub fn client_config(
-    identity: &Identity,
+    identity: impl Into<Shown>,
     trust: &Arc<Trust>,
     expected: Expected,
 ) -> Result<ClientConfig, TlsError> {
@@ -662,7 +350,7 @@ pub fn client_config(
 
 fn client_config_for(
     versions: &[&'static rustls::SupportedProtocolVersion],
-    identity: &Identity,
+    identity: impl Into<Shown>,
     trust: &Arc<Trust>,
     expected: Expected,
 ) -> Result<ClientConfig, TlsError> {
@@ -671,21 +359,27 @@ fn client_config_for(
         .with_protocol_versions(versions)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Servers { trust: trust.clone(), expected }))
-        .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?;
+        .with_client_cert_resolver(Arc::new(identity.into()));
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(config)
 }
 
 /// [`server_config`] for what hotspots say to their front.
-pub fn tunnel_server_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn tunnel_server_config(
+    identity: impl Into<Shown>,
+    trust: &Arc<Trust>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::clone(&*server_config(identity, trust)?);
     config.alpn_protocols = vec![TUNNEL.to_vec()];
     Ok(Arc::new(config))
 }
 
 /// [`client_config`] for what hotspots say to their front.
-pub fn tunnel_client_config(identity: &Identity, trust: &Arc<Trust>) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn tunnel_client_config(
+    identity: impl Into<Shown>,
+    trust: &Arc<Trust>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let mut config = client_config(identity, trust, Expected::default())?;
     config.alpn_protocols = vec![TUNNEL.to_vec()];
     Ok(Arc::new(config))
@@ -709,7 +403,7 @@ pub fn service_config(
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_root_certificates(store);
     let mut config = match identity {
-        Some(identity) => config.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?,
+        Some(identity) => config.with_client_cert_resolver(Arc::new(Shown::from(identity))),
         None => config.with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
@@ -806,6 +500,8 @@ fn moment(time: UnixTime) -> String {
 }
 
 mod servers;
+mod shown;
 pub mod signed;
 #[cfg(test)]
 mod tests;
+mod trust;

@@ -14,9 +14,9 @@ const HOUSE: &str = "
     pages     control
     state     store
     shell     front > backend::tunnel > radio  backend::mapping  backend::client  backend::server  application
-    adapters  discovery  discovery::resolve  discovery::cache  pki  pki::make > tls
+    adapters  discovery  discovery::resolve  discovery::cache  pki  pki::folder > pki::make > pki::request > tls
     roles     fns  sns  hns  js
-    rules     jit  partners  usage  discovery::name  discovery::publish  discovery::bucket  pki::check  pki::dane
+    rules     jit  partners  usage  discovery::name  discovery::publish  discovery::bucket  pki::check  pki::dane  pki::revoke  pki::name
     words     backend  backend::door > backend::pending > backend::tokens > backend::manners > backend::message > backend::keywrap > lorawan
     leaves    clock  limits  systemd  telemetry
 ";
@@ -32,6 +32,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("partners", "discovery::name", "a partner is called by the name of its NetID"),
     ("partners", "pki::dane", "an entry says whose word counts for a certificate"),
     ("pki::dane", "pki::check", "a record is of a certificate's key"),
+    ("pki::revoke", "pki::check", "what is struck off is told by what its certificate says"),
     ("limits", "clock", "how often is a matter of time, which comes as an argument"),
     ("telemetry", "clock", "what is told carries the moment, and only the clock knows it"),
 ];

@@ -1,11 +1,14 @@
 //! Whatever a peer presents as its chain: judged, never a panic. The input is a sequence of certificates (DER), each
-//! with two bytes in front for its length; the last one is taken as the root as well.
+//! with two bytes in front for its length; the last one is taken as the root as well, and each as a list of revoked certificates and as a request for one.
 
 #![no_main]
 
+use base64::Engine;
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use roamgate::pki::check::{self, PeerRules};
+use roamgate::pki::request::Request;
+use roamgate::pki::revoke::{List, Revoked};
 use rustls_pki_types::CertificateDer;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -30,5 +33,19 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = proven.speaks_for("000001.netids.iotroam.example");
     }
     let roots = chain.last().map(std::slice::from_ref).unwrap_or_default();
+    let mut revoked = Revoked::default();
+    for bytes in &chain {
+        if let Ok(list) = List::read(bytes) {
+            let _ = list.is_signed_by(bytes);
+            revoked.add(list);
+        }
+        let text = format!(
+            "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+            base64::engine::general_purpose::STANDARD.encode(bytes)
+        );
+        let _ = Request::read(&text);
+    }
+    let _ = revoked.deny(&String::from_utf8_lossy(bytes));
+    let _ = revoked.why(&chain, roots);
     let _ = check::inspect(&chain, Some(bytes), roots, wall).is_good();
 });

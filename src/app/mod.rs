@@ -1,5 +1,6 @@
 //! Builds every room and its doors; the only one who knows everybody.
 
+pub mod credentials;
 mod deliver;
 pub mod house;
 mod keks;
@@ -101,7 +102,8 @@ impl Node {
         let (server, reach) = way.open(&ours, house.clone(), out, resolver.clone(), &mut tasks).await?;
         let reach = Arc::new(reach);
         let operator = Operator::running(&config, store.clone(), clock.clone(), air, &house, reach.clone())
-            .asking(resolver.clone());
+            .asking(resolver.clone())
+            .showing(way.credentials().cloned());
         let operator = Arc::new(operator);
         if let Some(delivery) = &delivery {
             deliver::start(delivery, &store, operator.clone(), &mut tasks).await?;

@@ -28,6 +28,7 @@ use crate::tls::signed::Signed;
 use crate::tls::{Identity, TlsError};
 use crate::usage;
 
+use super::credentials::Credentials;
 use super::house::{House, Ours};
 use super::way::Reach;
 use super::{align_roaming, as_kek, partners, personalised};
@@ -48,6 +49,8 @@ pub struct Operator {
     running: Option<Running>,
     /// Of a running node that asks the DNS.
     resolver: Option<Resolver>,
+    /// Of a running node that partners know.
+    credentials: Option<Arc<Credentials>>,
 }
 
 struct Running {
@@ -74,9 +77,9 @@ impl Operator {
         };
         let home = config.network.net_ids.first();
         let is_js = config.network.roles.has(Role::Js);
-        let (running, resolver) = (None, None);
+        let (running, resolver, credentials) = (None, None, None);
         let (ours, config) = (Ours::of(config), config.clone());
-        Operator { store, config, ours, home, is_js, status, clock, running, resolver }
+        Operator { store, config, ours, home, is_js, status, clock, running, resolver, credentials }
     }
 
     /// On a running node.
@@ -97,6 +100,28 @@ impl Operator {
     /// One that asks the DNS.
     pub fn asking(self, resolver: Option<Resolver>) -> Operator {
         Operator { resolver, ..self }
+    }
+
+    /// One that partners know.
+    pub fn showing(self, credentials: Option<Arc<Credentials>>) -> Operator {
+        Operator { credentials, ..self }
+    }
+
+    /// Read certificate, key, roots and lists again, as this configuration says from now on.
+    pub fn reload(&self, config: Option<&Config>) -> Result<String, OperatorError> {
+        let invalid = |reason: String, remedy: &str| OperatorError::Invalid { reason, remedy: remedy.into() };
+        let credentials = self.credentials.as_ref().ok_or_else(|| {
+            invalid("this node has no [backend], so it shows no certificate".into(), "docs/certificates.md")
+        })?;
+        let leaf = credentials.reload(config).map_err(|error| {
+            invalid(
+                format!("{error:#}; what was in use still is"),
+                "`roamgate pki inspect` says what is wrong",
+            )
+        })?;
+        let (names, until) = (leaf.dns_names.join(" "), leaf.not_after);
+        tracing::info!(serial = leaf.serial, %until, "new connections show the certificate of {names}");
+        Ok(format!("{names}, serial {}, valid until {until}", leaf.serial))
     }
 
     /// What names have led to: as the running node knows it, else as it was kept.
@@ -258,6 +283,8 @@ impl control::Operator for Operator {
                 status.heads = radios.heads();
                 status.radios = radios.status().iter().map(ToString::to_string).collect();
                 status.reached = reach.status();
+                status.certificate =
+                    self.credentials.as_ref().map(|credentials| credentials.status()).unwrap_or_default();
                 let radio = radios.0.iter().flat_map(|radio| radio.counters());
                 status.counters = BTreeMap::from([
                     ("radio".into(), summed(radio)),
@@ -413,6 +440,10 @@ impl control::Operator for Operator {
         })
     }
 
+    fn reload(&self) -> Boxed<'_, Result<String, OperatorError>> {
+        Box::pin(async move { Operator::reload(self, None) })
+    }
+
     fn names(&self) -> Boxed<'_, Result<Vec<Line>, OperatorError>> {
         Box::pin(self.lines())
     }
@@ -443,7 +474,8 @@ impl control::Operator for Operator {
                 reason: error.to_string(),
                 remedy: "`roamgate pki inspect` says what is wrong with a certificate".into(),
             };
-            let identity = Identity::load(&backend.identity.chain, &backend.identity.key).map_err(wrong)?;
+            let identity =
+                Identity::load(&backend.identity.chain(), &backend.identity.key()).map_err(wrong)?;
             let text = self.store.statement(self.home, net_id, month).await?;
             identity.sign(usage::PURPOSE, text).map_err(wrong)
         })

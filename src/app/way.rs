@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::backend;
 use crate::backend::Reachability;
 use crate::backend::client::{self, Client, Discover, NoDiscovery};
 use crate::backend::door::{Boxed, Deadline, Deliver, PeerError, Peers, Rooms};
@@ -25,14 +24,12 @@ use crate::backend::tokens::Tokens;
 use crate::backend::tunnel::{self, Tunnel};
 use crate::clock::Clock;
 use crate::config::{Config, Role};
-use crate::discovery::name::net_id_name;
 use crate::discovery::{Resolver, Suffix};
 use crate::front::{self, Front};
-use crate::partners::{self, Quirk, Version};
-use crate::pki::check::PeerRules;
-use crate::pki::dane::Evidence;
-use crate::tls::{self, Identity, Roots, Trust};
+use crate::partners::{Quirk, Version};
+use crate::tls;
 
+use super::credentials::Credentials;
 use super::house::Ours;
 use super::keks;
 
@@ -45,7 +42,7 @@ pub struct Way {
     suffix: Suffix,
     join_eui_suffix: Suffix,
     /// `None`: no [backend], so nobody asks and nobody is asked.
-    tls: Option<(Identity, Arc<Trust>)>,
+    credentials: Option<Arc<Credentials>>,
     /// For the keys that partners send and get.
     keks: BTreeMap<Party, Keks>,
     /// Both ends know of them.
@@ -56,31 +53,29 @@ pub struct Way {
 }
 
 impl Way {
-    /// Load identity and roots. Half a configuration is an error, never a node without TLS.
+    /// Load what is shown and believed. Half a configuration is an error, never a node without TLS.
     pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Way> {
         let discovery = config.discovery.clone().unwrap_or_default();
         let (suffix, join_eui_suffix) = (discovery.net_id_suffix, discovery.join_eui_suffix);
-        let tls = match &config.backend {
-            None => None,
-            Some(backend) => {
-                let identity = Identity::load(&backend.identity.chain, &backend.identity.key)?;
-                let roots = roots(config, backend, &suffix)?;
-                Some((identity, Trust::new(&roots, pins(config, &suffix)?, clock.clone())?))
-            }
-        };
+        let credentials = Credentials::load(config, clock)?;
         let keks = keks::keks(&config.roaming)?;
         let (pending, tokens) = Default::default();
         Ok(Way {
             config: config.clone(),
             suffix,
             join_eui_suffix,
-            tls,
+            credentials,
             keks,
             pending,
             tokens,
             manners: Arc::new(manners(config)),
             clock: clock.clone(),
         })
+    }
+
+    /// What is shown and believed; `None`: no [backend].
+    pub fn credentials(&self) -> Option<&Arc<Credentials>> {
+        self.credentials.as_ref()
     }
 
     /// Asks the DNS; `None`: only who is configured is found.
@@ -91,7 +86,7 @@ impl Way {
 
     /// The door that leads outside; `None`: nobody can be asked.
     pub fn out(&self, resolver: Option<Resolver>) -> anyhow::Result<Option<Client>> {
-        let Some((identity, trust)) = &self.tls else { return Ok(None) };
+        let Some(credentials) = &self.credentials else { return Ok(None) };
         let partners = Arc::new(self.config.roaming.clone());
         let join_servers = keks::join_servers(&self.config.join_server)?;
         let discover: Arc<dyn Discover> = match resolver {
@@ -103,8 +98,8 @@ impl Way {
             partners,
             join_servers,
             discover,
-            identity: identity.clone(),
-            trust: trust.clone(),
+            identity: credentials.shown.clone(),
+            trust: credentials.trust.clone(),
             evidence: super::partners::evidence(&self.config),
             net_id_suffix: self.suffix.clone(),
             keks: self.keks.clone(),
@@ -136,15 +131,17 @@ impl Way {
         resolver: Option<Resolver>,
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<(Option<Server>, Reach)> {
-        let (Some(backend), Some((identity, trust))) = (&self.config.backend, &self.tls) else {
+        let (Some(backend), Some(credentials)) = (&self.config.backend, &self.credentials) else {
             return Ok(Default::default());
         };
+        let (shown, trust) = (&credentials.shown, &credentials.trust);
+        tasks.spawn(credentials.clone().keep().in_current_span());
         let roles = &self.config.network.roles;
         let answers = !roles.is_front_only();
         let (bring, brought) = mpsc::channel(BROUGHT);
         let mut reach = Reach::default();
         for front in backend.reachability.fronts().iter().filter(|_| answers) {
-            let tls = tls::tunnel_client_config(identity, trust)?;
+            let tls = tls::tunnel_client_config(shown, trust)?;
             let tunnel = Tunnel::new(front.server.clone(), tls, bring.clone(), self.clock.clone());
             tasks.spawn(tunnel.clone().keep().in_current_span());
             reach.tunnels.push(tunnel);
@@ -155,10 +152,10 @@ impl Way {
             reach.mapping = Some(mapping);
         }
         if let Some(config) = &self.config.front {
-            let names = identity.certificate()?.dns_names;
+            let names = shown.identity().certificate()?.dns_names;
             let parts = front::Parts {
                 config: config.clone(),
-                tls: tls::tunnel_server_config(identity, trust)?,
+                tls: tls::tunnel_server_config(shown, trust)?,
                 trust: trust.clone(),
                 own: answers.then_some((names, bring)),
                 clock: self.clock.clone(),
@@ -186,7 +183,8 @@ impl Way {
         out: Option<Client>,
         resolver: Option<Resolver>,
     ) -> anyhow::Result<Server> {
-        let (identity, trust) = self.tls.as_ref().context("no identity to answer with")?;
+        let credentials = self.credentials.as_ref().context("no identity to answer with")?;
+        let (shown, trust) = (&credentials.shown, &credentials.trust);
         let roles = &self.config.network.roles;
         let parts = server::Parts {
             ours: server::Ours {
@@ -216,7 +214,7 @@ impl Way {
             clock: self.clock.clone(),
         };
         let listen = doorstep.listen;
-        let server = server::serve(doorstep, tls::server_config(identity, trust)?, parts).await;
+        let server = server::serve(doorstep, tls::server_config(shown, trust)?, parts).await;
         server.with_context(|| match listen {
             Some(listen) => format!("listen for partners on {listen} ([backend] listen)"),
             None => "answer partners".into(),
@@ -286,39 +284,6 @@ impl Reach {
         let front = self.front.iter().flat_map(Front::status);
         mapping.chain(tunnels).chain(front).collect()
     }
-}
-
-/// The federation's roots, and those of partners outside it, each for the names of its partner alone.
-pub fn roots(config: &Config, backend: &backend::Config, suffix: &Suffix) -> anyhow::Result<Roots> {
-    let mut roots = match backend.roots.as_slice() {
-        [] => Roots::default(),
-        files => Roots::load(files)?,
-    };
-    for partner in config.roaming.partner.iter().filter(|partner| !partner.roots.is_empty()) {
-        let own = Roots::load(&partner.roots)
-            .with_context(|| format!("roots of [[roaming.partner]] {}", partner.net_id))?;
-        roots = roots.and(own.only_for([partner.certificate_name(suffix)]));
-    }
-    Ok(roots)
-}
-
-/// Keys that entries of partners and fronts pin, each with the names that it may speak for.
-pub fn pins(config: &Config, suffix: &Suffix) -> anyhow::Result<PeerRules> {
-    let rootless = |partner: &partners::Partner| partner.trust.is_some_and(Evidence::is_rootless);
-    let mut rules = PeerRules::default();
-    rules.rootless = config.roaming.partner.iter().any(rootless);
-    for partner in &config.roaming.partner {
-        let Some(pin) = &partner.pin else { continue };
-        let pin = pin.parse().with_context(|| format!("pin of [[roaming.partner]] {}", partner.net_id))?;
-        let own = net_id_name(partner.net_id, suffix);
-        rules.allow(pin, partner.identity.iter().cloned().chain([own]));
-    }
-    let fronts = config.backend.iter().flat_map(|backend| backend.reachability.fronts());
-    for front in fronts {
-        let (Some(pin), Some(host)) = (&front.pin, tunnel::host_of(&front.server)) else { continue };
-        rules.allow(pin.parse().with_context(|| format!("pin of the front {}", front.server))?, [host]);
-    }
-    Ok(rules)
 }
 
 /// Nobody can be asked.

@@ -27,7 +27,7 @@ use crate::discovery::{Endpoint, Resolver, Suffix};
 use crate::lorawan::{DevEui, JoinEuiRange, NetId};
 use crate::partners::{self, Quirk};
 use crate::pki::dane::{Evidence, Tlsa};
-use crate::tls::{Identity, Trust};
+use crate::tls::{Shown, Trust};
 
 /// An exchange that takes longer is given up, whoever still waits for it. Peers answer within 5 s.
 const EXCHANGE_TIME: Duration = Duration::from_secs(10);
@@ -140,7 +140,7 @@ pub struct Parts {
     /// Finds the others.
     pub discover: Arc<dyn Discover>,
     /// Who we are.
-    pub identity: Identity,
+    pub identity: Shown,
     /// Judges who they are.
     pub trust: Arc<Trust>,
     /// Whose word counts for their certificates, where their entry does not say.

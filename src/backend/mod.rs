@@ -31,6 +31,13 @@ pub struct Config {
     /// Whom we believe: PEM files of roots, never the system's.
     #[serde(default)]
     pub roots: Vec<PathBuf>,
+    /// Certificates that count no more, by serial number (hex digits) or pin (`sha256/...`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+    /// Lists of what authorities have revoked (RFC 5280): PEM or DER files, or `http://` addresses that are asked again every
+    /// ten minutes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crls: Vec<String>,
     /// How partners reach us where `listen` alone does not do.
     #[serde(default, skip_serializing_if = "Reachability::is_direct")]
     pub reachability: Reachability,
@@ -122,12 +129,69 @@ fn yes() -> bool {
 
 /// A certificate chain and its key: both or neither.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Identity {
+#[serde(try_from = "Files", into = "Files")]
+pub enum Identity {
+    /// Two files that somebody else keeps.
+    Files {
+        /// Leaf and intermediate, PEM.
+        chain: PathBuf,
+        /// PEM, readable by the daemon only.
+        key: PathBuf,
+    },
+    /// The folder that `roamgate pki request` and `install` keep.
+    Folder(PathBuf),
+}
+
+impl Identity {
     /// Leaf and intermediate, PEM.
-    pub chain: PathBuf,
+    pub fn chain(&self) -> PathBuf {
+        match self {
+            Identity::Files { chain, .. } => chain.clone(),
+            Identity::Folder(folder) => folder.join("current/chain.pem"),
+        }
+    }
+
     /// PEM, readable by the daemon only.
-    pub key: PathBuf,
+    pub fn key(&self) -> PathBuf {
+        match self {
+            Identity::Files { key, .. } => key.clone(),
+            Identity::Folder(folder) => folder.join("current/key.pem"),
+        }
+    }
+}
+
+/// As it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Files {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chain: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    folder: Option<PathBuf>,
+}
+
+impl TryFrom<Files> for Identity {
+    type Error = &'static str;
+
+    fn try_from(files: Files) -> Result<Identity, Self::Error> {
+        match files {
+            Files { chain: Some(chain), key: Some(key), folder: None } => Ok(Identity::Files { chain, key }),
+            Files { chain: None, key: None, folder: Some(folder) } => Ok(Identity::Folder(folder)),
+            // one reason for all of them, so that the configuration's reader finds the whole of it guilty
+            _ => Err("missing field `key` or `chain`: it has both of them, or `folder` alone"),
+        }
+    }
+}
+
+impl From<Identity> for Files {
+    fn from(identity: Identity) -> Files {
+        match identity {
+            Identity::Files { chain, key } => Files { chain: Some(chain), key: Some(key), folder: None },
+            Identity::Folder(folder) => Files { chain: None, key: None, folder: Some(folder) },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -140,6 +204,12 @@ mod tests {
         let client = parse("identity = { chain = \"c\", key = \"k\" }\nroots = [\"r\"]").unwrap();
         assert_eq!(client.listen, None);
         assert!(parse("identity = { chain = \"c\" }\nroots = [\"r\"]").is_err());
+        assert!(
+            parse("identity = { chain = \"c\", folder = \"f\" }").is_err() && parse("identity = {}").is_err()
+        );
+        let kept = parse("identity = { folder = \"f\" }").unwrap();
+        assert_eq!(kept.identity.chain(), PathBuf::from("f/current/chain.pem"));
+        assert_eq!(toml::from_str::<Config>(&toml::to_string(&kept).unwrap()).unwrap(), kept);
         assert!(parse("listen = \"[::]:443\"\nroots = [\"r\"]").is_err());
         assert!(parse("identity = { chain = \"c\", key = \"k\" }\nport = 1").is_err());
         let reached = |text: &str| {

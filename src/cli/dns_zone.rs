@@ -70,7 +70,7 @@ fn wanted(config: &Config, args: &ZoneArgs, addresses: Vec<IpAddr>) -> Result<Ve
             remedy,
         ));
     };
-    let chain = &backend.identity.chain;
+    let chain = &backend.identity.chain();
     let pem = fs::read(chain).map_err(|error| anyhow::anyhow!("read {}: {error}", chain.display()))?;
     let certificates = tls::certificates(&pem, chain).map_err(anyhow::Error::new)?;
     let leaf = certificates.first().map(|leaf| check::facts(leaf)).transpose().map_err(anyhow::Error::new)?;

@@ -5,6 +5,7 @@
 
 mod abp;
 mod bulk;
+mod certificate;
 mod config;
 mod device;
 pub mod device_file;
@@ -245,7 +246,7 @@ impl Cli {
             Command::Radio(command) => radio::run(command, clock).await,
             Command::Status(args) => status::run(args, clock).await,
             Command::Dns(command) => dns::run(command, clock).await,
-            Command::Pki(command) => Ok(pki::run(&command, &clock)?),
+            Command::Pki(command) => pki::run(&command, &clock).await,
             Command::Tail(args) => tail::run(args).await,
         }
     }

@@ -1,10 +1,10 @@
-//! `roamgate pki root|intermediate|issue|inspect`: the federation's certificates, by hand.
+//! `roamgate pki root|intermediate|issue|inspect`: the federation's certificates, by hand. (What a node does with its own
+//! is in [`super::certificate`].)
 //!
 //! Composes the names that a NetID or JoinEUI has in the DNS, lets `pki::make` sign, writes files and
 //! says what to do with them. Prints no key.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,6 +14,8 @@ use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::certificate::{self, InstallArgs, NodeArgs, RequestArgs, RevokeArgs, SignArgs};
+use super::{Fail, show};
 use crate::clock::Clock;
 use crate::discovery::name::{Suffix, join_eui_name, join_eui_subtree, net_id_name};
 use crate::lorawan::{JoinEui, JoinEuiRange, NetId};
@@ -21,6 +23,7 @@ use crate::pki::check::{self, Facts, Report, Weight};
 use crate::pki::make::{
     self, Authority, INTERMEDIATE_DAYS, IntermediateSpec, LEAF_DAYS, LeafSpec, NewFile, ROOT_DAYS, RootSpec,
 };
+use crate::pki::name;
 use crate::tls;
 
 /// No institution owns more JoinEUIs than one OUI has.
@@ -35,6 +38,16 @@ pub enum PkiCommand {
     Intermediate(IntermediateArgs),
     /// Make a node's certificate and key: chain.pem and key.pem
     Issue(IssueArgs),
+    /// Make this node's key, and the request for its certificate: the key never leaves
+    Request(RequestArgs),
+    /// Sign a request that a member's node has made
+    Sign(SignArgs),
+    /// Check a certificate that came back, and use it from now on
+    Install(InstallArgs),
+    /// Use the certificate before the one in use again
+    Rollback(NodeArgs),
+    /// Strike certificates off: makes the list that members' nodes look at (CRL)
+    Revoke(RevokeArgs),
     /// Say what certificates are good for, what is wrong with them, and what to do
     Inspect(InspectArgs),
 }
@@ -145,21 +158,26 @@ pub struct InspectArgs {
 }
 
 /// Do it. The exit code is 1 where `inspect` found a fault.
-pub fn run(command: &PkiCommand, clock: &Clock) -> anyhow::Result<ExitCode> {
-    let (text, good) = execute(command, clock)?;
-    // whoever closes the pipe has seen enough
-    let _ = std::io::stdout().write_all(text.as_bytes());
+pub(super) async fn run(command: &PkiCommand, clock: &Clock) -> Result<ExitCode, Fail> {
+    let (text, good) = execute(command, clock).await?;
+    show(&text);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What to print, and whether all is well.
-fn execute(command: &PkiCommand, clock: &Clock) -> anyhow::Result<(String, bool)> {
-    match command {
-        PkiCommand::Root(args) => Ok((root(args, clock)?, true)),
-        PkiCommand::Intermediate(args) => Ok((intermediate(args, clock)?, true)),
-        PkiCommand::Issue(args) => Ok((issue(args, clock)?, true)),
-        PkiCommand::Inspect(args) => inspect(args, clock),
-    }
+async fn execute(command: &PkiCommand, clock: &Clock) -> Result<(String, bool), Fail> {
+    let text = match command {
+        PkiCommand::Root(args) => root(args, clock)?,
+        PkiCommand::Intermediate(args) => intermediate(args, clock)?,
+        PkiCommand::Issue(args) => issue(args, clock)?,
+        PkiCommand::Request(args) => certificate::request(args)?,
+        PkiCommand::Sign(args) => certificate::sign(args, clock)?,
+        PkiCommand::Install(args) => certificate::install(args, clock).await?,
+        PkiCommand::Rollback(args) => certificate::roll_back(args).await?,
+        PkiCommand::Revoke(args) => certificate::revoke(args, clock)?,
+        PkiCommand::Inspect(args) => return Ok(inspect(args, clock)?),
+    };
+    Ok((text, true))
 }
 
 fn root(args: &RootArgs, clock: &Clock) -> anyhow::Result<String> {
@@ -195,7 +213,7 @@ fn intermediate(args: &IntermediateArgs, clock: &Clock) -> anyhow::Result<String
         subtrees.push(join_eui_subtree(*range, suffix));
     }
     for host in &args.host {
-        let host = make::dns_subtree(host)?;
+        let host = name::dns_subtree(host)?;
         // A host name at or above a suffix would permit everybody's names, one below it those of
         // somebody who was not asked.
         for suffix in args.net_id_suffix.iter().chain(&args.join_eui_suffix) {
@@ -287,7 +305,7 @@ fn issue(args: &IssueArgs, clock: &Clock) -> anyhow::Result<String> {
 }
 
 /// An authority from its folder.
-fn authority(folder: &Path, name: &str) -> anyhow::Result<Authority> {
+pub(super) fn authority(folder: &Path, name: &str) -> anyhow::Result<Authority> {
     let (cert, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}-key.pem")));
     Authority::load(&cert, &key).with_context(|| format!("{} is no folder of a {name}", folder.display()))
 }
@@ -339,11 +357,11 @@ fn wrote(text: &mut String, folder: &Path, files: &[NewFile<'_>], notes: &[&str]
     }
 }
 
-fn valid(text: &mut String, facts: &Facts) {
+pub(super) fn valid(text: &mut String, facts: &Facts) {
     let _ = writeln!(text, "  valid   {} to {}", day(facts.not_before), day(facts.not_after));
 }
 
-fn known_as(text: &mut String, label: &str, facts: &Facts) {
+pub(super) fn known_as(text: &mut String, label: &str, facts: &Facts) {
     let width = label.len();
     for (place, name) in facts.dns_names.iter().enumerate() {
         let label = if place == 0 { label } else { "" };
@@ -404,7 +422,7 @@ fn inspect(args: &InspectArgs, clock: &Clock) -> anyhow::Result<(String, bool)> 
                 (false, None) => String::new(),
             };
             let _ = writeln!(text, "{}{against}", path.display());
-            show(&mut text, &report, clock.wall());
+            tell(&mut text, &report, clock.wall());
         }
     }
     if args.json {
@@ -421,7 +439,7 @@ fn key_of(path: &Path) -> anyhow::Result<Vec<u8>> {
     tls::spki(&key).with_context(|| path.display().to_string())
 }
 
-fn show(text: &mut String, report: &Report, wall: Timestamp) {
+fn tell(text: &mut String, report: &Report, wall: Timestamp) {
     for (place, facts) in report.certificates.iter().enumerate() {
         let kind = match (facts.authority, facts.self_signed) {
             (true, true) => "root",
@@ -496,8 +514,11 @@ mod tests {
             let words = std::iter::once("pki".to_owned())
                 .chain(line.split(' ').map(|word| word.replace('@', &folder)));
             let line = Line::try_parse_from(words)?;
-            let (text, good) = execute(&line.command, &self.1)?;
-            Ok((text.replace(&folder, "@"), good))
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            match runtime.block_on(execute(&line.command, &self.1)) {
+                Ok((text, good)) => Ok((text.replace(&folder, "@"), good)),
+                Err(fail) => Err(anyhow::anyhow!("{}", fail.errors[0].error)),
+            }
         }
         fn federation() -> Desk {
             let desk = Desk::new();
@@ -591,5 +612,60 @@ mod tests {
         desk.refuses("issue --intermediate @/member --out @/x", "at least one name");
         desk.refuses("inspect @/member/intermediate-key.pem", "holds no certificate");
         assert!(!desk.at("x").exists());
+    }
+
+    #[test]
+    fn a_node_keeps_its_key_and_gets_its_certificate_by_request() {
+        let desk = Desk::federation();
+        let config = |lines: &str| {
+            let text = format!(
+                "[network]\nnet_ids = [\"C0002F\"]\n[store]\nurl = \"sqlite:{}\"\n[discovery]\nnet_id_suffix = \"netids.iot.example\"\n\
+                 join_eui_suffix = \"joineuis.iot.example\"\n[join_server]\njoin_euis = [\"00005E100000002F\", \"70B3D57ED0000000/40\"]\n\
+                 [backend]\nroots = [\"{}\"]\n{lines}",
+                desk.at("node.db").display(),
+                desk.at("iot/root.pem").display()
+            );
+            std::fs::write(desk.at("node.toml"), text).unwrap();
+        };
+        config("identity = { chain = \"c\", key = \"k\" }\n");
+        desk.refuses("request -c @/node.toml", "two files, which somebody else keeps");
+        config(&format!("identity = {{ folder = \"{}\" }}\n", desk.at("pki").display()));
+        let (text, _) = desk.types("request -c @/node.toml --host ns.hub.member.example").unwrap();
+        print!("{text}");
+        assert!(text.contains("stays here") && text.contains("c0002f.netids.iot.example"), "{text}");
+        let (again, _) = desk.types("request -c @/node.toml --host ns.hub.member.example").unwrap();
+        assert!(again.contains("waits for its certificate"), "{again}");
+        desk.refuses("install @/iot/root.pem -c @/node.toml", "none of the keys");
+        let (text, _) =
+            desk.types("sign @/pki/next/request.pem --intermediate @/member --out @/back").unwrap();
+        print!("{text}");
+        let (text, _) = desk.types("install @/back/chain.pem -c @/node.toml").unwrap();
+        print!("{text}");
+        assert!(text.contains("none runs; the next one shows it"), "{text}");
+        tls::Identity::load(&desk.at("pki/current/chain.pem"), &desk.at("pki/current/key.pem")).unwrap();
+        desk.refuses("rollback -c @/node.toml", "no set before");
+        desk.types("request -c @/node.toml").unwrap();
+        desk.types("sign @/pki/next/request.pem --intermediate @/member --out @/back --force").unwrap();
+        desk.types("install @/back/chain.pem -c @/node.toml").unwrap();
+        let (text, _) = desk.types("rollback -c @/node.toml").unwrap();
+        assert!(text.contains("ns.hub.member.example"), "{text}");
+        // a member signs nobody else's names
+        desk.types("request --folder @/other --fresh --host a.other.example").unwrap();
+        desk.refuses(
+            "sign @/other/next/request.pem --intermediate @/member --out @/x",
+            "not within the names",
+        );
+    }
+
+    #[test]
+    fn what_is_revoked_is_listed_and_stays_so() {
+        let desk = Desk::federation();
+        let (text, _) = desk.types("revoke 0A1B --intermediate @/member").unwrap();
+        print!("{text}");
+        let (text, _) = desk.types("revoke ff --intermediate @/member").unwrap();
+        assert!(text.contains("list 2") && text.contains("a1b") && text.contains("revoked ff"), "{text}");
+        desk.refuses("revoke xyz --intermediate @/member", "names no certificate");
+        let (text, _) = desk.types("revoke 01 --root @/iot").unwrap();
+        assert!(text.contains("@/iot/crl.pem"), "{text}");
     }
 }

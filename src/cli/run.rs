@@ -78,7 +78,7 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
                     tracing::info!("{name}: stopping");
                     break;
                 }
-                Ask::Reload => reload(&args, &config),
+                Ask::Reload => reload(&args, &config, &node),
             },
             why = &mut failed => {
                 given_up = Some(why);
@@ -165,8 +165,8 @@ impl Signals {
     }
 }
 
-/// SIGHUP: nothing can be changed while it runs, and this says what would.
-fn reload(args: &ConfigArg, running: &Config) {
+/// SIGHUP: certificates, roots, pins and what is revoked are read again. Of the rest this says what a restart would change.
+fn reload(args: &ConfigArg, running: &Config, node: &Node) {
     let fresh = match args.load().and_then(crate::config::Loaded::checked) {
         Ok(loaded) => loaded.config,
         Err(error) => {
@@ -174,13 +174,37 @@ fn reload(args: &ConfigArg, running: &Config) {
             return;
         }
     };
-    match changed(running, &fresh).as_slice() {
-        [] => tracing::info!("SIGHUP: the configuration has not changed"),
+    if running.backend.is_some() && fresh.backend.is_some() {
+        // it tells itself what is shown now
+        if let Err(error) = node.operator().reload(Some(&fresh)) {
+            tracing::warn!("SIGHUP: {error}");
+        }
+    }
+    match changed(&taken_up(running, &fresh), &fresh).as_slice() {
+        [] => tracing::info!("SIGHUP: all of the configuration is in use"),
         sections => tracing::warn!(
             "SIGHUP: changes in [{}] cannot be taken up while running: restart to apply them",
             sections.join("], [")
         ),
     }
+}
+
+/// What runs, with those keys of the fresh configuration that a reload takes up.
+fn taken_up(running: &Config, fresh: &Config) -> Config {
+    let mut running = running.clone();
+    if let (Some(running), Some(fresh)) = (&mut running.backend, &fresh.backend) {
+        running.identity = fresh.identity.clone();
+        running.roots = fresh.roots.clone();
+        running.deny = fresh.deny.clone();
+        running.crls = fresh.crls.clone();
+    }
+    for partner in &mut running.roaming.partner {
+        if let Some(fresh) = fresh.roaming.partner.iter().find(|fresh| fresh.net_id == partner.net_id) {
+            partner.roots = fresh.roots.clone();
+            partner.pin = fresh.pin.clone();
+        }
+    }
+    running
 }
 
 /// Names of the sections that differ.
@@ -237,6 +261,15 @@ mod tests {
         let fresh = "[network]\nregion = \"US915\"\n[discovery]\n";
         let fresh = parse(None, fresh.into(), std::iter::empty()).unwrap().config;
         assert_eq!(changed(&Config::default(), &fresh), ["discovery", "network"]);
+        let backend = |keys: &str| {
+            let text = format!("[backend]\nidentity = {{ folder = \"f\" }}\n{keys}");
+            parse(None, text, std::iter::empty()).unwrap().config
+        };
+        let (running, denies) = (backend(""), backend("deny = [\"0a\"]\n"));
+        assert_eq!(changed(&running, &denies), ["backend"]);
+        assert!(changed(&taken_up(&running, &denies), &denies).is_empty());
+        let moved = backend("listen = \"[::]:443\"\n");
+        assert_eq!(changed(&taken_up(&running, &moved), &moved), ["backend"]);
         assert!(changed(&fresh, &fresh).is_empty());
     }
 }

@@ -56,8 +56,10 @@ fn text(status: &Status) -> String {
     for radio in &status.radios {
         lines.push((String::new(), radio.clone()));
     }
-    for (i, way) in status.reached.iter().enumerate() {
-        lines.push((if i == 0 { "reached".into() } else { String::new() }, way.clone()));
+    for (label, ways) in [("reached", &status.reached), ("certificate", &status.certificate)] {
+        for (i, way) in ways.iter().enumerate() {
+            lines.push((if i == 0 { label.into() } else { String::new() }, way.clone()));
+        }
     }
     for (room, counters) in &status.counters {
         // what never happened is no news; JSON has it

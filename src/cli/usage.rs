@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::device::view;
 use super::{ConfigArg, Fail, client, show, show_json, table};
-use crate::app::way::{pins, roots};
+use crate::app::credentials::{pins, roots};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{DeviceView, Method, UsageView};

@@ -472,8 +472,10 @@ impl Config {
     pub fn check_files(&self) -> Vec<Refusal> {
         let mut files: Vec<(String, PathBuf)> = Vec::new();
         if let Some(backend) = &self.backend {
-            files.push(("backend.identity.chain".into(), backend.identity.chain.clone()));
-            files.push(("backend.identity.key".into(), backend.identity.key.clone()));
+            files.push(("backend.identity.chain".into(), backend.identity.chain()));
+            files.push(("backend.identity.key".into(), backend.identity.key()));
+            let lists = backend.crls.iter().filter(|list| !list.contains("://")).enumerate();
+            files.extend(lists.map(|(i, list)| (format!("backend.crls[{i}]"), PathBuf::from(list))));
             let roots = backend.roots.iter().enumerate();
             files.extend(roots.map(|(i, root)| (format!("backend.roots[{i}]"), root.clone())));
         }

@@ -341,7 +341,7 @@ fn at<'a>(value: &'a mut toml::Value, path: &[String]) -> Option<&'a mut toml::V
 fn remedy_for(reason: &str, path: &[String]) -> &'static str {
     let identity = path.iter().any(|key| key == "identity");
     if identity && reason.starts_with("missing field") {
-        "a certificate chain and its key come together: identity = { chain = \"...\", key = \"...\" }"
+        "a certificate chain and its key come together: identity = { chain = \"...\", key = \"...\" }, or { folder = \"...\" }"
     } else if reason.starts_with("unknown field") || reason.starts_with("unknown variant") {
         "check the spelling; `roamgate config show` prints every key with its value"
     } else if reason.starts_with("missing field") {

@@ -292,7 +292,7 @@ fn a_variable_overrides_a_key_and_takes_its_type() {
     assert!(config.network.experimental);
     assert_eq!(config.control_socket(), PathBuf::from("/run/x.sock"));
     assert_eq!(config.roaming.partner[0].net_id.to_string(), "600511");
-    assert_eq!(config.backend.unwrap().identity.key, PathBuf::from("k.pem"));
+    assert_eq!(config.backend.unwrap().identity.key(), PathBuf::from("k.pem"));
 }
 
 #[test]

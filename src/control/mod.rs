@@ -70,6 +70,8 @@ pub trait Operator: Send + Sync {
     fn partners(&self) -> Boxed<'_, Result<PartnersView, OperatorError>>;
     /// What applies to one network, listed or not.
     fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>>;
+    /// Read certificate, key, roots and lists of revoked certificates again; says what is shown now.
+    fn reload(&self) -> Boxed<'_, Result<String, OperatorError>>;
     /// What the DNS has said of names.
     fn names(&self) -> Boxed<'_, Result<Vec<Line>, OperatorError>>;
     /// Forget what it has said of one name, or of all; how many were forgotten.
@@ -80,6 +82,13 @@ pub trait Operator: Send + Sync {
     fn statement(&self, month: String, net_id: NetId) -> Boxed<'_, Result<Signed, OperatorError>>;
     /// Put a downlink into a device's queue (see [`enqueue`] for the decision).
     fn enqueue(&self, dev_eui: DevEui, item: hns::QueueItem) -> Boxed<'_, Result<(), OperatorError>>;
+}
+
+/// Answer to `POST /v1/reload`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What partners see from now on.
+    pub certificate: String,
 }
 
 /// Answer to `DELETE /v1/names`.
@@ -213,6 +222,9 @@ pub struct Status {
     /// How partners reach this node besides at its own port, and whom it is a front for: a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reached: Vec<String>,
+    /// What it shows to partners, and certificates that end soon: a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificate: Vec<String>,
     /// Devices whose home we are.
     pub devices: usize,
     /// What was counted since the start, by room: `radio`, `fns` and `store`; empty where no daemon runs.

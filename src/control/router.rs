@@ -15,8 +15,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     AddDevice, AddDownlink, ChangeDevice, DeviceRecord, DeviceView, DownlinkView, Forgotten, ImportDevices,
-    ImportReport, Operator, OperatorError, PartnerView, PartnersView, Rejoin, RowTrouble, Served, Status,
-    Trouble, UsageView, invalid,
+    ImportReport, Operator, OperatorError, PartnerView, PartnersView, Rejoin, Reloaded, RowTrouble, Served,
+    Status, Trouble, UsageView, invalid,
 };
 use crate::clock::Clock;
 use crate::discovery::cache::Line;
@@ -68,6 +68,7 @@ pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Ro
         .route("/v1/devices/{dev_eui}/rejoin", post(rejoin))
         .route("/v1/partners", get(partners))
         .route("/v1/partners/{net_id}", get(partner))
+        .route("/v1/reload", post(reload))
         .route("/v1/names", get(names).delete(forget_names))
         .route("/v1/names/{name}", delete(forget_name))
         .route("/v1/usage/{month}", get(usage))
@@ -184,6 +185,10 @@ async fn partners(State(desk): State<Desk>) -> Answer<axum::Json<PartnersView>> 
 
 async fn partner(State(desk): State<Desk>, path: extract::Path<String>) -> Answer<axum::Json<PartnerView>> {
     Ok(axum::Json(desk.operator.partner(net_id(&path)?).await?))
+}
+
+async fn reload(State(desk): State<Desk>) -> Answer<axum::Json<Reloaded>> {
+    Ok(axum::Json(Reloaded { certificate: desk.operator.reload().await? }))
 }
 
 async fn names(State(desk): State<Desk>) -> Answer<axum::Json<Vec<Line>>> {

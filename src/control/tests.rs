@@ -29,6 +29,9 @@ impl Operator for Fake {
         let devices = self.0.lock().unwrap().len();
         Box::pin(async move { Ok(Status { devices, ..Status::default() }) })
     }
+    fn reload(&self) -> Boxed<'_, Result<String, OperatorError>> {
+        Box::pin(std::future::ready(Ok("c00abc.netids.iot.example".into())))
+    }
     fn names(&self) -> Boxed<'_, Result<Vec<Line>, OperatorError>> {
         let worth = Worth { security: Security::Secure, ttl: Duration::from_secs(60), signed_until: None };
         let at = Way {
@@ -496,6 +499,13 @@ async fn usage_is_told_with_the_names_of_the_specification() {
         let why = said(client, Method::GET, &path, json!(null)).await;
         assert!(why.contains(words), "{why}");
     }
+}
+
+#[tokio::test]
+async fn a_reload_says_what_partners_see_now() {
+    let client = Client::Here(router(Arc::new(Fake::default()), None, Clock::system()));
+    let told = client.call::<()>(Method::POST, "/v1/reload", None).await.unwrap();
+    assert_eq!(told, serde_json::json!({ "certificate": "c00abc.netids.iot.example" }));
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -296,6 +297,15 @@ impl Inner {
         (!valid).then(|| format!("its certificate ended on {}", peer.valid_until))
     }
 
+    /// Whether it would be let in today as it was, by what there is to judge by now.
+    fn still(&self, peer: &PeerIdentity, chain: &[CertificateDer<'_>]) -> Result<(), String> {
+        let again = self.parts.trust.peer_identity(Some(chain)).map_err(|error| error.to_string())?;
+        match again.names == peer.names {
+            true => Ok(()),
+            false => Err("what it may be called has changed".into()),
+        }
+    }
+
     /// A hotspot wants to be passed on to; here until its line ends.
     async fn hotspot(self: Arc<Inner>, stream: Box<dyn Wire>, from: SocketAddr) {
         let Ok(_place) = self.hotspots.clone().try_acquire_owned() else {
@@ -305,13 +315,15 @@ impl Inner {
         let acceptor = TlsAcceptor::from(self.parts.tls.clone());
         let shaken = match timeout(HELLO_TIME, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
-                let peer = self.parts.trust.peer_identity(stream.get_ref().1.peer_certificates());
-                peer.map(|peer| (stream, peer)).map_err(|error| error.to_string())
+                let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let chain: Vec<_> = chain.iter().map(|one| one.clone().into_owned()).collect();
+                let peer = self.parts.trust.peer_identity(Some(&chain));
+                peer.map(|peer| (stream, peer, chain)).map_err(|error| error.to_string())
             }
             Ok(Err(error)) => Err(tls::explain(&error).unwrap_or_else(|| error.to_string())),
             Err(_elapsed) => Err("its handshake hung".into()),
         };
-        let (stream, peer) = match shaken {
+        let (stream, peer, chain) = match shaken {
             Ok(shaken) => shaken,
             Err(why) => {
                 self.refuse(
@@ -337,7 +349,7 @@ impl Inner {
             }
         };
         // what comes on the line is read there
-        let served = self.serve(ask, &peer, from);
+        let served = self.serve(ask, &peer, &chain, from);
         tokio::select! {
             _ended = line => {}
             () = served => {}
@@ -346,7 +358,8 @@ impl Inner {
     }
 
     /// Admit a hotspot, and keep its place for as long as it may have it.
-    async fn serve(&self, ask: Ask, peer: &PeerIdentity, from: SocketAddr) {
+    async fn serve(&self, ask: Ask, peer: &PeerIdentity, chain: &[CertificateDer<'_>], from: SocketAddr) {
+        let mut edition = self.parts.trust.edition();
         let names = match self.admit(peer) {
             Ok(names) => names,
             Err(why) => {
@@ -384,7 +397,13 @@ impl Inner {
                 () = self.parts.clock.sleep(LOOK) => {}
                 () = line.end.notified() => break,
             }
-            if let Some(why) = self.has_ended(peer) {
+            let now = self.parts.trust.edition();
+            let why = match edition == now {
+                true => None,
+                false => self.still(peer, chain).err(),
+            };
+            edition = now;
+            if let Some(why) = why.or_else(|| self.has_ended(peer)) {
                 self.refuse(Some(from), &format!("a hotspot: {why}"), "its operator renews it");
                 break;
             }

@@ -261,7 +261,7 @@ fn as_text<T: fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S:
     to.collect_str(value)
 }
 
-fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CheckError> {
+pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CheckError> {
     let (rest, certificate) =
         X509Certificate::from_der(der).map_err(|error| CheckError::Unreadable(error.to_string()))?;
     if rest.is_empty() { Ok(certificate) } else { Err(CheckError::Unreadable("bytes after its end".into())) }

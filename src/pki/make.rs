@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, NameConstraints, RevokedCertParams,
+    SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -22,6 +23,9 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 
 use super::check::{self, CheckError, Facts};
+use super::name::{NameError, dns_name, dns_subtree};
+use super::request::Request;
+use super::revoke::{List, Revoked};
 
 /// Life of a root: 20 years.
 pub const ROOT_DAYS: u32 = 20 * 365 + 5;
@@ -29,6 +33,8 @@ pub const ROOT_DAYS: u32 = 20 * 365 + 5;
 pub const INTERMEDIATE_DAYS: u32 = 5 * 365 + 1;
 /// Life of a leaf, and the most that one may have.
 pub const LEAF_DAYS: u32 = 398;
+/// A list of what was struck off is to be replaced after so long.
+pub const LIST_DAYS: u32 = 30;
 /// No certificate lives longer than a century.
 const MOST_DAYS: u32 = 36_525;
 /// How far before now a certificate begins: partners' clocks may be behind.
@@ -44,13 +50,8 @@ pub enum MakeError {
     )]
     Unconstrained,
     /// Not a DNS name, or one that does not belong into a certificate.
-    #[error("{name:?} cannot be a certificate's name: {why}")]
-    Name {
-        /// As given.
-        name: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The intermediate may not give this name.
     #[error("{name} is not within the names that {issuer} may give ({permitted}); partners would refuse it")]
     Foreign {
@@ -95,6 +96,9 @@ pub enum MakeError {
     /// The authority's key is another's.
     #[error("the key does not belong to {0}")]
     OtherKey(String),
+    /// What names no certificate.
+    #[error("{0}")]
+    Serial(String),
     /// The library that encodes.
     #[error("cannot make it: {0}")]
     Encode(#[from] rcgen::Error),
@@ -268,6 +272,60 @@ impl Authority {
 
     /// Make a node's leaf, signed by this intermediate.
     pub fn issue(&self, spec: &LeafSpec, clock: &Clock) -> Result<Identity, MakeError> {
+        let (leaf, key_pem) = self.sign(&self.leaf(spec, clock)?)?;
+        Ok(Identity { chain_pem: self.chained(leaf), key_pem })
+    }
+
+    /// The same for a key that somebody else keeps: leaf, then this intermediate (PEM).
+    pub fn issue_for(&self, request: &Request, spec: &LeafSpec, clock: &Clock) -> Result<String, MakeError> {
+        let params = self.leaf(spec, clock)?;
+        let leaf = params.signed_by(request.key(), &self.issuer()?)?;
+        Ok(self.chained(leaf.pem()))
+    }
+
+    /// Make the list (PEM) of what this authority has struck off: what the one before named, and these serial numbers (hex
+    /// digits).
+    pub fn revoke<S: AsRef<str>>(
+        &self,
+        before: Option<&List>,
+        serials: &[S],
+        clock: &Clock,
+    ) -> Result<String, MakeError> {
+        let wall = clock.wall();
+        let next = wall.checked_add(SignedDuration::from_hours(24 * i64::from(LIST_DAYS)));
+        let next = next.map_err(|_| MakeError::Clock(wall))?;
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        let mut all: Vec<String> = before.iter().flat_map(|before| before.serials.iter().cloned()).collect();
+        for serial in serials {
+            let mut revoked = Revoked::default();
+            revoked.deny(serial.as_ref()).map_err(|error| MakeError::Serial(error.to_string()))?;
+            all.extend(revoked.serials().map(ToOwned::to_owned));
+        }
+        all.sort();
+        all.dedup();
+        let mut revoked_certs = Vec::new();
+        for serial in all {
+            let even = format!("{:0>width$}", serial, width = serial.len().next_multiple_of(2));
+            let bytes = hex::decode(even).map_err(|error| MakeError::Serial(error.to_string()))?;
+            revoked_certs.push(RevokedCertParams {
+                serial_number: SerialNumber::from_slice(&bytes),
+                revocation_time: epoch + since_1970(wall)?,
+                reason_code: None,
+                invalidity_date: None,
+            });
+        }
+        let params = CertificateRevocationListParams {
+            this_update: epoch + since_1970(wall)?,
+            next_update: epoch + since_1970(next)?,
+            crl_number: SerialNumber::from(before.and_then(|before| before.number).unwrap_or(0) + 1),
+            issuing_distribution_point: None,
+            revoked_certs,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(params.signed_by(&self.issuer()?)?.pem()?)
+    }
+
+    fn leaf(&self, spec: &LeafSpec, clock: &Clock) -> Result<CertificateParams, MakeError> {
         let most = if spec.unchecked { MOST_DAYS } else { LEAF_DAYS };
         let mut params =
             params(&spec.common_name, spec.days, spec.not_before, most, Some(&self.facts), clock)?;
@@ -292,12 +350,16 @@ impl Authority {
         if spec.client {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
         }
-        let (mut chain_pem, key_pem) = self.sign(&params)?;
-        // A root is never sent.
-        if !self.facts.self_signed {
-            chain_pem.push_str(&self.cert_pem);
-        }
-        Ok(Identity { chain_pem, key_pem })
+        Ok(params)
+    }
+
+    /// As it is sent: a root never is.
+    fn chained(&self, leaf_pem: String) -> String {
+        if self.facts.self_signed { leaf_pem } else { leaf_pem + &self.cert_pem }
+    }
+
+    fn issuer(&self) -> Result<Issuer<'static, KeyPair>, MakeError> {
+        Ok(Issuer::from_ca_cert_pem(&self.cert_pem, KeyPair::from_pem(&self.key_pem)?)?)
     }
 
     /// An authority from its certificate and key (PEM).
@@ -335,7 +397,7 @@ impl Authority {
 
     /// A fresh key and its certificate as `params` say, under this authority.
     fn sign(&self, params: &CertificateParams) -> Result<(String, Zeroizing<String>), MakeError> {
-        let issuer = Issuer::from_ca_cert_pem(&self.cert_pem, KeyPair::from_pem(&self.key_pem)?)?;
+        let issuer = self.issuer()?;
         // ring takes its randomness from the system itself; it offers no other way
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &issuer)?;
@@ -402,38 +464,6 @@ fn since_1970(moment: Timestamp) -> Result<Duration, MakeError> {
     match u64::try_from(moment.as_second()) {
         Ok(seconds) if moment.as_second() < YEAR_9999 => Ok(Duration::from_secs(seconds)),
         _ => Err(MakeError::Clock(moment)),
-    }
-}
-
-/// A host's full name, as it goes into a SAN: lower case, no final dot, no wildcard.
-pub fn dns_name(text: &str) -> Result<String, MakeError> {
-    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-    let wrong = |why| Err(MakeError::Name { name: text.chars().take(300).collect(), why });
-    if name.is_empty() || name.len() > 253 {
-        return wrong("a name has 1 to 253 characters");
-    }
-    if name.contains('*') {
-        return wrong("a wildcard stands for one label only and matches no JoinEUI name: write full names");
-    }
-    for label in name.split('.') {
-        if label.is_empty() || label.len() > 63 {
-            return wrong("a label has 1 to 63 characters");
-        }
-        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if !label.chars().all(fits) || label.starts_with('-') || label.ends_with('-') {
-            return wrong("a label consists of letters, digits, - and _, with no - at its ends");
-        }
-    }
-    Ok(name)
-}
-
-/// A subtree of an intermediate: a name with everything below it. Dots around it do not matter.
-pub fn dns_subtree(text: &str) -> Result<String, MakeError> {
-    let name = dns_name(text.strip_prefix('.').unwrap_or(text))?;
-    if name.contains('.') {
-        Ok(name)
-    } else {
-        Err(MakeError::Name { name, why: "a whole top-level domain is nobody's" })
     }
 }
 
@@ -550,7 +580,7 @@ mod tests {
         assert!(matches!(made, Err(MakeError::Unconstrained)));
         for subtree in ["", ".", "example", "*.iot.example", "a..b"] {
             let made = root().intermediate(&IntermediateSpec::new("odd", [subtree]), &clock());
-            assert!(matches!(made, Err(MakeError::Name { .. })), "{subtree}");
+            assert!(matches!(made, Err(MakeError::Name(_))), "{subtree}");
         }
     }
 
@@ -565,7 +595,7 @@ mod tests {
         ));
         assert!(matches!(
             issue(LeafSpec::new("x", ["*.c0002f.netids.iot.example"])),
-            Err(MakeError::Name { .. })
+            Err(MakeError::Name(_))
         ));
         assert!(matches!(
             issue(LeafSpec { days: 399, ..LeafSpec::new("x", [ours]) }),

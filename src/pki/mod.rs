@@ -5,4 +5,8 @@
 
 pub mod check;
 pub mod dane;
+pub mod folder;
 pub mod make;
+pub mod name;
+pub mod request;
+pub mod revoke;

@@ -107,10 +107,9 @@ impl ServerCertVerifier for Servers {
         let path = |store: &RootCertStore, above: &[CertificateDer<'_>]| {
             verify_server_cert_signed_by_trust_anchor(&parsed, store, above, now, algorithms)
         };
-        let by_root = self
-            .trust
-            .judge(leaf, above, now, |root, above| path(&root.store, above))
-            .and_then(|peer| self.is_named(&parsed, &peer, asked));
+        self.trust.counts(leaf, above)?;
+        let by_root =
+            self.trust.server(leaf, above, now, path).and_then(|peer| self.is_named(&parsed, &peer, asked));
         let by_record = self.expected.records.as_ref().map(|records| {
             self.trust.by_record(records, leaf, above, now, |store| {
                 path(&store, above).is_ok() && self.is_called(&parsed, asked)

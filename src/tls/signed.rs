@@ -3,7 +3,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::SignatureScheme;
-use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +56,7 @@ fn message(purpose: &str, text: &str) -> Vec<u8> {
 impl Identity {
     /// Sign a text for a purpose.
     pub fn sign(&self, purpose: &str, text: String) -> Result<Signed, TlsError> {
-        let key = ring::sign::any_supported_type(&self.key)?;
+        let key = &self.signer;
         let unsuited = || rustls::Error::General("the key of the certificate cannot sign texts".into());
         let signer = key.choose_scheme(SCHEMES).ok_or_else(unsuited)?;
         let signature = BASE64.encode(signer.sign(&message(purpose, &text))?);

@@ -8,6 +8,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use rustls_pki_types::ServerName;
 
 use super::*;
+use crate::pki::check::PeerRules;
 use crate::pki::make::{self, Authority, IntermediateSpec, LeafSpec, RootSpec};
 
 const HOME: &str = "000001.netids.iot.example";

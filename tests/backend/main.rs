@@ -1,6 +1,7 @@
 //! Both ends of TS002 over real sockets, with certificates of a federation made on the spot.
 
 mod dane;
+mod reload;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -125,7 +126,7 @@ impl Federation {
             net_id: AWAY,
             partners,
             discover,
-            identity: self.identity(AWAY_NAME),
+            identity: (&self.identity(AWAY_NAME)).into(),
             trust: self.trust(),
             evidence,
             net_id_suffix: suffix(),
@@ -676,7 +677,7 @@ impl Federation {
             net_id,
             partners,
             discover: book.clone(),
-            identity: self.identity(name),
+            identity: (&self.identity(name)).into(),
             trust: self.trust(),
             evidence: Evidence::Pkix,
             net_id_suffix: suffix(),

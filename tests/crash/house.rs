@@ -27,7 +27,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::child;
-use crate::disk::{self, Disk, Image, What};
+use crate::disk::{self, Disk, Image};
 use crate::world::{Action, Found, FoundDevice, JOIN_EUI, Lost, World};
 
 /// Devices of a house.

@@ -111,7 +111,7 @@ impl Federation {
             net_id: AWAY,
             partners,
             discover,
-            identity: self.identity(AWAY_NAME),
+            identity: (&self.identity(AWAY_NAME)).into(),
             trust: self.trust(),
             evidence: Evidence::Pkix,
             net_id_suffix: "netids.example".parse().unwrap(),

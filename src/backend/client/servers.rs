@@ -22,7 +22,7 @@ use crate::clock::{Clock, Instant};
 use crate::discovery::{Endpoint, Security, Way};
 use crate::partners::Authorization;
 use crate::pki::dane::{Evidence, Tlsa};
-use crate::tls::{self, Expected, Identity, Trust};
+use crate::tls::{self, Expected, Shown, Trust};
 
 /// An answer longer than this is none.
 const BODY_LIMIT: usize = 256 * 1024;
@@ -109,6 +109,8 @@ struct Warm {
     http: reqwest::Client,
     /// Room for one more exchange.
     places: Arc<Semaphore>,
+    /// What its certificate was judged by.
+    edition: u64,
     /// By a message of ours.
     used: Instant,
     /// By a message, or to keep the connection open.
@@ -152,14 +154,14 @@ impl NoResponse {
 
 /// All of them.
 pub(super) struct Servers {
-    identity: Identity,
+    identity: Shown,
     trust: Arc<Trust>,
     clock: Clock,
     warm: Mutex<BTreeMap<Line, Warm>>,
 }
 
 impl Servers {
-    pub fn new(identity: Identity, trust: Arc<Trust>, clock: Clock) -> Servers {
+    pub fn new(identity: Shown, trust: Arc<Trust>, clock: Clock) -> Servers {
         Servers { identity, trust, clock, warm: Mutex::default() }
     }
 
@@ -198,8 +200,10 @@ impl Servers {
     /// frame finds a connection open: a connection that has been closed meanwhile is opened again.
     pub async fn touch(&self, in_use: Duration, idle: Duration) {
         let now = self.clock.now();
+        let edition = self.trust.edition();
         let due: Vec<(Line, reqwest::Client)> = {
             let mut all = self.warm();
+            all.retain(|_, warm| warm.edition == edition || warm.rest.is_some());
             let used = |warm: &Warm| now.saturating_duration_since(warm.used) < in_use;
             let quiet = |warm: &Warm| now.saturating_duration_since(warm.touched) >= idle;
             let due = all.iter_mut().filter(|(_, warm)| used(warm) && quiet(warm) && warm.rest.is_none());
@@ -269,7 +273,9 @@ impl Servers {
     fn connections(&self, line: &Line, alone: bool) -> Result<(reqwest::Client, Arc<Semaphore>), String> {
         let mut all = self.warm();
         let now = self.clock.now();
-        if let Some(warm) = all.get_mut(line) {
+        // whoever was believed before may not be any more: then it shows its certificate again
+        let edition = self.trust.edition();
+        if let Some(warm) = all.get_mut(line).filter(|warm| warm.edition == edition) {
             (warm.used, warm.touched) = (now, now);
             return Ok((warm.http.clone(), warm.places.clone()));
         }
@@ -304,7 +310,9 @@ impl Servers {
             all.remove(&oldest);
         }
         let places = Arc::new(Semaphore::new(AT_ONCE));
-        let warm = Warm { http: http.clone(), places: places.clone(), used: now, touched: now, rest: None };
+        let rest = all.get(line).and_then(|warm| warm.rest);
+        let warm =
+            Warm { http: http.clone(), places: places.clone(), edition, used: now, touched: now, rest };
         all.insert(line.clone(), warm);
         Ok((http, places))
     }
@@ -393,7 +401,7 @@ mod tests {
         let root = Authority::root(&RootSpec::new("A federation"), &clock).unwrap();
         let member = root.intermediate(&IntermediateSpec::new("A member", ["a.example"]), &clock).unwrap();
         let made = member.issue(&LeafSpec::new("node", ["a.example"]), &clock).unwrap();
-        let identity = Identity::from_pem(&made.chain_pem, &made.key_pem).unwrap();
+        let identity = Shown::from(&tls::Identity::from_pem(&made.chain_pem, &made.key_pem).unwrap());
         let roots = Roots::from_pem(&root.cert_pem).unwrap();
         let trust = Trust::new(&roots, PeerRules::default(), clock.clone()).unwrap();
         Servers::new(identity, trust, clock)

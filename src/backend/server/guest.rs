@@ -41,6 +41,8 @@ pub(super) struct Guest {
 
 #[derive(Clone, Default)]
 struct Standing {
+    /// What its certificate was judged by.
+    edition: u64,
     /// Then the DNS is to be asked again; `None`: it has no say.
     until: Option<Instant>,
     /// What has ended it.
@@ -60,29 +62,40 @@ impl Reception {
         by_root: PeerIdentity,
         chain: Vec<CertificateDer<'static>>,
     ) -> Result<Guest, String> {
+        let edition = self.trust.edition();
         let Vouched { names, until } = self.vouched(&by_root, &chain).await?;
         let peer = PeerIdentity { names, ..by_root.clone() };
         let name = if peer.names.is_empty() { peer.pin.to_string() } else { peer.names.join(" ") };
         let listed = self.partners.partner.iter().any(|partner| self.is_partner(&peer, partner));
-        let standing = Mutex::new(Standing { until, fault: None });
+        let standing = Mutex::new(Standing { edition, until, fault: None });
         Ok(Guest { peer, name, listed, chain, by_root, standing })
     }
 
-    /// Ask the DNS again where its answer has ended.
+    /// Judge it again where there is something else to judge by, and ask the DNS again where its answer has ended.
     pub(super) async fn renew(&self, guest: &Guest) {
-        let Standing { until, fault } = guest.standing();
-        if fault.is_some() || until.is_none_or(|until| until > self.clock.now()) {
+        let Standing { edition, until, fault } = guest.standing();
+        let now = self.trust.edition();
+        let has_ended = until.is_some_and(|until| until <= self.clock.now());
+        if fault.is_some() || (edition == now && !has_ended) {
             return;
         }
-        let standing = match self.vouched(&guest.by_root, &guest.chain).await {
+        let by_root = match edition == now {
+            true => Ok(guest.by_root.clone()),
+            false => self.trust.peer_identity(Some(&guest.chain)).map_err(|error| error.to_string()),
+        };
+        let vouched = match by_root {
+            Ok(by_root) => self.vouched(&by_root, &guest.chain).await,
+            Err(why) => Err(why),
+        };
+        let standing = match vouched {
             Ok(vouched) if vouched.names == guest.peer.names => {
-                Standing { until: vouched.until, fault: None }
+                Standing { edition: now, until: vouched.until, fault: None }
             }
-            Ok(_) => Standing {
-                until: None,
-                fault: Some("its names in the DNS have changed: connect again".into()),
-            },
-            Err(why) => Standing { until: None, fault: Some(why) },
+            Ok(_) => {
+                let fault = "what it may be called has changed: connect again".into();
+                Standing { edition: now, until: None, fault: Some(fault) }
+            }
+            Err(why) => Standing { edition: now, until: None, fault: Some(why) },
         };
         *guest.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
     }

@@ -1,0 +1,254 @@
+//! What this node shows and whom it believes, and how both are replaced while it runs.
+//!
+//! Read from files at the start, and again whenever somebody asks or the clock says so: the certificate and its key, the
+//! roots, what partners' entries pin, and what has been revoked. Whatever cannot be used is told and changes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+
+use crate::backend;
+use crate::backend::tunnel;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::discovery::Suffix;
+use crate::discovery::name::net_id_name;
+use crate::partners;
+use crate::pki::check::{self, Facts, PeerRules};
+use crate::pki::dane::Evidence;
+use crate::pki::revoke::{List, Revoked};
+use crate::tls::{Identity, Roots, Shown, Trust};
+
+/// How often lists are fetched, and dates looked at.
+const LOOK: Duration = Duration::from_secs(600);
+/// A list is fetched within so long, or not this time.
+const FETCH_TIME: Duration = Duration::from_secs(20);
+/// Of bytes.
+const LONGEST_LIST: usize = 4 * 1024 * 1024;
+/// Days before the end of a certificate at which its operator hears of it.
+const ALARMS: [i64; 4] = [30, 14, 7, 1];
+
+/// Shared by everything that shows or believes.
+pub struct Credentials {
+    /// The certificate and its key.
+    pub shown: Shown,
+    /// The judge of partners.
+    pub trust: Arc<Trust>,
+    suffix: Suffix,
+    clock: Clock,
+    /// What is read; a new configuration replaces it.
+    config: Mutex<Arc<Config>>,
+    /// Lists that were fetched, by address.
+    fetched: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// The last alarm of each certificate, by serial number.
+    told: Mutex<BTreeMap<String, i64>>,
+}
+
+impl Credentials {
+    /// Read everything that the configuration names. Half a configuration is an error, never a node without TLS.
+    pub fn load(config: &Config, clock: &Clock) -> anyhow::Result<Option<Arc<Credentials>>> {
+        let Some(backend) = &config.backend else { return Ok(None) };
+        let suffix = config.discovery.clone().unwrap_or_default().net_id_suffix;
+        let identity = identity(backend)?;
+        let trust = Trust::new(&roots(config, backend, &suffix)?, pins(config, &suffix)?, clock.clone())?;
+        let credentials = Credentials {
+            shown: Shown::from(&identity),
+            trust,
+            suffix,
+            clock: clock.clone(),
+            config: Mutex::new(Arc::new(config.clone())),
+            fetched: Mutex::default(),
+            told: Mutex::default(),
+        };
+        credentials.reload(None)?;
+        Ok(Some(Arc::new(credentials)))
+    }
+
+    /// Read the files again, as `config` says from now on. What is wrong changes nothing.
+    pub fn reload(&self, config: Option<&Config>) -> anyhow::Result<Facts> {
+        let config = match config {
+            Some(config) => Arc::new(config.clone()),
+            None => self.config.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
+        let backend = config.backend.as_ref().context("there is no [backend] any more")?;
+        let identity = identity(backend)?;
+        let leaf = identity.chain().first().context("no certificate")?;
+        let leaf = check::facts(leaf)?;
+        let revoked = self.revoked(backend)?;
+        if let Some(why) = revoked.why(identity.chain(), []) {
+            tracing::error!(
+                why,
+                remedy = "`roamgate pki request`, then `pki install`",
+                "our own certificate has been revoked"
+            );
+        }
+        self.trust.renew(&roots(&config, backend, &self.suffix)?, pins(&config, &self.suffix)?, revoked)?;
+        self.shown.show(&identity);
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(leaf)
+    }
+
+    fn revoked(&self, backend: &backend::Config) -> anyhow::Result<Revoked> {
+        let mut revoked = Revoked::default();
+        for word in &backend.deny {
+            revoked.deny(word).context("[backend] deny")?;
+        }
+        let fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        for list in &backend.crls {
+            let bytes = match fetched.get(list) {
+                Some(bytes) => bytes.clone(),
+                None if list.contains("://") => continue,
+                None => std::fs::read(list).with_context(|| format!("[backend] crls: {list}"))?,
+            };
+            revoked.add(List::read(&bytes).with_context(|| format!("[backend] crls: {list}"))?);
+        }
+        Ok(revoked)
+    }
+
+    /// Fetch lists, look at the files and at the dates, now and then.
+    pub async fn keep(self: Arc<Credentials>) {
+        loop {
+            self.look().await;
+            self.clock.sleep(LOOK).await;
+        }
+    }
+
+    async fn look(&self) {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lists = config.backend.iter().flat_map(|backend| &backend.crls);
+        let mut changed = false;
+        for list in lists.filter(|list| list.contains("://")) {
+            match fetch(list).await {
+                Ok(bytes) => {
+                    let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+                    changed |= fetched.get(list) != Some(&bytes);
+                    fetched.insert(list.clone(), bytes);
+                }
+                Err(error) => {
+                    let remedy =
+                        "what was fetched before still counts; if it lasts, ask whoever publishes it";
+                    tracing::warn!(list, "{error:#}: {remedy}");
+                }
+            }
+        }
+        if changed && let Err(error) = self.reload(None) {
+            tracing::warn!("lists of revoked certificates were fetched and are not used: {error:#}");
+        }
+        self.alarms();
+    }
+
+    /// Certificates of ours that end soon, and roots: each is told of 30, 14, 7 and 1 days before.
+    fn alarms(&self) {
+        if !self.clock.is_trusted() {
+            return;
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for (what, facts) in self.certificates() {
+            let left = days_left(&facts, self.clock.wall());
+            let Some(alarm) = ALARMS.into_iter().rev().find(|days| left <= *days) else { continue };
+            if told.insert(facts.serial.clone(), alarm) == Some(alarm) {
+                continue;
+            }
+            let (named, remedy) = (facts.common_name.as_deref().unwrap_or(&facts.subject), remedy(what));
+            match left {
+                ..0 => tracing::error!(what, remedy, "{named} ended on {}", facts.not_after),
+                _ => tracing::warn!(what, remedy, "{named} ends in {left} days, on {}", facts.not_after),
+            }
+        }
+    }
+
+    /// Our leaf, what stands above it, and the roots.
+    fn certificates(&self) -> Vec<(&'static str, Facts)> {
+        let chain = self.shown.identity();
+        let facts = chain.chain().iter().filter_map(|der| check::facts(der).ok()).enumerate();
+        let ours =
+            facts.map(
+                |(place, facts)| {
+                    if place == 0 { ("our certificate", facts) } else { ("our intermediate", facts) }
+                },
+            );
+        ours.chain(self.trust.roots().into_iter().map(|facts| ("a root that we believe", facts))).collect()
+    }
+
+    /// For people: what is shown, and until when; and what ends soon.
+    pub fn status(&self) -> Vec<String> {
+        let wall = self.clock.wall();
+        let all = self.certificates();
+        let own = all.first().map(|(_, facts)| {
+            let day = facts.not_after.strftime("%Y-%m-%d");
+            format!("{}, valid until {day}: {} days left", facts.dns_names.join(" "), days_left(facts, wall))
+        });
+        let soon = all.iter().skip(1).filter(|(_, facts)| days_left(facts, wall) <= ALARMS[0]);
+        let soon = soon.map(|(what, facts)| {
+            let named = facts.common_name.as_deref().unwrap_or(&facts.subject);
+            format!("{what}, {named}, ends on {}", facts.not_after.strftime("%Y-%m-%d"))
+        });
+        own.into_iter().chain(soon).collect()
+    }
+}
+
+fn remedy(what: &str) -> &'static str {
+    match what {
+        "our certificate" => "`roamgate pki request`, send it to whoever signs, then `roamgate pki install`",
+        "our intermediate" => "ask the federation for a new one; then a new certificate below it",
+        _ => {
+            "ask the federation for its new root, and list both in [backend] roots until every partner has changed"
+        }
+    }
+}
+
+fn days_left(facts: &Facts, wall: Timestamp) -> i64 {
+    (facts.not_after.as_second() - wall.as_second()).div_euclid(86_400)
+}
+
+fn identity(backend: &backend::Config) -> anyhow::Result<Identity> {
+    Ok(Identity::load(&backend.identity.chain(), &backend.identity.key())?)
+}
+
+async fn fetch(address: &str) -> anyhow::Result<Vec<u8>> {
+    let client = reqwest::Client::builder().timeout(FETCH_TIME).no_proxy().referer(false).build()?;
+    let mut response = client.get(address).send().await?.error_for_status()?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        anyhow::ensure!(bytes.len() <= LONGEST_LIST, "a list of more than {LONGEST_LIST} bytes");
+    }
+    List::read(&bytes)?;
+    Ok(bytes)
+}
+
+/// The federation's roots, and those of partners outside it, each for the names of its partner alone.
+pub fn roots(config: &Config, backend: &backend::Config, suffix: &Suffix) -> anyhow::Result<Roots> {
+    let mut roots = match backend.roots.as_slice() {
+        [] => Roots::default(),
+        files => Roots::load(files)?,
+    };
+    for partner in config.roaming.partner.iter().filter(|partner| !partner.roots.is_empty()) {
+        let own = Roots::load(&partner.roots)
+            .with_context(|| format!("roots of [[roaming.partner]] {}", partner.net_id))?;
+        roots = roots.and(own.only_for([partner.certificate_name(suffix)]));
+    }
+    Ok(roots)
+}
+
+/// Keys that entries of partners and fronts pin, each with the names that it may speak for.
+pub fn pins(config: &Config, suffix: &Suffix) -> anyhow::Result<PeerRules> {
+    let rootless = |partner: &partners::Partner| partner.trust.is_some_and(Evidence::is_rootless);
+    let mut rules = PeerRules::default();
+    rules.rootless = config.roaming.partner.iter().any(rootless);
+    for partner in &config.roaming.partner {
+        let Some(pin) = &partner.pin else { continue };
+        let pin = pin.parse().with_context(|| format!("pin of [[roaming.partner]] {}", partner.net_id))?;
+        let own = net_id_name(partner.net_id, suffix);
+        rules.allow(pin, partner.identity.iter().cloned().chain([own]));
+    }
+    let fronts = config.backend.iter().flat_map(|backend| backend.reachability.fronts());
+    for front in fronts {
+        let (Some(pin), Some(host)) = (&front.pin, tunnel::host_of(&front.server)) else { continue };
+        rules.allow(pin.parse().with_context(|| format!("pin of the front {}", front.server))?, [host]);
+    }
+    Ok(rules)
+}
