@@ -11,10 +11,10 @@ use source::{files, paths, test_files, without_tests, words};
 /// A room that is a folder brings its files with it, unless one of them is listed by itself: then each is.
 const HOUSE: &str = "
     top       main > cli > demo > app > config
-    pages     control
+    pages     registry  control > web
     state     store
     shell     front > backend::tunnel > radio  backend::mapping  backend::client  backend::server  application
-    adapters  discovery  discovery::resolve  discovery::cache  pki  pki::folder > pki::make > pki::request > tls
+    adapters  discovery  discovery::resolve  discovery::cache  pki  pki::enrol  pki::folder > pki::make > pki::request > tls
     roles     fns  sns  hns  js
     rules     jit  partners  usage  discovery::name  discovery::publish  discovery::bucket  pki::check  pki::dane  pki::revoke  pki::name
     words     backend  backend::door > backend::pending > backend::tokens > backend::manners > backend::message > backend::keywrap > lorawan

@@ -1,6 +1,6 @@
 //! Names in zones that BIND and Knot have signed and serve: what our own validator makes of others' signatures and denials.
 //!
-//! Wants Debian's packages bind9, bind9-utils and knot, so these tests run where they are asked for:
+//! Wants Debian's packages bind9, bind9-utils, bind9-dnsutils and knot, so these tests run where they are asked for:
 //! `cargo test --test zones -- --ignored`. `.ci/run` does.
 
 use std::fmt::Write as _;
@@ -16,6 +16,8 @@ use roamgate::discovery::resolve::DiscoveryError;
 use roamgate::discovery::{Config, Dnssec, Endpoint, Resolver, Security, Server};
 use roamgate::lorawan::{DevEui, JoinEui};
 use roamgate::pki::dane::Evidence;
+use roamgate::registry;
+use roamgate::store::{self, Durability, Store, Url};
 use tempfile::TempDir;
 
 const ORIGIN: &str = "iotroam.example";
@@ -83,8 +85,9 @@ fn free() -> SocketAddr {
 fn program(name: &str) -> PathBuf {
     let places = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
     let found = places.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists());
-    found
-        .unwrap_or_else(|| panic!("{name} is not installed (Debian: apt-get install bind9 bind9-utils knot)"))
+    found.unwrap_or_else(|| {
+        panic!("{name} is not installed (Debian: apt-get install bind9 bind9-utils bind9-dnsutils knot)")
+    })
 }
 
 fn tool(folder: &Path, name: &str, arguments: &[&str]) -> String {
@@ -332,4 +335,137 @@ async fn a_wildcard_for_one_label_is_secure_by_way_of_a_validating_resolver() {
     assert_eq!(sockets(&found), ["192.0.2.20:443"]);
     let err = net(&resolver, "000006").await.unwrap_err();
     assert!(matches!(err, DiscoveryError::NotFound { proven: true, .. }), "{err}");
+}
+
+/// Our own registry's zone, with everything in it that members may put there, and where it is served.
+async fn registry(folder: &Path) -> (registry::Running, SocketAddr) {
+    let clock = Clock::system();
+    let url = Url::sqlite(folder.join("registry.db"));
+    let config = store::Config { url, durability: Durability::Balanced, key: None };
+    let store = Store::open(&config, clock.clone()).unwrap();
+    let text = format!(
+        "zone = \"{ORIGIN}\"\nlisten = \"127.0.0.1:0\"\ndns = \"127.0.0.1:0\"\nservers = [\"ns.{ORIGIN}\"]\n\
+         negative_ttl = 30\nsecondaries = [\"127.0.0.1\"]\n"
+    );
+    let origin = registry::absolute(ORIGIN).unwrap();
+    let lines: Vec<(Vec<u8>, u16, String)> = content()
+        .lines()
+        .map(|line| {
+            let mut words = line.splitn(5, ' ');
+            let owner = words.next().unwrap();
+            let kind: RecordType = words.nth(2).unwrap().parse().unwrap();
+            let mut data = words.next().unwrap().to_owned();
+            if matches!(kind, RecordType::CNAME | RecordType::NS | RecordType::SRV | RecordType::NAPTR) {
+                data = format!("{data}.{ORIGIN}.");
+            }
+            let owner = registry::absolute(&format!("{owner}.{ORIGIN}")).unwrap();
+            (registry::zone::place(&owner, &origin).unwrap(), kind.into(), data)
+        })
+        // below the delegation is the child's to say
+        .filter(|(place, ..)| !place.starts_with(b"lab\0ns\0"))
+        .collect();
+    let written = store.registry(move |book| {
+        let member = book.add_member("all", true)?;
+        for (place, kind, data) in &lines {
+            let mut there = book.at(place)?;
+            let (place, kind, data) = (place.clone(), *kind, data.clone());
+            there.push(store::registry::Entry { place: place.clone(), kind, data, ttl: 60, member });
+            book.put(&place, &[], &there)?;
+        }
+        Ok(((), true))
+    });
+    written.await.unwrap();
+    let running = registry::Running::start(&toml::from_str(&text).unwrap(), store, &clock).await.unwrap();
+    let at = running.dns.address;
+    (running, at)
+}
+
+fn at(server: SocketAddr, folder: TempDir) -> Running {
+    // nothing to end: the registry runs in this process
+    Running { child: Command::new("true").spawn().unwrap(), at: server, folder }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "wants BIND"]
+async fn what_the_registry_says_is_valid_to_others_and_to_us() {
+    let folder = tempfile::tempdir().unwrap();
+    let (registry, server) = registry(folder.path()).await;
+    let zone = at(server, folder);
+    let key = std::fs::read_to_string(zone.anchor().await).unwrap();
+    let words: Vec<&str> = key.split_whitespace().skip(4).collect();
+    let [flags, protocol, algorithm, key @ ..] = &words[..] else { panic!("{words:?}") };
+    let anchor = format!(
+        "trust-anchors {{ {ORIGIN}. static-key {flags} {protocol} {algorithm} \"{}\"; }};",
+        key.concat()
+    );
+    let file = zone.folder.path().join("delv.conf");
+    std::fs::write(&file, anchor).unwrap();
+    let (port, file) = (server.port().to_string(), file.display().to_string());
+    let delv = async |name: &str, kind: &str| {
+        let root = format!("+root={ORIGIN}");
+        let name = format!("{name}{ORIGIN}");
+        let arguments: Vec<String> =
+            ["@127.0.0.1", "-p", &port, "-a", &file, &root, &name, kind].map(ToOwned::to_owned).into();
+        let done = tokio::task::spawn_blocking(move || {
+            Command::new(program("delv")).args(&arguments).output().unwrap()
+        });
+        let done = done.await.unwrap();
+        format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
+    };
+    for (name, kind, words) in [
+        ("000001.netids.", "AAAA", "; fully validated"),
+        ("000001.netids.", "NAPTR", "negative response, fully validated"),
+        ("000005.netids.", "AAAA", "; fully validated"),
+        ("000009.netids.", "A", "ncache nxdomain"),
+        ("000009.netids.", "A", "negative response, fully validated"),
+        ("netids.", "A", "ncache nxrrset"),
+        ("a.b.c.d.netids.", "A", "negative response, fully validated"),
+        ("", "SOA", "; fully validated"),
+        ("", "MX", "negative response, fully validated"),
+        ("000004.netids.", "A", "; fully validated"),
+        ("f.0.d.e.7.5.d.3.b.0.7.joineuis.", "A", "; fully validated"),
+        ("8.7.6.5.4.3.2.0.d.e.7.5.d.3.b.0.7.joineuis.", "A", "; fully validated"),
+        ("8.7.6.5.4.3.2.0.d.e.7.5.d.3.b.0.7.joineuis.", "AAAA", "ncache nxrrset"),
+        ("d.e.7.5.d.3.b.0.7.joineuis.", "A", "ncache nxrrset"),
+        ("lab.", "DS", "negative response, fully validated"),
+    ] {
+        let said = delv(name, kind).await;
+        assert!(said.contains(words), "{name} {kind}: {said}");
+    }
+    // and by our own validator
+    let resolver = zone.resolver(Dnssec::Require).await;
+    assert_eq!(net(&resolver, "000002").await.unwrap().ways[0].port, 7005);
+    let moved = join(&resolver, "0000000000000001", Some(1)).await.unwrap();
+    assert_eq!(moved.ways[0].addresses, ["192.0.2.30".parse::<std::net::IpAddr>().unwrap()]);
+    let block = join(&resolver, "70B3D57ED0123456", None).await.unwrap();
+    assert_eq!(block.ways[0].security, Security::Secure);
+    assert!(matches!(net(&resolver, "000009").await, Err(DiscoveryError::NotFound { proven: true, .. })));
+    registry.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "wants BIND"]
+async fn a_secondary_gets_the_registrys_zone_whole_and_serves_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (registry, server) = registry(folder.path()).await;
+    let transferred = tokio::task::spawn_blocking(move || {
+        let port = server.port().to_string();
+        tool(
+            Path::new("/"),
+            "dig",
+            &["@127.0.0.1", "-p", &port, ORIGIN, "AXFR", "+noall", "+answer", "+onesoa"],
+        )
+    });
+    let file = folder.path().join("axfr");
+    std::fs::write(&file, transferred.await.unwrap() + "\n").unwrap();
+    tool(folder.path(), "dnssec-verify", &["-q", "-z", "-o", ORIGIN, "axfr"]);
+    let zones = format!(
+        "zone \"{ORIGIN}\" {{ type secondary; primaries {{ 127.0.0.1 port {}; }}; file \"zone\"; masterfile-format text; }};",
+        server.port()
+    );
+    let secondary = bind(tempfile::tempdir().unwrap(), &zones, "recursion no; dnssec-validation no;");
+    let resolver = secondary.resolver(Dnssec::Require).await;
+    assert_eq!(net(&resolver, "000002").await.unwrap().ways[0].port, 7005);
+    assert!(matches!(net(&resolver, "000009").await, Err(DiscoveryError::NotFound { proven: true, .. })));
+    registry.stop().await.unwrap();
 }

@@ -19,6 +19,8 @@ use crate::discovery::name::net_id_name;
 use crate::partners;
 use crate::pki::check::{self, Facts, PeerRules};
 use crate::pki::dane::Evidence;
+use crate::pki::enrol::{self, Asked, Registry};
+use crate::pki::folder::Folder;
 use crate::pki::revoke::{List, Revoked};
 use crate::tls::{Identity, Roots, Shown, Trust};
 
@@ -116,8 +118,54 @@ impl Credentials {
         }
     }
 
-    async fn look(&self) {
+    /// Renew the certificate when it is time, and have our addresses published.
+    async fn enrol(&self, config: &Config, enrol: &enrol::Config) -> anyhow::Result<()> {
+        let backend = config.backend.as_ref().context("there is no [backend]")?;
+        let registry = Registry::new(enrol, &backend.roots, &self.clock)?;
+        for net_id in config.network.net_ids.all().iter().filter(|_| !enrol.addresses.is_empty()) {
+            if registry.publish(*net_id, &enrol.addresses).await? {
+                tracing::info!(%net_id, addresses = ?enrol.addresses, "our addresses are published at the registry");
+            }
+        }
+        let backend::Identity::Folder(folder) = &backend.identity else { return Ok(()) };
+        let shown = self.shown.identity();
+        let leaf = shown.chain().first().context("no certificate")?;
+        let leaf = check::facts(leaf)?;
+        let due = enrol::is_due(
+            leaf.not_before.as_second(),
+            leaf.not_after.as_second(),
+            self.clock.wall().as_second(),
+        );
+        if !enrol.renew || !due {
+            return Ok(());
+        }
+        let folder = Folder::new(folder);
+        let named = leaf.common_name.clone().unwrap_or_default();
+        let waiting = folder.request(&named, &leaf.dns_names, false)?;
+        match registry.certificate(&waiting.pem).await? {
+            Asked::Waiting => {
+                tracing::warn!("the renewed certificate waits for the word of the registry's operator");
+            }
+            Asked::Signed(chain) => {
+                folder.install(&chain, &self.trust.root_certificates(), &self.clock)?;
+                if let Err(error) = self.reload(None) {
+                    folder.roll_back()?;
+                    return Err(error.context("the renewed certificate is not used"));
+                }
+                tracing::info!("the certificate has been renewed by the registry");
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be done now and then, once.
+    pub async fn look(&self) {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(enrol) = config.enrol.as_ref().filter(|_| self.clock.is_trusted())
+            && let Err(error) = self.enrol(&config, enrol).await
+        {
+            tracing::warn!("[enrol]: {error:#}; it is tried again");
+        }
         let lists = config.backend.iter().flat_map(|backend| &backend.crls);
         let mut changed = false;
         for list in lists.filter(|list| list.contains("://")) {

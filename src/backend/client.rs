@@ -216,6 +216,12 @@ impl Client {
         self.0.servers.touch(in_use, idle).await;
     }
 
+    /// Whether a party's server can be reached, is who it should be, and takes our certificate: nothing of TS002 is said. Its host.
+    pub async fn knock(&self, to: Party, by: Deadline) -> Result<String, PeerError> {
+        let target = self.find(&to, None, by).await?;
+        self.0.servers.knock(&target, by).await.map_err(|why| why.because(&to))
+    }
+
     /// Ask a party that is not in this house.
     pub async fn send(&self, to: Party, request: Request, by: Deadline) -> Result<Answer, PeerError> {
         if self.0.parts.clock.now() >= by.0 {

@@ -11,9 +11,11 @@ mod device;
 pub mod device_file;
 mod dns;
 mod dns_zone;
+mod doctor;
 mod partner;
 mod pki;
 mod radio;
+mod registry;
 mod run;
 mod spectrum;
 mod status;
@@ -72,6 +74,8 @@ enum Command {
     /// What visitors of other networks were carried.
     #[command(subcommand)]
     Usage(usage::UsageCommand),
+    /// What is wrong with configuration, clock, names, certificates and partners, and what to do. Fails where something is.
+    Doctor(doctor::DoctorArgs),
     /// How the running hotspot is, and what it counted. Fails where none runs.
     Status(status::StatusArgs),
     /// From an identifier to its name in the DNS, and from there to addresses.
@@ -80,6 +84,9 @@ enum Command {
     /// Keys and certificates for roaming.
     #[command(subcommand)]
     Pki(pki::PkiCommand),
+    /// The federation's registry: its DNS zone, and the API by which members change it.
+    #[command(subcommand)]
+    Registry(registry::RegistryCommand),
     /// The concentrator by hand: look, listen, send, scan, record; and its firmware.
     #[command(subcommand)]
     Radio(radio::RadioCommand),
@@ -243,7 +250,9 @@ impl Cli {
             Command::Device(command) => device::run(command, clock).await,
             Command::Partner(command) => partner::run(command).await,
             Command::Usage(command) => usage::run(command, clock).await,
+            Command::Registry(command) => registry::run(command, clock).await,
             Command::Radio(command) => radio::run(command, clock).await,
+            Command::Doctor(args) => doctor::run(args, clock).await,
             Command::Status(args) => status::run(args, clock).await,
             Command::Dns(command) => dns::run(command, clock).await,
             Command::Pki(command) => pki::run(&command, &clock).await,

@@ -85,6 +85,9 @@ pub struct IntermediateArgs {
     /// so that it cannot reach into other members' names
     #[arg(long, value_name = "NAME", requires_all = ["net_id_suffix", "join_eui_suffix"])]
     pub host: Vec<String>,
+    /// For the federation's registry, which signs for every member: all names behind both suffixes
+    #[arg(long, requires_all = ["net_id_suffix", "join_eui_suffix"], conflicts_with_all = ["net_id", "join_eui", "host"])]
+    pub registry: bool,
     /// What stands behind a NetID in the federation's DNS
     #[arg(long, value_name = "SUFFIX")]
     pub net_id_suffix: Option<Suffix>,
@@ -224,8 +227,12 @@ fn intermediate(args: &IntermediateArgs, clock: &Clock) -> anyhow::Result<String
         }
         subtrees.push(host);
     }
+    if args.registry {
+        subtrees.extend(args.net_id_suffix.iter().chain(&args.join_eui_suffix).map(ToString::to_string));
+    }
     let name = match (&args.name, args.net_id.first(), args.join_eui.first()) {
         (Some(name), ..) => name.clone(),
+        _ if args.registry => "Registry".to_owned(),
         (None, Some(net_id), _) => format!("Member {}", hex::encode(net_id.to_msb())),
         (None, None, Some(range)) => format!("Member with JoinEUI {range}"),
         (None, None, None) => "Member".to_owned(),

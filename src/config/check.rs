@@ -8,6 +8,7 @@ use crate::limits::RateLimit;
 use crate::lorawan::{JoinEuiRange, NetId};
 use crate::partners::{KekKey, Version};
 use crate::pki::dane::Evidence;
+use crate::pki::enrol;
 use crate::{application, backend, discovery, radio};
 
 /// A combination of values that cannot be.
@@ -201,6 +202,7 @@ impl Config {
                 "list the root certificate of your federation: roots = [\"/etc/roamgate/pki/root.pem\"]",
             );
         }
+        self.check_federation(&mut refuse);
         let ranges = &self.join_server.join_euis;
         for (i, range) in ranges.iter().enumerate() {
             if let Some(earlier) = ranges.iter().take(i).find(|earlier| overlap(**earlier, *range)) {
@@ -359,6 +361,35 @@ impl Config {
         }
     }
 
+    /// Our account at the federation's registry, and the registry itself.
+    fn check_federation(&self, refuse: &mut impl FnMut(String, String, &str)) {
+        if let Some(Err(why)) = self.enrol.as_ref().map(enrol::Config::url) {
+            let remedy =
+                "write https://HOST as the registry's operator says; plain http for this machine only";
+            refuse("enrol.registry".into(), why.into(), remedy);
+        }
+        if self.enrol.is_some() && self.backend.is_none() {
+            refuse(
+                "enrol".into(),
+                "there is no [backend] whose certificate could be renewed".into(),
+                "add a section [backend] with identity = { folder = ... } and roots",
+            );
+        }
+        let Some(registry) = &self.registry else { return };
+        if registry.servers.is_empty() {
+            let remedy = "name the zone's name servers, this one first: servers = [\"ns1.iotroam.example\"]";
+            refuse(
+                "registry.servers".into(),
+                "a zone without a name server is found by nobody".into(),
+                remedy,
+            );
+        }
+        if let Err(error) = registry.suffixes() {
+            let remedy = "names of NetIDs and JoinEUIs stand within the zone that is served";
+            refuse("registry.zone".into(), error.to_string(), remedy);
+        }
+    }
+
     fn check_region(&self, refuse: &mut impl FnMut(String, String, &str)) {
         let Network { region, sub_bands, dwell_time, .. } = &self.network;
         let count = region.sub_band_count();
@@ -474,6 +505,7 @@ impl Config {
         if let Some(backend) = &self.backend {
             files.push(("backend.identity.chain".into(), backend.identity.chain()));
             files.push(("backend.identity.key".into(), backend.identity.key()));
+            files.extend(self.enrol.iter().map(|enrol| ("enrol.key_file".into(), enrol.key_file.clone())));
             let lists = backend.crls.iter().filter(|list| !list.contains("://")).enumerate();
             files.extend(lists.map(|(i, list)| (format!("backend.crls[{i}]"), PathBuf::from(list))));
             let roots = backend.roots.iter().enumerate();

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::backend::message::MacVersion;
 use crate::lorawan::region::SubBands;
 use crate::lorawan::{NetId, NsId, Region};
-use crate::{application, backend, discovery, front, js, partners, radio, store};
+use crate::pki::enrol;
+use crate::{application, backend, discovery, front, js, partners, radio, registry, store};
 
 pub use check::Refusal;
 pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
@@ -28,17 +29,19 @@ pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
 pub const DEFAULT_PATH: &str = "/etc/roamgate/roamgate.toml";
 
 /// The sections in the order in which a person reads them.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 12] = [
     "network",
     "store",
     "radio",
     "backend",
+    "enrol",
     "front",
     "discovery",
     "roaming",
     "join_server",
     "application",
     "control",
+    "registry",
 ];
 
 /// Everything that can be configured. The default is the standalone hotspot.
@@ -53,6 +56,8 @@ pub struct Config {
     pub radio: Vec<radio::Config>,
     /// The two ends of TS002. Absent: no partner can be asked or answered.
     pub backend: Option<backend::Config>,
+    /// Our account at the federation's registry. Absent: certificates and records are brought by hand.
+    pub enrol: Option<enrol::Config>,
     /// Where hotspots behind NAT are reached through us. Absent: we are no front.
     pub front: Option<front::Config>,
     /// How partners are found. Absent: only by `server` of their entries.
@@ -65,6 +70,8 @@ pub struct Config {
     pub application: application::Config,
     /// The command line's door to a running daemon.
     pub control: control::Config,
+    /// The federation's registry (`roamgate registry run`). Absent: this is none.
+    pub registry: Option<registry::Config>,
 }
 
 impl Default for Config {
@@ -74,12 +81,14 @@ impl Default for Config {
             store: store::Config::default(),
             radio: vec![radio::Config::default()],
             backend: None,
+            enrol: None,
             front: None,
             discovery: None,
             roaming: partners::Config::default(),
             join_server: js::config::Config::default(),
             application: application::Config::default(),
             control: control::Config::default(),
+            registry: None,
         }
     }
 }

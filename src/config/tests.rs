@@ -198,6 +198,21 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             "no device",
         ),
         (
+            "[enrol]\nregistry = \"http://registry.example\"\nkey_file = \"k\"\n".into(),
+            "enrol.registry: ",
+            "not sent in the clear",
+        ),
+        (
+            "[registry]\nzone = \"iot.example\"\nservers = []\n".into(),
+            "registry.servers: ",
+            "without a name server",
+        ),
+        (
+            "[registry]\nzone = \"iot.example\"\nservers = [\"ns.iot.example\"]\nnet_id_suffix = \"netids.example\"\n".into(),
+            "registry.zone: ",
+            "not within the zone",
+        ),
+        (
             "[[join_server.authorised]]\ndev_euis = [\"0102030405060708\"]\n".into(),
             "join_server.authorised[0].net_ids: ",
             "could not roam",

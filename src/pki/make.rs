@@ -291,11 +291,24 @@ impl Authority {
         serials: &[S],
         clock: &Clock,
     ) -> Result<String, MakeError> {
+        let known = before.iter().flat_map(|before| before.serials.iter().map(String::as_str));
+        let all: Vec<&str> = known.chain(serials.iter().map(AsRef::as_ref)).collect();
+        let number = before.and_then(|before| before.number).unwrap_or(0).saturating_add(1);
+        self.revoke_as(number, &all, clock)
+    }
+
+    /// The list of these serial numbers and no others, with this number of its own, which is to go up with every list.
+    pub fn revoke_as<S: AsRef<str>>(
+        &self,
+        number: u64,
+        serials: &[S],
+        clock: &Clock,
+    ) -> Result<String, MakeError> {
         let wall = clock.wall();
         let next = wall.checked_add(SignedDuration::from_hours(24 * i64::from(LIST_DAYS)));
         let next = next.map_err(|_| MakeError::Clock(wall))?;
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
-        let mut all: Vec<String> = before.iter().flat_map(|before| before.serials.iter().cloned()).collect();
+        let mut all: Vec<String> = Vec::new();
         for serial in serials {
             let mut revoked = Revoked::default();
             revoked.deny(serial.as_ref()).map_err(|error| MakeError::Serial(error.to_string()))?;
@@ -317,7 +330,7 @@ impl Authority {
         let params = CertificateRevocationListParams {
             this_update: epoch + since_1970(wall)?,
             next_update: epoch + since_1970(next)?,
-            crl_number: SerialNumber::from(before.and_then(|before| before.number).unwrap_or(0) + 1),
+            crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs,
             key_identifier_method: KeyIdMethod::Sha256,

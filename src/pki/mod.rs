@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod dane;
+pub mod enrol;
 pub mod folder;
 pub mod make;
 pub mod name;

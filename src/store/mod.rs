@@ -15,6 +15,7 @@ mod names;
 mod open;
 mod outbox;
 mod parked;
+pub mod registry;
 mod root_keys;
 mod rows;
 mod secrets;

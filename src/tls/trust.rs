@@ -129,6 +129,11 @@ impl Trust {
         self.judge().roots.iter().map(|root| root.facts.clone()).collect()
     }
 
+    /// The roots themselves.
+    pub fn root_certificates(&self) -> Vec<CertificateDer<'static>> {
+        self.judge().roots.iter().map(|root| root.der.clone()).collect()
+    }
+
     fn judge(&self) -> Arc<Judge> {
         self.judge.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -196,6 +196,21 @@ impl Servers {
         Err(NoResponse::NoConnection(unreached.join("; ")))
     }
 
+    /// Connect the first way on which that comes about, and hear whether we are let in. The host.
+    pub async fn knock(&self, target: &Target, by: Deadline) -> Result<String, NoResponse> {
+        let mut unreached = Vec::new();
+        for (line, _) in self.in_order(target) {
+            let (http, _) = self.connections(&line, target.ways.len() == 1).map_err(NoResponse::Broken)?;
+            let asked = timeout_at(by.0, head(&http, &line)).await.map_err(|_| NoResponse::Late)?;
+            match asked {
+                Ok(()) => return Ok(line.host),
+                // a refused certificate of ours shows as a failed request (TLS 1.3)
+                Err(error) => unreached.push(causes(&error, &line)),
+            }
+        }
+        Err(NoResponse::NoConnection(unreached.join("; ")))
+    }
+
     /// Have servers that were asked within `in_use` and have heard nothing of us for `idle` hear something, so that the next
     /// frame finds a connection open: a connection that has been closed meanwhile is opened again.
     pub async fn touch(&self, in_use: Duration, idle: Duration) {
@@ -215,12 +230,10 @@ impl Servers {
                 .collect()
         };
         let touches = due.into_iter().map(|(line, http)| async move {
-            // whatever it answers: a message of TS002 is a POST
-            let Ok(url) = Url::parse(&format!("https://{}:{}/", line.host, line.port)) else { return };
             // the first may find out that the connection is gone
             for _ in 0..2 {
-                match http.head(url.clone()).timeout(CONNECT_TIME).send().await {
-                    Ok(_) => break,
+                match head(&http, &line).await {
+                    Ok(()) => break,
                     Err(error) if error.is_connect() => {
                         tracing::debug!("{}", causes(&error, &line));
                         self.unreached(&line);
@@ -316,6 +329,12 @@ impl Servers {
         all.insert(line.clone(), warm);
         Ok((http, places))
     }
+}
+
+/// Whatever it answers: a message of TS002 is a POST.
+async fn head(http: &reqwest::Client, line: &Line) -> Result<(), reqwest::Error> {
+    let url = format!("https://{}:{}/", line.host, line.port);
+    http.head(url).timeout(CONNECT_TIME).send().await.map(|_| ())
 }
 
 async fn post(

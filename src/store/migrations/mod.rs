@@ -32,6 +32,7 @@ const STEPS: &[&str] = &[
     include_str!("0018_terms.sql"),
     include_str!("0019_outbox.sql"),
     include_str!("0020_names.sql"),
+    include_str!("0021_registry.sql"),
 ];
 
 /// The schema that this program works with.

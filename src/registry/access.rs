@@ -1,0 +1,106 @@
+//! Who asks: keys of members, which are shown once and kept as a hash.
+//!
+//! A key is `rg_ID_SECRET`, 64 and 256 bits of chance in hex digits: nothing that a person has chosen, so a plain SHA-256 keeps it. A
+//! wrong key costs its address a token of a small bucket.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::limits::{Buckets, Rate, Wait, household};
+use crate::store::registry::{AccessKey, Book, BookError, Member, MemberId};
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Look.
+    Read,
+    /// Change records, ask for certificates.
+    Write,
+    /// Also make and revoke keys.
+    Admin,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
+            Scope::Read => "read",
+            Scope::Write => "write",
+            Scope::Admin => "admin",
+        })
+    }
+}
+
+impl Scope {
+    fn of(text: &str) -> Scope {
+        match text {
+            "admin" => Scope::Admin,
+            "write" => Scope::Write,
+            _ => Scope::Read,
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Whose key it is.
+    pub member: Member,
+    /// Which.
+    pub key: String,
+    /// What it may do.
+    pub scope: Scope,
+}
+
+/// A new key: what is shown, and what is kept.
+pub fn make(member: MemberId, label: &str, scope: Scope, clock: &Clock) -> (Zeroizing<String>, AccessKey) {
+    let (id, secret): ([u8; 8], [u8; 32]) = (clock.random(), clock.random());
+    let (id, secret) = (hex::encode(id), Zeroizing::new(hex::encode(secret)));
+    let hash = Sha256::digest(secret.as_bytes()).to_vec();
+    let shown = Zeroizing::new(format!("rg_{id}_{}", secret.as_str()));
+    let (label, scope) = (label.to_owned(), scope.to_string());
+    (shown, AccessKey { id, member, label, scope, hash, since: 0, revoked: None })
+}
+
+/// Who has this key; `None`: nobody.
+pub fn caller(book: &Book<'_>, shown: &str) -> Result<Option<Caller>, BookError> {
+    let Some((id, secret)) = shown.strip_prefix("rg_").and_then(|rest| rest.split_once('_')) else {
+        return Ok(None);
+    };
+    let Some(key) = book.key(id)? else { return Ok(None) };
+    let right: bool = Sha256::digest(secret.as_bytes()).as_slice().ct_eq(&key.hash).into();
+    if !right || key.revoked.is_some() {
+        return Ok(None);
+    }
+    let member = book.member(key.member)?.filter(|member| member.revoked.is_none());
+    Ok(member.map(|member| Caller { member, key: key.id, scope: Scope::of(&key.scope) }))
+}
+
+/// Addresses that come with wrong keys.
+pub struct Guesses(Mutex<Buckets<IpAddr>>, Clock);
+
+/// Wrong keys of one household: so many at once, then one a second.
+const GUESSES: Rate = Rate { burst: 20, every: Duration::from_secs(1) };
+/// Households that are remembered.
+const HOUSEHOLDS: usize = 4096;
+
+impl Guesses {
+    /// Nobody has guessed yet.
+    pub fn new(clock: Clock) -> Guesses {
+        Guesses(Mutex::new(Buckets::new(GUESSES, HOUSEHOLDS)), clock)
+    }
+
+    /// A wrong key; an error where there were too many of this household.
+    pub fn wrong(&self, from: IpAddr) -> Result<(), Wait> {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.take(household(from), self.1.now())
+    }
+}

@@ -1,0 +1,188 @@
+//! The federation's registry: who its members are, which NetIDs and JoinEUIs are theirs, and the DNS zone in which everybody
+//! finds them (`roamgate registry`).
+//!
+//! Members change their own names through the API ([`api`]); what they may put there is decided in [`rules`]; [`server`] answers
+//! questions about the zone from the store, signed as they are answered ([`zone`]).
+
+pub mod access;
+pub mod api;
+pub mod certificates;
+pub mod openapi;
+pub mod rules;
+pub mod server;
+pub mod zone;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use hickory_proto::dnssec::crypto::EcdsaSigningKey;
+use hickory_proto::dnssec::rdata::DNSKEY;
+use hickory_proto::dnssec::{Algorithm, DnssecSigner, SigningKey};
+use hickory_proto::rr::Name;
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::discovery::Suffix;
+use crate::store::Store;
+use crate::store::registry::ZoneKey;
+use crate::web;
+
+use access::Guesses;
+use api::Desk;
+use certificates::Office;
+use server::{NameServer, Served};
+
+/// Section `[registry]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The zone: everything that is published stands below it.
+    pub zone: Suffix,
+    /// What stands behind a NetID; `netids` below the zone where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net_id_suffix: Option<Suffix>,
+    /// What stands behind a JoinEUI; `joineuis` below the zone where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_eui_suffix: Option<Suffix>,
+    /// Where the API is: plain HTTP, on this machine or behind a proxy that brings TLS.
+    #[serde(default = "api")]
+    pub listen: SocketAddr,
+    /// Where the zone is served, UDP and TCP.
+    #[serde(default = "dns")]
+    pub dns: SocketAddr,
+    /// Names of the zone's name servers, the first this one.
+    pub servers: Vec<Suffix>,
+    /// Addresses of secondaries, who get the zone whole (AXFR).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secondaries: Vec<IpAddr>,
+    /// TTL of denials, seconds: a new name is found everywhere after so long.
+    #[serde(default = "a_minute")]
+    pub negative_ttl: u32,
+    /// Folder of the intermediate that signs members' certificates (`roamgate pki intermediate`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<PathBuf>,
+}
+
+fn api() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8090))
+}
+
+fn dns() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 53))
+}
+
+fn a_minute() -> u32 {
+    60
+}
+
+impl Config {
+    /// Where names are.
+    pub fn suffixes(&self) -> anyhow::Result<rules::Suffixes> {
+        let of = |given: &Option<Suffix>, label: &str| match given {
+            Some(suffix) => Ok(suffix.clone()),
+            None => format!("{label}.{}", self.zone).parse::<Suffix>().map_err(anyhow::Error::new),
+        };
+        let suffixes = rules::Suffixes {
+            net_id: of(&self.net_id_suffix, "netids")?,
+            join_eui: of(&self.join_eui_suffix, "joineuis")?,
+        };
+        let zone = absolute(self.zone.as_str())?;
+        for suffix in [&suffixes.net_id, &suffixes.join_eui] {
+            anyhow::ensure!(
+                zone.zone_of(&absolute(suffix.as_str())?),
+                "{suffix} is not within the zone {}",
+                self.zone
+            );
+        }
+        Ok(suffixes)
+    }
+}
+
+/// A full name.
+pub fn absolute(text: &str) -> anyhow::Result<Name> {
+    let mut name =
+        Name::from_ascii(text.to_ascii_lowercase()).with_context(|| format!("{text:?} is no name"))?;
+    name.set_fqdn(true);
+    Ok(name)
+}
+
+/// A zone key that signs, or will.
+fn signer(key: &ZoneKey, origin: &Name) -> anyhow::Result<(DNSKEY, DnssecSigner)> {
+    let secret = PrivatePkcs8KeyDer::from(key.secret.to_vec());
+    let signing = EcdsaSigningKey::from_pkcs8(&secret, Algorithm::ECDSAP256SHA256)?;
+    // one key signs keys and records alike, and is a secure entry point
+    let dnskey = DNSKEY::new(true, true, false, signing.to_public_key()?);
+    let signer = DnssecSigner::new(dnskey.clone(), Box::new(signing), origin.clone(), zone::SIGNED_FOR);
+    Ok((dnskey, signer))
+}
+
+/// The zone's own part, with the keys that the store holds; a first one is made where there is none.
+pub async fn apex(config: &Config, store: &Store) -> anyhow::Result<zone::Apex> {
+    let made = EcdsaSigningKey::generate_pkcs8(Algorithm::ECDSAP256SHA256)?;
+    let made = zeroize::Zeroizing::new(made.secret_pkcs8_der().to_vec());
+    let keys = store.registry(move |book| {
+        let first = book.zone_keys()?.is_empty();
+        if first {
+            book.add_zone_key(&made, SIGNING)?;
+            book.audit(None, None, "zone key made", "the first")?;
+        }
+        Ok((book.zone_keys()?, first))
+    });
+    let origin = absolute(config.zone.as_str())?;
+    let (mut published, mut signers) = (Vec::new(), Vec::new());
+    for key in keys.await.context("keys of the zone")? {
+        let (dnskey, signer) = signer(&key, &origin)?;
+        published.push(dnskey);
+        if key.state == SIGNING {
+            signers.push(Arc::new(signer));
+        }
+    }
+    let servers = config.servers.iter().map(|server| absolute(server.as_str()));
+    let servers = servers.collect::<anyhow::Result<Vec<_>>>()?;
+    anyhow::ensure!(!servers.is_empty(), "[registry] servers names no name server");
+    Ok(zone::Apex { origin, servers, negative_ttl: config.negative_ttl, keys: published, signers })
+}
+
+/// State of a zone key that signs.
+pub const SIGNING: &str = "signing";
+/// State of a zone key that readers are to know before it signs, or still after.
+pub const PUBLISHED: &str = "published";
+
+/// A running registry.
+pub struct Running {
+    /// The zone's server.
+    pub dns: NameServer,
+    /// The API's.
+    pub api: web::Served,
+    store: Store,
+}
+
+impl Running {
+    /// Open the store, serve the zone and the API.
+    pub async fn start(section: &Config, store: Store, clock: &Clock) -> anyhow::Result<Running> {
+        let suffixes = section.suffixes().context("[registry]")?;
+        let apex = apex(section, &store).await?;
+        let served = Served::new(store.clone(), apex, section.secondaries.clone(), clock.clone());
+        let dns = served
+            .listen(section.dns)
+            .await
+            .with_context(|| format!("serve the zone on {} ([registry] dns)", section.dns))?;
+        let guesses = Guesses::new(clock.clone());
+        let office =
+            section.authority.as_ref().map(|folder| Office::open(folder, clock.clone())).transpose()?;
+        let desk = Desk { store: store.clone(), suffixes, served, office, guesses, clock: clock.clone() };
+        let api = web::serve(section.listen, api::router(Arc::new(desk)), clock.clone())
+            .await
+            .with_context(|| format!("serve the API on {} ([registry] listen)", section.listen))?;
+        Ok(Running { dns, api, store })
+    }
+
+    /// Stop serving, and close the store.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        drop((self.dns, self.api));
+        self.store.close().await.context("close the store")
+    }
+}

@@ -1,0 +1,279 @@
+//! The registry's name server: the zone over UDP and TCP, and whole for secondaries (RFC 5936).
+//!
+//! Every question looks into the store once, so what was written is served at once. Nothing is kept in memory.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use hickory_net::runtime::Time;
+use hickory_net::xfer::Protocol;
+use hickory_proto::op::{Edns, Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
+use hickory_server::Server;
+use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
+use hickory_server::zone_handler::MessageResponseBuilder;
+use tokio::net::{TcpListener, UdpSocket};
+
+use super::zone::{self, Answer, Apex, Blocks};
+use crate::clock::Clock;
+use crate::store::Store;
+use crate::store::registry::Entry;
+
+/// A question over TCP comes within so long.
+const TCP_TIME: Duration = Duration::from_secs(5);
+/// Answers of one connection that wait to be sent.
+const TCP_BUFFER: usize = 64;
+/// What goes into a datagram, bytes (DNS flag day 2020).
+const PAYLOAD: u16 = 1232;
+/// Aliases of the zone that are followed for whoever asks.
+const ALIASES: usize = 8;
+/// Records of one message of a transfer.
+const AT_ONCE: usize = 100;
+/// Places that are read at once for a transfer.
+const PAGE: u32 = 500;
+
+/// The zone as it is served. Clones share it.
+#[derive(Clone)]
+pub struct Served(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    clock: Clock,
+    apex: RwLock<Arc<Apex>>,
+    secondaries: Vec<IpAddr>,
+}
+
+/// A running name server; dropping it ends it.
+pub struct NameServer {
+    /// Where it listens, UDP and TCP.
+    pub address: SocketAddr,
+    _server: Server<Served>,
+}
+
+impl Served {
+    /// The zone of a store. Only `secondaries` get it whole.
+    pub fn new(store: Store, apex: Apex, secondaries: Vec<IpAddr>, clock: Clock) -> Served {
+        let apex = RwLock::new(Arc::new(apex));
+        Served(Arc::new(Inner { store, clock, apex, secondaries }))
+    }
+
+    /// The zone's own part from now on: another key, another server.
+    pub fn replace(&self, apex: Apex) {
+        *self.0.apex.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(apex);
+    }
+
+    /// The zone's own part.
+    pub fn apex(&self) -> Arc<Apex> {
+        self.0.apex.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Answer on this address, UDP and TCP.
+    pub async fn listen(&self, address: SocketAddr) -> io::Result<NameServer> {
+        let tcp = TcpListener::bind(address).await?;
+        let address = tcp.local_addr()?;
+        let udp = UdpSocket::bind(address).await?;
+        let mut server = Server::new(self.clone());
+        server.register_socket(udp);
+        server.register_listener(tcp, TCP_TIME, TCP_BUFFER);
+        Ok(NameServer { address, _server: server })
+    }
+
+    /// What the zone says to a question, aliases within it followed.
+    pub async fn ask(&self, asked: &Name, kind: RecordType, dnssec: bool) -> Result<Answer, String> {
+        let apex = self.apex();
+        let mut answer: Option<Answer> = None;
+        let mut asked = asked.clone();
+        for _ in 0..=ALIASES {
+            let Some(place) = zone::place(&asked, &apex.origin) else { break };
+            let view = self.0.store.registry(move |book| Ok((book.view(&place)?, false))).await;
+            let view = view.map_err(|error| error.to_string())?;
+            let next = apex.answer(&asked, kind, &view, dnssec, self.0.clock.unix());
+            let next = next.map_err(|error| error.to_string())?;
+            let goes_on = next.next.clone();
+            answer = Some(match answer {
+                None => next,
+                Some(before) => Answer {
+                    code: next.code,
+                    authoritative: before.authoritative,
+                    answers: [before.answers, next.answers].concat(),
+                    authorities: [before.authorities, next.authorities].concat(),
+                    next: None,
+                },
+            });
+            match goes_on {
+                Some(target) => asked = target,
+                None => break,
+            }
+        }
+        let (answers, authorities) = (Vec::new(), Vec::new());
+        Ok(answer.unwrap_or(Answer {
+            code: ResponseCode::Refused,
+            authoritative: false,
+            answers,
+            authorities,
+            next: None,
+        }))
+    }
+
+    /// The whole zone, signed, in the order of a transfer: page by page, each given to `send`.
+    async fn transfer<F, S>(&self, mut send: F) -> Result<(), String>
+    where
+        F: FnMut(Vec<Record>) -> S,
+        S: Future<Output = Result<(), String>>,
+    {
+        let (apex, unix) = (self.apex(), self.0.clock.unix());
+        let words = |error: hickory_proto::ProtoError| error.to_string();
+        let serial = self.0.store.registry(|book| Ok((book.serial()?, false))).await;
+        let serial = serial.map_err(|error| error.to_string())?;
+        let mut waiting = vec![apex.soa(serial)];
+        // the place whose NSEC record waits for the place behind it
+        let (mut held, mut held_entries): (Vec<u8>, Vec<Entry>) = (Vec::new(), Vec::new());
+        let at_apex = self.0.store.registry(|book| Ok((book.at(&[])?, false))).await;
+        held_entries.extend(at_apex.map_err(|error| error.to_string())?);
+        let (mut after, mut blocks) = (Vec::new(), Blocks::default());
+        loop {
+            let from = after.clone();
+            let page = self.0.store.registry(move |book| Ok((book.zone(&from, PAGE)?, false))).await;
+            let page = page.map_err(|error| error.to_string())?;
+            if page.is_empty() {
+                break;
+            }
+            for entries in page.chunk_by(|one, other| one.place == other.place) {
+                let Some(first) = entries.first() else { continue };
+                let mut places = blocks.before(&first.place, entries);
+                places.push((first.place.clone(), entries.to_vec()));
+                for (place, entries) in places {
+                    let signed = apex.transferred(&held, &place, &held_entries, serial, unix);
+                    waiting.extend(signed.map_err(words)?.into_iter().filter(|record| !is_soa(record)));
+                    (held, held_entries) = (place, entries);
+                }
+                after = first.place.clone();
+                if waiting.len() >= AT_ONCE {
+                    send(std::mem::take(&mut waiting)).await?;
+                }
+            }
+        }
+        let last = apex.transferred(&held, &[], &held_entries, serial, unix).map_err(words)?;
+        waiting.extend(last.into_iter().filter(|record| !is_soa(record)));
+        waiting.push(apex.soa(serial));
+        send(waiting).await
+    }
+
+    async fn reply<R: ResponseHandler>(&self, request: &Request, mut reply: R) -> ResponseInfo {
+        let mut head = Metadata::new(request.metadata.id, MessageType::Response, request.metadata.op_code);
+        head.recursion_desired = request.metadata.recursion_desired;
+        let nothing = |mut head: Metadata, code| {
+            head.response_code = code;
+            ResponseInfo::from(Header { metadata: head, counts: HeaderCounts::default() })
+        };
+        let edns = request.edns.as_ref().map(|asked| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(PAYLOAD.min(asked.max_payload().max(512)));
+            edns.set_version(0);
+            edns.set_dnssec_ok(asked.flags().dnssec_ok);
+            edns
+        });
+        let mut builder = MessageResponseBuilder::from_message_request(request);
+        if let Some(edns) = &edns {
+            builder.edns(edns);
+        }
+        let query = match request.request_info() {
+            Ok(info) if request.metadata.op_code == OpCode::Query => info.query,
+            Ok(_) => {
+                head.response_code = ResponseCode::NotImp;
+                let answer = builder.build_no_records(head);
+                return reply.send_response(answer).await.unwrap_or(nothing(head, ResponseCode::NotImp));
+            }
+            Err(_) => {
+                head.response_code = ResponseCode::FormErr;
+                let answer = builder.build_no_records(head);
+                return reply.send_response(answer).await.unwrap_or(nothing(head, ResponseCode::FormErr));
+            }
+        };
+        let (asked, kind) = (Name::from(query.name().clone()), query.query_type());
+        let apex = self.apex();
+        if query.query_class() != DNSClass::IN || !apex.origin.zone_of(&asked) {
+            head.response_code = ResponseCode::Refused;
+            let answer = builder.build_no_records(head);
+            return reply.send_response(answer).await.unwrap_or(nothing(head, ResponseCode::Refused));
+        }
+        if kind == RecordType::AXFR || kind == RecordType::IXFR {
+            return self.whole(request, head, reply).await;
+        }
+        let dnssec = edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
+        let answer = match self.ask(&asked, kind, dnssec).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(name = %asked, %kind, error, "a question could not be answered");
+                head.response_code = ResponseCode::ServFail;
+                let answer = builder.build_no_records(head);
+                return reply.send_response(answer).await.unwrap_or(nothing(head, ResponseCode::ServFail));
+            }
+        };
+        head.response_code = answer.code;
+        head.authoritative = answer.authoritative;
+        let message = builder.build(head, &answer.answers, &answer.authorities, [], []);
+        reply.send_response(message).await.unwrap_or(nothing(head, ResponseCode::ServFail))
+    }
+
+    /// A transfer, to secondaries that are listed, over TCP.
+    async fn whole<R: ResponseHandler>(
+        &self,
+        request: &Request,
+        mut head: Metadata,
+        mut reply: R,
+    ) -> ResponseInfo {
+        let asks = request.src().ip().to_canonical();
+        let apex = self.apex();
+        let of_zone =
+            request.request_info().is_ok_and(|info| Name::from(info.query.name().clone()) == apex.origin);
+        let may = self.0.secondaries.contains(&asks) && request.protocol() == Protocol::Tcp && of_zone;
+        if !may {
+            if of_zone {
+                tracing::warn!(from = %request.src(), "the zone was asked for whole by somebody who is not listed in secondaries");
+            }
+            head.response_code = ResponseCode::Refused;
+            let answer = MessageResponseBuilder::from_message_request(request).build_no_records(head);
+            let info = ResponseInfo::from(Header { metadata: head, counts: HeaderCounts::default() });
+            return reply.send_response(answer).await.unwrap_or(info);
+        }
+        head.authoritative = true;
+        let sent = self.transfer(|records: Vec<Record>| {
+            let mut reply = reply.clone();
+            async move {
+                let builder = MessageResponseBuilder::from_message_request(request);
+                let message = builder.build(head, &records, [], [], []);
+                reply.send_response(message).await.map(|_| ()).map_err(|error| error.to_string())
+            }
+        });
+        if let Err(error) = sent.await {
+            tracing::warn!(to = %request.src(), error, "a transfer of the zone was broken off");
+        }
+        ResponseInfo::from(Header { metadata: head, counts: HeaderCounts::default() })
+    }
+}
+
+fn is_soa(record: &Record) -> bool {
+    record.record_type() == RecordType::SOA
+}
+
+impl RequestHandler for Served {
+    fn handle_request<'s, 'r, 'f, R, T>(
+        &'s self,
+        request: &'r Request,
+        reply: R,
+    ) -> Pin<Box<dyn Future<Output = ResponseInfo> + Send + 'f>>
+    where
+        R: 'f + ResponseHandler,
+        T: 'f + Time,
+        's: 'f,
+        'r: 'f,
+        Self: 'f,
+    {
+        Box::pin(self.reply(request, reply))
+    }
+}
