@@ -574,3 +574,38 @@ async fn the_document_of_the_api_says_what_there_is() {
         assert_ne!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
     }
 }
+
+#[tokio::test]
+async fn the_zones_key_is_rolled_without_a_moment_in_which_it_is_not_valid() {
+    let office = Office::open().await;
+    let key = office.member("One", "C00ABC", A).await;
+    office.done(&key, Method::PUT, "/v1/net-ids/C00ABC", address("192.0.2.1")).await;
+    let before = office.resolver().await;
+    let ask = async |resolver: &Resolver| {
+        resolver.flush(None);
+        resolver.net_server("C00ABC".parse().unwrap(), office.soon()).await
+    };
+    leads_to(ask(&before).await, "192.0.2.1");
+    let (operator, path) = (&office.operator, "/v1/zone/keys");
+    office.refused(&key, Method::POST, path, Value::Null, 403, "operator").await;
+    office.refused(operator, Method::DELETE, "/v1/zone/keys/1", Value::Null, 409, "no other key").await;
+    office.refused(operator, Method::POST, "/v1/zone/keys/7/sign", Value::Null, 404, "no zone key").await;
+    // a key that is made changes nothing but what readers are told to trust
+    office.done(operator, Method::POST, path, Value::Null).await;
+    let keys = office.done(operator, Method::GET, path, Value::Null).await;
+    assert_eq!((&keys[0]["state"], &keys[1]["state"]), (&json!("signing"), &json!("made")));
+    leads_to(ask(&before).await, "192.0.2.1");
+    let both = office.resolver().await;
+    leads_to(ask(&both).await, "192.0.2.1");
+    office.done(operator, Method::POST, "/v1/zone/keys/2/sign", Value::Null).await;
+    leads_to(ask(&both).await, "192.0.2.1");
+    office.refused(operator, Method::DELETE, "/v1/zone/keys/1", Value::Null, 409, "minutes").await;
+    office.clock.move_wall(SignedDuration::from_hours(3));
+    office.done(operator, Method::DELETE, "/v1/zone/keys/1", Value::Null).await;
+    leads_to(ask(&both).await, "192.0.2.1");
+    leads_to(office.net("C00ABC").await, "192.0.2.1");
+    let zone = office.done(operator, Method::GET, "/v1/zone", Value::Null).await;
+    assert_eq!(zone["ds"].as_array().unwrap().len(), 1);
+    // whoever kept to the old key alone finds nothing valid any more
+    assert!(ask(&before).await.is_err());
+}

@@ -13,7 +13,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use hickory_proto::dnssec::DigestType;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -203,6 +202,7 @@ type Told<T> = Result<axum::Json<T>, Problem>;
 
 /// The router.
 pub fn router(desk: Arc<Desk>) -> Router {
+    let names = || get(records::look).put(records::put).delete(records::clear);
     let nothing = || async { Problem::from(Refused::Missing("thing at this address".into())) };
     Router::new()
         .route("/v1/members", get(members).post(add_member))
@@ -210,19 +210,10 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/keys", get(keys).post(add_key))
         .route("/v1/keys/{key}", delete(revoke_key))
         .route("/v1/claims", get(claims).post(add_claim))
-        .route(
-            "/v1/net-ids/{net_id}",
-            get(records::read_net).put(records::put_net).delete(records::clear_net),
-        )
-        .route(
-            "/v1/join-euis/{join_eui}",
-            get(records::read_join).put(records::put_join).delete(records::clear_join),
-        )
+        .route("/v1/net-ids/{net_id}", names())
+        .route("/v1/join-euis/{join_eui}", names())
         .route("/v1/join-euis/{join_eui}/devices", post(records::batch))
-        .route(
-            "/v1/join-euis/{join_eui}/devices/{dev_eui}",
-            get(records::read_device).put(records::put_device).delete(records::clear_device),
-        )
+        .route("/v1/join-euis/{join_eui}/devices/{dev_eui}", names())
         .route("/v1/records", get(records::records))
         .route("/v1/certificates", get(certificates).post(ask_certificate))
         .route("/v1/certificates/{id}", get(certificate))
@@ -230,7 +221,10 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/certificates/{id}/revoke", post(revoke_certificate))
         .route("/v1/crl.pem", get(revoked_list))
         .route("/v1/openapi.json", get(async || axum::Json(super::openapi::document())))
-        .route("/v1/zone", get(zone_state))
+        .route("/v1/zone", get(zone::state))
+        .route("/v1/zone/keys", get(zone::keys).post(zone::add_key))
+        .route("/v1/zone/keys/{id}", delete(zone::remove_key))
+        .route("/v1/zone/keys/{id}/sign", post(zone::sign))
         .route("/v1/audit", get(audit))
         .fallback(nothing)
         .method_not_allowed_fallback(|| async {
@@ -335,8 +329,9 @@ async fn add_member(State(desk): Shared, asking: Asking, body: Bytes) -> Result<
 async fn revoke_member(
     State(desk): Shared,
     asking: Asking,
-    Path(id): Path<MemberId>,
+    Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    let id: MemberId = parse(&id, "number of a member")?;
     let done = desk.within(asking, Scope::Admin, move |book, caller| {
         operates(caller)?;
         if id == caller.member.id {
@@ -593,12 +588,14 @@ fn theirs(book: &Book<'_>, caller: &Caller, id: i64) -> Result<Certificate, Halt
     Ok(kept.ok_or_else(|| Refused::Missing(format!("certificate {id}")))?)
 }
 
-async fn certificate(State(desk): Shared, asking: Asking, Path(id): Path<i64>) -> Told<CertificateView> {
+async fn certificate(State(desk): Shared, asking: Asking, Path(id): Path<String>) -> Told<CertificateView> {
+    let id: i64 = parse(&id, "number of a certificate")?;
     let told = desk.within(asking, Scope::Read, move |book, caller| Ok(theirs(book, caller, id)?.into()));
     told.await.map(axum::Json)
 }
 
-async fn approve(State(desk): Shared, asking: Asking, Path(id): Path<i64>) -> Told<CertificateView> {
+async fn approve(State(desk): Shared, asking: Asking, Path(id): Path<String>) -> Told<CertificateView> {
+    let id: i64 = parse(&id, "number of a certificate")?;
     let at = desk.clone();
     let told = desk.within(asking, Scope::Admin, move |book, caller| {
         operates(caller)?;
@@ -619,8 +616,9 @@ async fn approve(State(desk): Shared, asking: Asking, Path(id): Path<i64>) -> To
 async fn revoke_certificate(
     State(desk): Shared,
     asking: Asking,
-    Path(id): Path<i64>,
+    Path(id): Path<String>,
 ) -> Told<CertificateView> {
+    let id: i64 = parse(&id, "number of a certificate")?;
     let told = desk.within(asking, Scope::Admin, move |book, caller| {
         let mut kept = theirs(book, caller, id)?;
         kept.state = "revoked".into();
@@ -641,35 +639,7 @@ async fn revoked_list(State(desk): Shared) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, "application/x-pem-file")], pem).into_response())
 }
 
-// ---- the zone
-
-/// What a parent zone, a secondary or a reader needs to know.
-#[derive(Serialize)]
-struct ZoneView {
-    zone: String,
-    serial: u32,
-    records: u64,
-    /// For the parent zone, in the form of a zone file.
-    ds: Vec<String>,
-    /// For `[discovery] trust_anchor`, in the same form.
-    dnskey: Vec<String>,
-}
-
-async fn zone_state(State(desk): Shared, asking: Asking) -> Told<ZoneView> {
-    let apex = desk.served.apex();
-    let failed = |error: hickory_proto::ProtoError| Problem::Failed(error.to_string());
-    let (mut ds, mut dnskey) = (Vec::new(), Vec::new());
-    for key in &apex.keys {
-        let digest = key.to_digest(&apex.origin, DigestType::SHA256).map_err(failed)?;
-        let tag = key.calculate_key_tag().map_err(failed)?;
-        ds.push(format!("{} IN DS {tag} 13 2 {}", apex.origin, hex::encode_upper(digest.as_ref())));
-        dnskey.push(format!("{} IN DNSKEY {key}", apex.origin));
-    }
-    let zone = apex.origin.to_ascii().trim_end_matches('.').to_owned();
-    let told = desk.within(asking, Scope::Read, |book, _| Ok((book.serial()?, book.count()?)));
-    let (serial, records) = told.await?;
-    Ok(axum::Json(ZoneView { zone, serial, records, ds, dnskey }))
-}
+// ---- the audit log
 
 #[derive(Serialize)]
 struct Line {
@@ -701,3 +671,4 @@ async fn audit(State(desk): Shared, asking: Asking) -> Told<Vec<Line>> {
 }
 
 mod records;
+mod zone;

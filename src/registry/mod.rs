@@ -23,6 +23,7 @@ use hickory_proto::dnssec::{Algorithm, DnssecSigner, SigningKey};
 use hickory_proto::rr::Name;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::discovery::Suffix;
@@ -119,10 +120,30 @@ fn signer(key: &ZoneKey, origin: &Name) -> anyhow::Result<(DNSKEY, DnssecSigner)
     Ok((dnskey, signer))
 }
 
+/// A key for the zone (PKCS#8, DER).
+fn new_zone_key() -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let made = EcdsaSigningKey::generate_pkcs8(Algorithm::ECDSAP256SHA256)?;
+    Ok(Zeroizing::new(made.secret_pkcs8_der().to_vec()))
+}
+
+impl zone::Apex {
+    /// The same with these keys.
+    fn with_keys(mut self, keys: &[ZoneKey]) -> anyhow::Result<zone::Apex> {
+        (self.keys, self.signers) = Default::default();
+        for key in keys {
+            if key.state == SIGNING {
+                let (dnskey, signer) = signer(key, &self.origin)?;
+                self.keys.push(dnskey);
+                self.signers.push(Arc::new(signer));
+            }
+        }
+        Ok(self)
+    }
+}
+
 /// The zone's own part, with the keys that the store holds; a first one is made where there is none.
 pub async fn apex(config: &Config, store: &Store) -> anyhow::Result<zone::Apex> {
-    let made = EcdsaSigningKey::generate_pkcs8(Algorithm::ECDSAP256SHA256)?;
-    let made = zeroize::Zeroizing::new(made.secret_pkcs8_der().to_vec());
+    let made = new_zone_key()?;
     let keys = store.registry(move |book| {
         let first = book.zone_keys()?.is_empty();
         if first {
@@ -131,25 +152,19 @@ pub async fn apex(config: &Config, store: &Store) -> anyhow::Result<zone::Apex> 
         }
         Ok((book.zone_keys()?, first))
     });
-    let origin = absolute(config.zone.as_str())?;
-    let (mut published, mut signers) = (Vec::new(), Vec::new());
-    for key in keys.await.context("keys of the zone")? {
-        let (dnskey, signer) = signer(&key, &origin)?;
-        published.push(dnskey);
-        if key.state == SIGNING {
-            signers.push(Arc::new(signer));
-        }
-    }
+    let keys = keys.await.context("keys of the zone")?;
     let servers = config.servers.iter().map(|server| absolute(server.as_str()));
     let servers = servers.collect::<anyhow::Result<Vec<_>>>()?;
     anyhow::ensure!(!servers.is_empty(), "[registry] servers names no name server");
-    Ok(zone::Apex { origin, servers, negative_ttl: config.negative_ttl, keys: published, signers })
+    let (origin, negative_ttl) = (absolute(config.zone.as_str())?, config.negative_ttl);
+    let (published, signers) = Default::default();
+    zone::Apex { origin, servers, negative_ttl, keys: published, signers }.with_keys(&keys)
 }
 
 /// State of a zone key that signs.
 pub const SIGNING: &str = "signing";
-/// State of a zone key that readers are to know before it signs, or still after.
-pub const PUBLISHED: &str = "published";
+/// State of a zone key that is not in the zone yet.
+pub const MADE: &str = "made";
 
 /// A running registry.
 pub struct Running {

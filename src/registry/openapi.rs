@@ -148,6 +148,38 @@ pub const ROUTES: &[Route] = &[
         None,
         (200, Some("Zone")),
     ),
+    route(
+        "get",
+        "/v1/zone/keys",
+        "Keys that sign the zone, or will (operator)",
+        READ,
+        None,
+        (200, Some("ZoneKeys")),
+    ),
+    route(
+        "post",
+        "/v1/zone/keys",
+        "Make another key, which is not in the zone yet (operator)",
+        ADMIN,
+        None,
+        (201, None),
+    ),
+    route(
+        "post",
+        "/v1/zone/keys/{id}/sign",
+        "Have a key sign from now on (operator)",
+        ADMIN,
+        None,
+        (204, None),
+    ),
+    route(
+        "delete",
+        "/v1/zone/keys/{id}",
+        "Remove a key, once readers know the other one (operator)",
+        ADMIN,
+        None,
+        (204, None),
+    ),
     route("get", "/v1/audit", "Who did what (a member sees its own lines)", READ, None, (200, Some("Lines"))),
     route("get", "/v1/openapi.json", "This document", None, None, (200, None)),
 ];
@@ -172,6 +204,7 @@ fn schemas() -> Value {
     let eui = || json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{16}$" });
     let scope = json!({ "type": "string", "enum": ["read", "write", "admin"] });
     let name = json!({ "type": "string", "minLength": 1, "maxLength": 80 });
+    let zone_key_state = json!({ "type": "string", "enum": ["made", "signing"] });
     let net_id = json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{6}$" });
     let record = object(
         &[
@@ -249,6 +282,17 @@ fn schemas() -> Value {
             &["at", "what", "detail"],
         ),
         "Lines": list("Line"),
+        "ZoneKey": object(
+            &[
+                ("id", number()),
+                ("state", zone_key_state),
+                ("tag", number()),
+                ("ds", text("For the parent zone")),
+                ("since", number()),
+            ],
+            &["id", "state", "tag", "ds", "since"],
+        ),
+        "ZoneKeys": list("ZoneKey"),
     })
 }
 

@@ -21,7 +21,7 @@ const BACK: u64 = 3600;
 /// How long a signature holds from when it begins.
 pub const SIGNED_FOR: Duration = Duration::from_secs(8 * 86_400);
 /// TTL of the apex's own records, seconds.
-const APEX_TTL: u32 = 3600;
+pub const APEX_TTL: u32 = 3600;
 /// Refresh, retry and expiry for secondaries, seconds.
 const SECONDARIES: (i32, i32, i32) = (3600, 600, 14 * 86_400);
 

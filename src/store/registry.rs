@@ -108,9 +108,9 @@ pub struct ZoneKey {
     pub id: i64,
     /// PKCS#8, DER.
     pub secret: Zeroizing<Vec<u8>>,
-    /// `published` or `signing`.
+    /// `made` or `signing`.
     pub state: String,
-    /// Seconds since 1970.
+    /// It is so; seconds since 1970.
     pub since: u64,
 }
 
@@ -521,7 +521,8 @@ impl Book<'_> {
     pub fn set_zone_key(&self, id: i64, state: Option<&str>) -> Looked<bool> {
         let changed = match state {
             Some(state) => {
-                self.0.run("UPDATE registry_zone_key SET state = ?2 WHERE id = ?1", params![id, state])?
+                let write = "UPDATE registry_zone_key SET state = ?2, since = ?3 WHERE id = ?1";
+                self.0.run(write, params![id, state, Seconds(self.now())])?
             }
             None => self.0.run("DELETE FROM registry_zone_key WHERE id = ?1", [id])?,
         };

@@ -1,8 +1,11 @@
 //! What stands at the names of members: read, replaced, removed, one by one or many at once. Called by `api` only.
 
+use std::collections::BTreeMap;
+
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use hickory_proto::rr::RecordType;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +20,7 @@ use crate::store::registry::{Book, Entry, MemberId};
 const BATCH: usize = 10_000;
 
 #[derive(Deserialize)]
-pub(super) struct Under {
+struct Under {
     #[serde(default)]
     under: String,
 }
@@ -35,104 +38,36 @@ pub(super) struct NameView {
     records: Vec<Wish>,
 }
 
-fn net(text: &str) -> Result<Thing, Problem> {
-    Ok(Thing::Net(parse(text, "NetID")?))
+/// What a request's address names, and which service below it.
+pub(super) struct At {
+    thing: Thing,
+    under: String,
 }
 
-/// `70B3D57ED0000001`, or a block as `70B3D57ED0000000-40`.
-fn join(text: &str) -> Result<Thing, Problem> {
-    let range: JoinEuiRange = parse(&text.replace('-', "/"), "JoinEUI")?;
-    Ok(Thing::Join(rules::block(range)?))
-}
+impl<S: Send + Sync> FromRequestParts<S> for At {
+    type Rejection = Problem;
 
-fn device(join_eui: &str, dev_eui: &str) -> Result<Thing, Problem> {
-    Ok(Thing::Device(parse(join_eui, "JoinEUI")?, parse(dev_eui, "DevEUI")?))
-}
-
-pub(super) async fn read_net(
-    State(desk): Shared,
-    asking: Asking,
-    Path(id): Path<String>,
-    Query(at): Query<Under>,
-) -> Told<NameView> {
-    look(&desk, asking, net(&id)?, &at.under).await
-}
-
-pub(super) async fn put_net(
-    State(desk): Shared,
-    asking: Asking,
-    Path(id): Path<String>,
-    Query(at): Query<Under>,
-    body: Bytes,
-) -> Told<NameView> {
-    put(&desk, asking, net(&id)?, &at.under, &body).await
-}
-
-pub(super) async fn clear_net(
-    State(desk): Shared,
-    asking: Asking,
-    Path(id): Path<String>,
-    Query(at): Query<Under>,
-) -> Result<StatusCode, Problem> {
-    clear(&desk, asking, net(&id)?, &at.under).await
-}
-
-pub(super) async fn read_join(
-    State(desk): Shared,
-    asking: Asking,
-    Path(id): Path<String>,
-    Query(at): Query<Under>,
-) -> Told<NameView> {
-    look(&desk, asking, join(&id)?, &at.under).await
-}
-
-pub(super) async fn put_join(
-    State(desk): Shared,
-    asking: Asking,
-    Path(id): Path<String>,
-    Query(at): Query<Under>,
-    body: Bytes,
-) -> Told<NameView> {
-    put(&desk, asking, join(&id)?, &at.under, &body).await
-}
-
-pub(super) async fn clear_join(
-    State(desk): Shared,
-    asking: Asking,
-    Path(id): Path<String>,
-    Query(at): Query<Under>,
-) -> Result<StatusCode, Problem> {
-    clear(&desk, asking, join(&id)?, &at.under).await
-}
-
-type Two = Path<(String, String)>;
-
-pub(super) async fn read_device(
-    State(desk): Shared,
-    asking: Asking,
-    Path((join, dev)): Two,
-    Query(at): Query<Under>,
-) -> Told<NameView> {
-    look(&desk, asking, device(&join, &dev)?, &at.under).await
-}
-
-pub(super) async fn put_device(
-    State(desk): Shared,
-    asking: Asking,
-    Path((join, dev)): Two,
-    Query(at): Query<Under>,
-    body: Bytes,
-) -> Told<NameView> {
-    put(&desk, asking, device(&join, &dev)?, &at.under, &body).await
-}
-
-pub(super) async fn clear_device(
-    State(desk): Shared,
-    asking: Asking,
-    Path((join, dev)): Two,
-    Query(at): Query<Under>,
-) -> Result<StatusCode, Problem> {
-    clear(&desk, asking, device(&join, &dev)?, &at.under).await
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<At, Problem> {
+        let form = |error: String| Problem::Form(error);
+        let ids = Path::<BTreeMap<String, String>>::from_request_parts(parts, state).await;
+        let Path(ids) = ids.map_err(|error| form(error.to_string()))?;
+        let query = Query::<Under>::from_request_parts(parts, state).await;
+        let Query(Under { under }) = query.map_err(|error| form(error.to_string()))?;
+        let id = |name: &str| ids.get(name).map(String::as_str);
+        let thing = match (id("net_id"), id("join_eui"), id("dev_eui")) {
+            (Some(net_id), ..) => Thing::Net(parse(net_id, "NetID")?),
+            (_, Some(join_eui), Some(dev_eui)) => {
+                Thing::Device(parse(join_eui, "JoinEUI")?, parse(dev_eui, "DevEUI")?)
+            }
+            // `70B3D57ED0000001`, or a block as `70B3D57ED0000000-40`
+            (_, Some(range), None) => {
+                let range: JoinEuiRange = parse(&range.replace('-', "/"), "JoinEUI")?;
+                Thing::Join(rules::block(range)?)
+            }
+            _ => return Err(form("an address that names nothing".into())),
+        };
+        Ok(At { thing, under })
+    }
 }
 
 impl Desk {
@@ -155,8 +90,8 @@ fn wish(entry: &Entry) -> Wish {
     Wish { kind, data: entry.data.clone(), ttl: Some(entry.ttl) }
 }
 
-async fn look(desk: &Desk, asking: Asking, thing: Thing, under: &str) -> Told<NameView> {
-    let (name, place) = desk.place(thing, under)?;
+pub(super) async fn look(State(desk): Shared, asking: Asking, at: At) -> Told<NameView> {
+    let (thing, (name, place)) = (at.thing, desk.place(at.thing, &at.under)?);
     let told = desk.within(asking, Scope::Read, move |book, caller| {
         owns(book, caller.member.id, thing)?;
         let records = book.at(&place)?.iter().map(wish).collect();
@@ -190,9 +125,9 @@ fn entries(place: &[u8], granted: &[rules::Granted], member: MemberId) -> Vec<En
     granted.iter().map(entry).collect()
 }
 
-async fn put(desk: &Desk, asking: Asking, thing: Thing, under: &str, body: &Bytes) -> Told<NameView> {
-    let (name, place) = desk.place(thing, under)?;
-    let granted = rules::records(&read::<Records>(body)?.records)?;
+pub(super) async fn put(State(desk): Shared, asking: Asking, at: At, body: Bytes) -> Told<NameView> {
+    let (thing, (name, place)) = (at.thing, desk.place(at.thing, &at.under)?);
+    let granted = rules::records(&read::<Records>(&body)?.records)?;
     let told = desk.within(asking, Scope::Write, move |book, caller| {
         owns(book, caller.member.id, thing)?;
         fits(book, &place, &granted)?;
@@ -207,8 +142,8 @@ async fn put(desk: &Desk, asking: Asking, thing: Thing, under: &str, body: &Byte
     told.await.map(axum::Json)
 }
 
-async fn clear(desk: &Desk, asking: Asking, thing: Thing, under: &str) -> Result<StatusCode, Problem> {
-    let (name, place) = desk.place(thing, under)?;
+pub(super) async fn clear(State(desk): Shared, asking: Asking, at: At) -> Result<StatusCode, Problem> {
+    let (thing, (name, place)) = (at.thing, desk.place(at.thing, &at.under)?);
     let done = desk.within(asking, Scope::Write, move |book, caller| {
         owns(book, caller.member.id, thing)?;
         if book.at(&place)?.is_empty() {

@@ -48,7 +48,7 @@ CREATE TABLE registry_zone (
 ) STRICT;
 INSERT INTO registry_zone (id, serial) VALUES (1, 1);
 
--- Keys that sign the zone, sealed. `state`: published (in the DNSKEY set alone) or signing.
+-- Keys that sign the zone, sealed. `state`, since when: made (not in the zone yet) or signing.
 CREATE TABLE registry_zone_key (
     id     INTEGER NOT NULL PRIMARY KEY,
     sealed BLOB NOT NULL,
