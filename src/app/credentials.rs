@@ -118,16 +118,40 @@ impl Credentials {
         }
     }
 
-    /// Renew the certificate when it is time, and have our addresses published.
-    async fn enrol(&self, config: &Config, enrol: &enrol::Config) -> anyhow::Result<()> {
-        let backend = config.backend.as_ref().context("there is no [backend]")?;
-        let registry = Registry::new(enrol, &backend.roots, &self.clock)?;
+    /// What our account at the registry is for. One thing that fails keeps no other from being done.
+    async fn enrol(&self, config: &Config, enrol: &enrol::Config) {
+        let backend = config.backend.as_ref();
+        let roots = backend.map(|backend| backend.roots.clone()).unwrap_or_default();
+        let done = match Registry::new(enrol, &roots, &self.clock) {
+            Ok(registry) => {
+                vec![self.renew(config, enrol, &registry).await, self.publish(config, enrol, &registry).await]
+            }
+            Err(error) => vec![Err(error.into())],
+        };
+        for error in done.into_iter().filter_map(Result::err) {
+            tracing::warn!("[enrol]: {error:#}; it is tried again");
+        }
+    }
+
+    /// Have our addresses published.
+    async fn publish(
+        &self,
+        config: &Config,
+        enrol: &enrol::Config,
+        registry: &Registry,
+    ) -> anyhow::Result<()> {
         for net_id in config.network.net_ids.all().iter().filter(|_| !enrol.addresses.is_empty()) {
             if registry.publish(*net_id, &enrol.addresses).await? {
                 tracing::info!(%net_id, addresses = ?enrol.addresses, "our addresses are published at the registry");
             }
         }
-        let backend::Identity::Folder(folder) = &backend.identity else { return Ok(()) };
+        Ok(())
+    }
+
+    /// Renew the certificate when it is time.
+    async fn renew(&self, config: &Config, enrol: &enrol::Config, registry: &Registry) -> anyhow::Result<()> {
+        let identity = config.backend.as_ref().map(|backend| &backend.identity);
+        let Some(backend::Identity::Folder(folder)) = identity else { return Ok(()) };
         let shown = self.shown.identity();
         let leaf = shown.chain().first().context("no certificate")?;
         let leaf = check::facts(leaf)?;
@@ -161,10 +185,8 @@ impl Credentials {
     /// What is to be done now and then, once.
     pub async fn look(&self) {
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(enrol) = config.enrol.as_ref().filter(|_| self.clock.is_trusted())
-            && let Err(error) = self.enrol(&config, enrol).await
-        {
-            tracing::warn!("[enrol]: {error:#}; it is tried again");
+        if let Some(enrol) = config.enrol.as_ref().filter(|_| self.clock.is_trusted()) {
+            self.enrol(&config, enrol).await;
         }
         let lists = config.backend.iter().flat_map(|backend| &backend.crls);
         let mut changed = false;
@@ -257,7 +279,9 @@ fn identity(backend: &backend::Config) -> anyhow::Result<Identity> {
 }
 
 async fn fetch(address: &str) -> anyhow::Result<Vec<u8>> {
-    let client = reqwest::Client::builder().timeout(FETCH_TIME).no_proxy().referer(false).build()?;
+    // what is signed needs no TLS, and a way to https:// would believe the system's roots
+    let client = reqwest::Client::builder().timeout(FETCH_TIME).no_proxy().referer(false);
+    let client = client.redirect(reqwest::redirect::Policy::none()).build()?;
     let mut response = client.get(address).send().await?.error_for_status()?;
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await? {

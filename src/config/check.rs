@@ -375,6 +375,11 @@ impl Config {
                 "add a section [backend] with identity = { folder = ... } and roots",
             );
         }
+        let lists = self.backend.iter().flat_map(|backend| &backend.crls).enumerate();
+        for (i, _) in lists.filter(|(_, list)| list.contains("://") && !list.starts_with("http://")) {
+            let reason = "a list is signed by its authority and is fetched by http:// alone; the system's roots are never used";
+            refuse(format!("backend.crls[{i}]"), reason.into(), "write http://, or name a file");
+        }
         let Some(registry) = &self.registry else { return };
         if registry.servers.is_empty() {
             let remedy = "name the zone's name servers, this one first: servers = [\"ns1.iotroam.example\"]";

@@ -198,6 +198,11 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             "no device",
         ),
         (
+            "[backend]\nidentity = { folder = \"f\" }\nroots = [\"r\"]\ncrls = [\"https://iot.example/crl.pem\"]\n".into(),
+            "backend.crls[0]: ",
+            "by http:// alone",
+        ),
+        (
             "[enrol]\nregistry = \"http://registry.example\"\nkey_file = \"k\"\n".into(),
             "enrol.registry: ",
             "not sent in the clear",
