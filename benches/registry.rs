@@ -110,7 +110,7 @@ async fn fill(store: &Store, clock: &Clock, count: u64) -> String {
             .collect();
         let written = store.registry(move |book| {
             for entry in &entries {
-                book.put(&entry.place, &[], std::slice::from_ref(entry))?;
+                book.put(&entry.place, std::slice::from_ref(entry))?;
             }
             Ok(((), true))
         });

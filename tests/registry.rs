@@ -197,6 +197,9 @@ async fn a_block_is_found_at_a_host_and_a_device_can_move_away() {
     leads_to(office.join("70B3D57ED0000001", None).await, "192.0.2.1");
     leads_to(office.join("70B3D57ED0ABCDEF", Some("0102030405060708")).await, "192.0.2.1");
     is_nowhere(office.join("70B3D57ED1000001", None).await);
+    let delegated = json!({ "records": [{ "type": "NS", "data": "ns.member.example" }] });
+    let path = "/v1/join-euis/70B3D57ED0000000-40";
+    office.refused(&key, Method::PUT, path, delegated, 422, "not delegated as a whole").await;
     // one JoinEUI elsewhere: the block's wildcard stands for it no more
     office.done(&key, Method::PUT, "/v1/join-euis/70B3D57ED0000001", address("192.0.2.2")).await;
     leads_to(office.join("70B3D57ED0000001", None).await, "192.0.2.2");
@@ -307,7 +310,8 @@ async fn bad_input_is_an_answer_and_changes_nothing() {
         (put(json!([{ "type": "A", "data": "1.2.3" }])), "record A"),
         (put(json!([{ "type": "A", "data": "192.0.2.1", "ttl": 0 }])), "TTL"),
         (put(json!([{ "type": "CNAME", "data": "x.example\n. IN SOA" }])), "one line"),
-        (put(json!([{ "type": "TXT", "data": "\"';DROP TABLE registry_record;--\"" }])), "without ;"),
+        (put(json!([{ "type": "TXT", "data": "\"a\"" }])), "not a type"),
+        (put(json!([{ "type": "CNAME", "data": "x');DROP TABLE registry_record;--" }])), "without ;"),
         (put(json!([{ "type": "A", "data": "192.0.2.1", "name": "other" }])), "unknown field"),
         (json!({ "record": [] }), "unknown field"),
         (json!("x"), "invalid type"),
@@ -411,6 +415,20 @@ async fn it_is_all_there_after_a_restart() {
     let again = office.done(&key, Method::GET, "/v1/zone", Value::Null).await;
     assert_eq!(again, zone);
     leads_to(office.net("C00ABC").await, "192.0.2.1");
+    // with secondaries it counts on, so that they fetch signatures that have not ended
+    let Office { running, store, clock, folder: _folder, .. } = office;
+    let text = format!("{text}secondaries = [\"192.0.2.7\"]\n");
+    drop((running.dns, running.api));
+    let _running = Running::start(&toml::from_str(&text).unwrap(), store.clone(), &clock).await.unwrap();
+    let mut serial = 0;
+    for _ in 0..100 {
+        serial = store.registry(|book| Ok((book.serial()?, false))).await.unwrap();
+        if serial > zone["serial"].as_u64().unwrap() as u32 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the serial number stays {serial}");
 }
 
 /// A request for these names, made where its key stays.

@@ -370,7 +370,7 @@ async fn registry(folder: &Path) -> (registry::Running, SocketAddr) {
             let mut there = book.at(place)?;
             let (place, kind, data) = (place.clone(), *kind, data.clone());
             there.push(store::registry::Entry { place: place.clone(), kind, data, ttl: 60, member });
-            book.put(&place, &[], &there)?;
+            book.put(&place, &there)?;
         }
         Ok(((), true))
     });

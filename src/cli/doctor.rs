@@ -328,14 +328,10 @@ mod tests {
             let config = crate::config::parse(None, text, std::iter::empty()).unwrap().config;
             let findings = examine(&config, &self.clock).await;
             let faults = findings.iter().filter(|finding| finding.state == State::Fault).count();
-            let text = text_of(&findings, faults);
-            println!("{text}");
-            text
+            let said = super::text(&findings, faults);
+            println!("{said}");
+            said
         }
-    }
-
-    fn text_of(findings: &[Finding], faults: usize) -> String {
-        text(findings, faults)
     }
 
     fn address() -> Vec<(String, Data)> {

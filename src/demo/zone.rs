@@ -24,10 +24,10 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, Catalog, MessageResponseBuilder, ZoneHandler, ZoneType};
 use rustls_pki_types::PrivatePkcs8KeyDer;
-use tokio::net::{TcpListener, UdpSocket};
 
 use crate::clock::Clock;
 use crate::discovery::resolve::timer::{self, Runtime};
+use crate::registry;
 
 /// What stands at a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,7 +173,7 @@ impl Zone {
             }),
         });
         shared.change(|_| ())?;
-        let (udp, tcp) = bind(listen).await?;
+        let (udp, tcp) = registry::server::bind((listen, 0).into()).await?;
         let addr = udp.local_addr()?;
         let mut server = Server::new(Handler(shared.clone()));
         server.register_socket(udp);
@@ -338,19 +338,6 @@ fn name(text: &str) -> Result<Name, ZoneError> {
 
 fn host(origin: &Name) -> Result<Name, ZoneError> {
     origin.prepend_label("ns").map_err(|err| ZoneError::Name(format!("ns.{origin}"), err))
-}
-
-/// UDP and TCP on one free port.
-async fn bind(listen: Ipv4Addr) -> io::Result<(UdpSocket, TcpListener)> {
-    let mut tries = 0;
-    loop {
-        let tcp = TcpListener::bind((listen, 0)).await?;
-        match UdpSocket::bind(tcp.local_addr()?).await {
-            Ok(udp) => return Ok((udp, tcp)),
-            Err(err) if tries >= 20 => return Err(err),
-            Err(_) => tries += 1,
-        }
-    }
 }
 
 struct Handler(Arc<Shared>);

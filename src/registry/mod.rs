@@ -15,6 +15,7 @@ pub mod zone;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use hickory_proto::dnssec::crypto::EcdsaSigningKey;
@@ -23,6 +24,7 @@ use hickory_proto::dnssec::{Algorithm, DnssecSigner, SigningKey};
 use hickory_proto::rr::Name;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
@@ -35,6 +37,9 @@ use access::Guesses;
 use api::Desk;
 use certificates::Office;
 use server::{NameServer, Served};
+
+/// How often secondaries get new signatures: well before the old ones end.
+const SIGN_ANEW: Duration = Duration::from_secs(86_400);
 
 /// Section `[registry]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +171,16 @@ pub const SIGNING: &str = "signing";
 /// State of a zone key that is not in the zone yet.
 pub const MADE: &str = "made";
 
+/// Secondaries keep signatures that end ([`zone::SIGNED_FOR`]), and fetch the zone when its serial number has changed only.
+async fn sign_anew(store: Store, clock: Clock) {
+    loop {
+        if let Err(error) = store.registry(|book| Ok((book.next_serial()?, true))).await {
+            tracing::warn!("secondaries are not told to fetch new signatures: {error}");
+        }
+        clock.sleep(SIGN_ANEW).await;
+    }
+}
+
 /// A running registry.
 pub struct Running {
     /// The zone's server.
@@ -173,6 +188,7 @@ pub struct Running {
     /// The API's.
     pub api: web::Served,
     store: Store,
+    tasks: JoinSet<()>,
 }
 
 impl Running {
@@ -192,12 +208,16 @@ impl Running {
         let api = web::serve(section.listen, api::router(Arc::new(desk)), clock.clone())
             .await
             .with_context(|| format!("serve the API on {} ([registry] listen)", section.listen))?;
-        Ok(Running { dns, api, store })
+        let mut tasks = JoinSet::new();
+        if !section.secondaries.is_empty() {
+            tasks.spawn(sign_anew(store.clone(), clock.clone()));
+        }
+        Ok(Running { dns, api, store, tasks })
     }
 
     /// Stop serving, and close the store.
     pub async fn stop(self) -> anyhow::Result<()> {
-        drop((self.dns, self.api));
+        drop((self.dns, self.api, self.tasks));
         self.store.close().await.context("close the store")
     }
 }

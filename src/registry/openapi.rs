@@ -210,7 +210,7 @@ fn schemas() -> Value {
         &[
             (
                 "type",
-                json!({ "type": "string", "enum": ["A", "AAAA", "CNAME", "DS", "NAPTR", "NS", "SRV", "TLSA", "TXT"] }),
+                json!({ "type": "string", "enum": ["A", "AAAA", "CNAME", "DS", "NAPTR", "NS", "SRV", "TLSA"] }),
             ),
             (
                 "data",

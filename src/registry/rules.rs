@@ -19,7 +19,7 @@ const LONGEST: usize = 1024;
 /// Nobody has more JoinEUIs than one OUI.
 pub const WIDEST_BLOCK: u8 = 24;
 /// Record types that members may use.
-const TYPES: [RecordType; 9] = [
+const TYPES: [RecordType; 8] = [
     RecordType::A,
     RecordType::AAAA,
     RecordType::CNAME,
@@ -28,7 +28,6 @@ const TYPES: [RecordType; 9] = [
     RecordType::NS,
     RecordType::SRV,
     RecordType::TLSA,
-    RecordType::TXT,
 ];
 
 /// Why a member's wish is not fulfilled: its move.
@@ -172,6 +171,16 @@ pub fn block(range: JoinEuiRange) -> Result<JoinEuiRange, Refused> {
     match range.bits() >= WIDEST_BLOCK {
         true => Ok(range),
         false => Err(Refused::Width(range)),
+    }
+}
+
+/// Whether these may stand for a thing: a block stands for each of its names, and none of those is a delegation.
+pub fn suit(thing: Thing, granted: &[Granted]) -> Result<(), Refused> {
+    let is_block = matches!(thing, Thing::Join(range) if range.bits() < 64);
+    let delegates = granted.iter().any(|record| record.kind == u16::from(RecordType::NS));
+    match is_block && delegates {
+        true => Err(Refused::Set("a block is not delegated as a whole: point it to a host (CNAME)")),
+        false => Ok(()),
     }
 }
 
@@ -352,6 +361,16 @@ mod tests {
         refused(&[Wish { ttl: Some(5), ..wish("A", "192.0.2.1") }], "30 to 86400");
         refused(&[Wish { ttl: Some(60), ..wish("A", "192.0.2.1") }, wish("A", "192.0.2.2")], "one TTL");
         refused(&[wish("DS", &format!("1 13 2 {}", "ab".repeat(32)))], "delegated");
+    }
+
+    #[test]
+    fn a_block_is_no_delegation() {
+        let granted = records(&[wish("NS", "ns.member.example")]).unwrap();
+        let join = |text: &str| Thing::Join(text.parse().unwrap());
+        assert!(suit(join("70B3D57ED0000000/40"), &granted).is_err());
+        suit(join("70B3D57ED0000001/64"), &granted).unwrap();
+        suit(Thing::Net("C00ABC".parse().unwrap()), &granted).unwrap();
+        suit(join("70B3D57ED0000000/40"), &records(&[wish("A", "192.0.2.1")]).unwrap()).unwrap();
     }
 
     #[test]

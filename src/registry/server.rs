@@ -73,9 +73,8 @@ impl Served {
 
     /// Answer on this address, UDP and TCP.
     pub async fn listen(&self, address: SocketAddr) -> io::Result<NameServer> {
-        let tcp = TcpListener::bind(address).await?;
+        let (udp, tcp) = bind(address).await?;
         let address = tcp.local_addr()?;
-        let udp = UdpSocket::bind(address).await?;
         let mut server = Server::new(self.clone());
         server.register_socket(udp);
         server.register_listener(tcp, TCP_TIME, TCP_BUFFER);
@@ -109,14 +108,7 @@ impl Served {
                 None => break,
             }
         }
-        let (answers, authorities) = (Vec::new(), Vec::new());
-        Ok(answer.unwrap_or(Answer {
-            code: ResponseCode::Refused,
-            authoritative: false,
-            answers,
-            authorities,
-            next: None,
-        }))
+        Ok(answer.unwrap_or(Answer::nothing(ResponseCode::Refused)))
     }
 
     /// The whole zone, signed, in the order of a transfer: page by page, each given to `send`.
@@ -148,7 +140,7 @@ impl Served {
                 places.push((first.place.clone(), entries.to_vec()));
                 for (place, entries) in places {
                     let signed = apex.transferred(&held, &place, &held_entries, serial, unix);
-                    waiting.extend(signed.map_err(words)?.into_iter().filter(|record| !is_soa(record)));
+                    waiting.extend(signed.map_err(words)?);
                     (held, held_entries) = (place, entries);
                 }
                 after = first.place.clone();
@@ -157,8 +149,7 @@ impl Served {
                 }
             }
         }
-        let last = apex.transferred(&held, &[], &held_entries, serial, unix).map_err(words)?;
-        waiting.extend(last.into_iter().filter(|record| !is_soa(record)));
+        waiting.extend(apex.transferred(&held, &[], &held_entries, serial, unix).map_err(words)?);
         waiting.push(apex.soa(serial));
         send(waiting).await
     }
@@ -166,10 +157,6 @@ impl Served {
     async fn reply<R: ResponseHandler>(&self, request: &Request, mut reply: R) -> ResponseInfo {
         let mut head = Metadata::new(request.metadata.id, MessageType::Response, request.metadata.op_code);
         head.recursion_desired = request.metadata.recursion_desired;
-        let nothing = |mut head: Metadata, code| {
-            head.response_code = code;
-            ResponseInfo::from(Header { metadata: head, counts: HeaderCounts::default() })
-        };
         let edns = request.edns.as_ref().map(|asked| {
             let mut edns = Edns::new();
             edns.set_max_payload(PAYLOAD.min(asked.max_payload().max(512)));
@@ -177,47 +164,28 @@ impl Served {
             edns.set_dnssec_ok(asked.flags().dnssec_ok);
             edns
         });
+        let answer = match question(request) {
+            Ok((asked, kind, _)) if wants_all(kind) && asked == self.apex().origin => {
+                return self.whole(request, head, reply).await;
+            }
+            Ok((asked, kind, DNSClass::IN)) if !wants_all(kind) => {
+                let dnssec = edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
+                self.ask(&asked, kind, dnssec).await.unwrap_or_else(|error| {
+                    tracing::warn!(name = %asked, %kind, error, "a question could not be answered");
+                    Answer::nothing(ResponseCode::ServFail)
+                })
+            }
+            Ok(_) => Answer::nothing(ResponseCode::Refused),
+            Err(code) => Answer::nothing(code),
+        };
+        head.response_code = answer.code;
+        head.authoritative = answer.authoritative;
         let mut builder = MessageResponseBuilder::from_message_request(request);
         if let Some(edns) = &edns {
             builder.edns(edns);
         }
-        let query = match request.request_info() {
-            Ok(info) if request.metadata.op_code == OpCode::Query => info.query,
-            Ok(_) => {
-                head.response_code = ResponseCode::NotImp;
-                let answer = builder.build_no_records(head);
-                return reply.send_response(answer).await.unwrap_or(nothing(head, ResponseCode::NotImp));
-            }
-            Err(_) => {
-                head.response_code = ResponseCode::FormErr;
-                let answer = builder.build_no_records(head);
-                return reply.send_response(answer).await.unwrap_or(nothing(head, ResponseCode::FormErr));
-            }
-        };
-        let (asked, kind) = (Name::from(query.name().clone()), query.query_type());
-        let apex = self.apex();
-        if query.query_class() != DNSClass::IN || !apex.origin.zone_of(&asked) {
-            head.response_code = ResponseCode::Refused;
-            let answer = builder.build_no_records(head);
-            return reply.send_response(answer).await.unwrap_or(nothing(head, ResponseCode::Refused));
-        }
-        if kind == RecordType::AXFR || kind == RecordType::IXFR {
-            return self.whole(request, head, reply).await;
-        }
-        let dnssec = edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
-        let answer = match self.ask(&asked, kind, dnssec).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::warn!(name = %asked, %kind, error, "a question could not be answered");
-                head.response_code = ResponseCode::ServFail;
-                let answer = builder.build_no_records(head);
-                return reply.send_response(answer).await.unwrap_or(nothing(head, ResponseCode::ServFail));
-            }
-        };
-        head.response_code = answer.code;
-        head.authoritative = answer.authoritative;
         let message = builder.build(head, &answer.answers, &answer.authorities, [], []);
-        reply.send_response(message).await.unwrap_or(nothing(head, ResponseCode::ServFail))
+        reply.send_response(message).await.unwrap_or(info(head))
     }
 
     /// A transfer, to secondaries that are listed, over TCP.
@@ -228,18 +196,11 @@ impl Served {
         mut reply: R,
     ) -> ResponseInfo {
         let asks = request.src().ip().to_canonical();
-        let apex = self.apex();
-        let of_zone =
-            request.request_info().is_ok_and(|info| Name::from(info.query.name().clone()) == apex.origin);
-        let may = self.0.secondaries.contains(&asks) && request.protocol() == Protocol::Tcp && of_zone;
-        if !may {
-            if of_zone {
-                tracing::warn!(from = %request.src(), "the zone was asked for whole by somebody who is not listed in secondaries");
-            }
+        if !self.0.secondaries.contains(&asks) || request.protocol() != Protocol::Tcp {
+            tracing::warn!(from = %request.src(), "the zone was asked for whole by somebody who is not listed in secondaries");
             head.response_code = ResponseCode::Refused;
             let answer = MessageResponseBuilder::from_message_request(request).build_no_records(head);
-            let info = ResponseInfo::from(Header { metadata: head, counts: HeaderCounts::default() });
-            return reply.send_response(answer).await.unwrap_or(info);
+            return reply.send_response(answer).await.unwrap_or(info(head));
         }
         head.authoritative = true;
         let sent = self.transfer(|records: Vec<Record>| {
@@ -253,12 +214,39 @@ impl Served {
         if let Err(error) = sent.await {
             tracing::warn!(to = %request.src(), error, "a transfer of the zone was broken off");
         }
-        ResponseInfo::from(Header { metadata: head, counts: HeaderCounts::default() })
+        info(head)
     }
 }
 
-fn is_soa(record: &Record) -> bool {
-    record.record_type() == RecordType::SOA
+/// What is asked for, if it is a question.
+fn question(request: &Request) -> Result<(Name, RecordType, DNSClass), ResponseCode> {
+    let query = request.request_info().map_err(|_| ResponseCode::FormErr)?.query;
+    match request.metadata.op_code {
+        OpCode::Query => Ok((query.name().clone().into(), query.query_type(), query.query_class())),
+        _ => Err(ResponseCode::NotImp),
+    }
+}
+
+fn wants_all(kind: RecordType) -> bool {
+    matches!(kind, RecordType::AXFR | RecordType::IXFR)
+}
+
+fn info(head: Metadata) -> ResponseInfo {
+    ResponseInfo::from(Header { metadata: head, counts: HeaderCounts::default() })
+}
+
+/// UDP and TCP at one address. Where the system chooses the port, one that is free for both is looked for.
+pub async fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut tries = if address.port() == 0 { 20 } else { 1 };
+    loop {
+        tries -= 1;
+        let tcp = TcpListener::bind(address).await?;
+        match UdpSocket::bind(tcp.local_addr()?).await {
+            Ok(udp) => return Ok((udp, tcp)),
+            Err(error) if tries == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
 }
 
 impl RequestHandler for Served {

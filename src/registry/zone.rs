@@ -55,6 +55,14 @@ pub struct Answer {
     pub next: Option<Name>,
 }
 
+impl Answer {
+    /// This code and nothing else.
+    pub fn nothing(code: ResponseCode) -> Answer {
+        let (answers, authorities) = (Vec::new(), Vec::new());
+        Answer { code, authoritative: false, answers, authorities, next: None }
+    }
+}
+
 /// Where a name stands in the order of the zone; `None`: it is not in the zone, or no name that could be there.
 pub fn place(name: &Name, origin: &Name) -> Option<Vec<u8>> {
     if !origin.zone_of(name) {
@@ -129,7 +137,7 @@ impl Apex {
     }
 
     /// All of the zone's own records at a place, signed, with the NSEC record that leads to the next place: what a secondary
-    /// wants, who gets the zone in order.
+    /// wants, who gets the zone in order. Without the SOA record, with which a transfer begins and ends.
     pub fn transferred(
         &self,
         at: &[u8],
@@ -148,7 +156,9 @@ impl Apex {
         let kinds: Vec<RecordType> = sets.iter().map(RecordSet::record_type).collect();
         let mut records = Vec::new();
         for set in &sets {
-            records.extend(set.records_without_rrsigs().cloned());
+            if set.record_type() != RecordType::SOA {
+                records.extend(set.records_without_rrsigs().cloned());
+            }
             // what stands at a delegation is the child's to sign, but for DS
             if !is_cut || set.record_type() == RecordType::DS {
                 records.extend(reply.signatures(set)?);
@@ -211,13 +221,7 @@ impl Reply<'_> {
 
     /// An answer from the sets of a name.
     fn from(&self, asked: &Name, kind: RecordType, sets: &[RecordSet]) -> Result<Answer, ProtoError> {
-        let mut answer = Answer {
-            code: ResponseCode::NoError,
-            authoritative: true,
-            answers: Vec::new(),
-            authorities: Vec::new(),
-            next: None,
-        };
+        let mut answer = Answer { authoritative: true, ..Answer::nothing(ResponseCode::NoError) };
         let is_wanted = |set: &&RecordSet| set.record_type() == kind || kind == RecordType::ANY;
         let mut wanted: Vec<&RecordSet> = sets.iter().filter(is_wanted).collect();
         if wanted.is_empty()
@@ -258,16 +262,14 @@ impl Reply<'_> {
             }
             None => authorities.extend(self.nsec(cut, just_below(cut)?, [RecordType::NS])?),
         }
-        let (code, answers, next) = (ResponseCode::NoError, Vec::new(), None);
-        Ok(Answer { code, authoritative: false, answers, authorities, next })
+        Ok(Answer { authorities, ..Answer::nothing(ResponseCode::NoError) })
     }
 
     fn no_name(&self, next_closer: &Name, wild: &Name) -> Result<Answer, ProtoError> {
         let mut authorities = self.soa()?;
         authorities.extend(self.covering(next_closer)?);
         authorities.extend(self.covering(wild)?);
-        let (code, answers, next) = (ResponseCode::NXDomain, Vec::new(), None);
-        Ok(Answer { code, authoritative: true, answers, authorities, next })
+        Ok(Answer { authoritative: true, authorities, ..Answer::nothing(ResponseCode::NXDomain) })
     }
 
     fn soa(&self) -> Result<Vec<Record>, ProtoError> {

@@ -364,13 +364,6 @@ impl Book<'_> {
         Ok(())
     }
 
-    /// It is nobody's any more. Whether it was this member's.
-    pub fn remove_claim(&self, claim: &Claim) -> Looked<bool> {
-        let Claim { kind, first, bits, member, .. } = claim;
-        let write = "DELETE FROM registry_claim WHERE kind = ?1 AND first = ?2 AND bits = ?3 AND member = ?4";
-        Ok(self.0.run(write, params![kind, first, bits, member])? > 0)
-    }
-
     // ---- the zone
 
     /// Records at a place.
@@ -397,12 +390,6 @@ impl Book<'_> {
     pub fn count(&self) -> Looked<u64> {
         let count = self.one("SELECT count(*) FROM registry_record", [], |row| row.get::<_, i64>(0))?;
         Ok(count.unwrap_or(0).max(0).cast_unsigned())
-    }
-
-    /// Somebody has records at the place or below it.
-    pub fn is_used(&self, place: &[u8]) -> Looked<bool> {
-        let select = "SELECT 1 FROM registry_record WHERE place >= ?1 AND place < ?2 LIMIT 1";
-        Ok(self.one(select, params![place, behind(place)], |_| Ok(()))?.is_some())
     }
 
     /// What stands around a place.
@@ -460,31 +447,15 @@ impl Book<'_> {
         Ok(())
     }
 
-    /// Replace the records of these kinds at a place; all of them where none are named.
-    pub fn put(&self, place: &[u8], kinds: &[u16], entries: &[Entry]) -> Looked<()> {
-        match kinds {
-            [] => _ = self.0.run("DELETE FROM registry_record WHERE place = ?1", [place])?,
-            kinds => {
-                for kind in kinds {
-                    self.0.run(
-                        "DELETE FROM registry_record WHERE place = ?1 AND kind = ?2",
-                        params![place, kind],
-                    )?;
-                }
-            }
-        }
+    /// Replace the records at a place.
+    pub fn put(&self, place: &[u8], entries: &[Entry]) -> Looked<()> {
+        self.0.run("DELETE FROM registry_record WHERE place = ?1", [place])?;
         let write =
             "INSERT INTO registry_record (place, kind, data, ttl, member) VALUES (?1, ?2, ?3, ?4, ?5)";
         for Entry { place, kind, data, ttl, member } in entries {
             self.0.run(write, params![place, kind, data, ttl, member])?;
         }
         Ok(())
-    }
-
-    /// Remove what is at a place and below it. How many records that were.
-    pub fn clear(&self, place: &[u8]) -> Looked<usize> {
-        let write = "DELETE FROM registry_record WHERE place >= ?1 AND place < ?2";
-        Ok(self.0.run(write, params![place, behind(place)])?)
     }
 
     // ---- keys of the zone

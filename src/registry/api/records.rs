@@ -128,11 +128,12 @@ fn entries(place: &[u8], granted: &[rules::Granted], member: MemberId) -> Vec<En
 pub(super) async fn put(State(desk): Shared, asking: Asking, at: At, body: Bytes) -> Told<NameView> {
     let (thing, (name, place)) = (at.thing, desk.place(at.thing, &at.under)?);
     let granted = rules::records(&read::<Records>(&body)?.records)?;
+    rules::suit(thing, &granted)?;
     let told = desk.within(asking, Scope::Write, move |book, caller| {
         owns(book, caller.member.id, thing)?;
         fits(book, &place, &granted)?;
         let entries = entries(&place, &granted, caller.member.id);
-        book.put(&place, &[], &entries)?;
+        book.put(&place, &entries)?;
         book.next_serial()?;
         let records: Vec<Wish> = entries.iter().map(wish).collect();
         let said: Vec<String> = records.iter().map(|one| format!("{} {}", one.kind, one.data)).collect();
@@ -149,7 +150,7 @@ pub(super) async fn clear(State(desk): Shared, asking: Asking, at: At) -> Result
         if book.at(&place)?.is_empty() {
             return Err(Refused::Missing(format!("record at {name}")).into());
         }
-        book.put(&place, &[], &[])?;
+        book.put(&place, &[])?;
         book.next_serial()?;
         note(book, caller, "records removed", &name)?;
         Ok(())
@@ -195,7 +196,7 @@ pub(super) async fn batch(
             fits(book, place, &granted)?;
         }
         for place in &places {
-            book.put(place, &[], &entries(place, &granted, caller.member.id))?;
+            book.put(place, &entries(place, &granted, caller.member.id))?;
         }
         book.next_serial()?;
         note(book, caller, "batch put", &format!("{} devices of JoinEUI {join_eui}", places.len()))?;

@@ -125,10 +125,25 @@ fn is_spare(book: &Book<'_>, id: i64) -> Result<(), Halt> {
     }
 }
 
-/// One of the zone's keys.
-fn key(book: &Book<'_>, id: i64) -> Result<ZoneKey, Halt> {
-    let known = book.zone_keys()?.into_iter().find(|key| key.id == id);
-    Ok(known.ok_or_else(|| Refused::Missing(format!("zone key {id}")))?)
+/// Do something with one key; the zone is signed accordingly from then on.
+async fn change(
+    desk: &Desk,
+    asking: Asking,
+    id: &str,
+    what: &'static str,
+    work: fn(&Book<'_>, &ZoneKey) -> Result<(), Halt>,
+) -> Result<StatusCode, Problem> {
+    let id: i64 = parse(id, "number of a key")?;
+    let told = desk.within(asking, Scope::Admin, move |book, caller| {
+        operates(caller)?;
+        let known = book.zone_keys()?.into_iter().find(|key| key.id == id);
+        let key = known.ok_or_else(|| Refused::Missing(format!("zone key {id}")))?;
+        work(book, &key)?;
+        note(book, caller, what, &id.to_string())?;
+        changed(book)
+    });
+    signs(desk, told.await?)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn sign(
@@ -136,18 +151,14 @@ pub(super) async fn sign(
     asking: Asking,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id: i64 = parse(&id, "number of a key")?;
-    let told = desk.within(asking, Scope::Admin, move |book, caller| {
-        operates(caller)?;
-        if key(book, id)?.state == SIGNING {
-            return Err(Refused::InTheWay(format!("key {id} signs already")).into());
+    let work = |book: &Book<'_>, key: &ZoneKey| {
+        if key.state == SIGNING {
+            return Err(Refused::InTheWay(format!("key {} signs already", key.id)).into());
         }
-        book.set_zone_key(id, Some(SIGNING))?;
-        note(book, caller, "zone key signs", &id.to_string())?;
-        changed(book)
-    });
-    signs(&desk, told.await?)?;
-    Ok(StatusCode::NO_CONTENT)
+        book.set_zone_key(key.id, Some(SIGNING))?;
+        Ok(())
+    };
+    change(&desk, asking, &id, "zone key signs", work).await
 }
 
 pub(super) async fn remove_key(
@@ -155,16 +166,12 @@ pub(super) async fn remove_key(
     asking: Asking,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id: i64 = parse(&id, "number of a key")?;
-    let told = desk.within(asking, Scope::Admin, move |book, caller| {
-        operates(caller)?;
-        if key(book, id)?.state == SIGNING {
-            is_spare(book, id)?;
+    let work = |book: &Book<'_>, key: &ZoneKey| {
+        if key.state == SIGNING {
+            is_spare(book, key.id)?;
         }
-        book.set_zone_key(id, None)?;
-        note(book, caller, "zone key removed", &id.to_string())?;
-        changed(book)
-    });
-    signs(&desk, told.await?)?;
-    Ok(StatusCode::NO_CONTENT)
+        book.set_zone_key(key.id, None)?;
+        Ok(())
+    };
+    change(&desk, asking, &id, "zone key removed", work).await
 }
