@@ -9,6 +9,7 @@ use std::time::Duration;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::RecordType;
 use roamgate::clock::Clock;
+use roamgate::discovery::{self, Resolver};
 use roamgate::registry::access::{self, Scope};
 use roamgate::registry::{Config, Running, absolute, zone};
 use roamgate::store::registry::{Claim, Entry};
@@ -44,7 +45,8 @@ async fn main() {
         "zone = \"{ZONE}\"\nlisten = \"127.0.0.1:0\"\ndns = \"127.0.0.1:0\"\nservers = [\"ns.{ZONE}\"]\n"
     );
     let section: Config = toml::from_str(&text).expect("a section");
-    let running = Running::start(&section, store, &clock).await.expect("a registry");
+    let unused = Resolver::new(discovery::Config::default(), clock.clone()).expect("a resolver");
+    let running = Running::start(&section, unused, store, &clock).await.expect("a registry");
     println!("start       {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
 
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");

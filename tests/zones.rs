@@ -63,6 +63,15 @@ struct Running {
     folder: TempDir,
 }
 
+impl Running {
+    /// As if its power were cut; what it leaves.
+    fn stop(mut self) -> TempDir {
+        let left = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        drop(self);
+        left
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -108,7 +117,10 @@ fn signed(folder: &Path, nsec3: bool, times: &[&str]) {
 }
 
 fn bind(folder: TempDir, zones: &str, options: &str) -> Running {
-    let at = free();
+    bind_at(folder, free(), zones, options)
+}
+
+fn bind_at(folder: TempDir, at: SocketAddr, zones: &str, options: &str) -> Running {
     let path = folder.path().display();
     let config = format!(
         "options {{ directory \"{path}\"; listen-on port {} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; pid-file none;\n\
@@ -137,13 +149,17 @@ fn bind_serving(nsec3: bool, times: &[&str], change: impl FnOnce(String) -> Stri
 }
 
 fn knot(nsec3: bool) -> Running {
-    let (folder, at) = (tempfile::tempdir().unwrap(), free());
-    let path = folder.path().display();
+    let folder = tempfile::tempdir().unwrap();
     // its delegation leads to a zone that it does not serve, and an unsigned one is BIND's to show
     std::fs::write(folder.path().join("zone"), zone(&content())).unwrap();
+    knot_at(folder, free(), nsec3, "", "    zonefile-load: difference\n")
+}
+
+fn knot_at(folder: TempDir, at: SocketAddr, nsec3: bool, more: &str, of_zone: &str) -> Running {
+    let path = folder.path().display();
     let config = format!(
         "server:\n  rundir: \"{path}\"\n  listen: 127.0.0.1@{}\ndatabase:\n  storage: \"{path}\"\npolicy:\n  - id: one\n    algorithm: ecdsap256sha256\n    \
-         single-type-signing: on\n    nsec3: {}\nzone:\n  - domain: {ORIGIN}\n    file: \"{path}/zone\"\n    zonefile-load: difference\n    \
+         single-type-signing: on\n    nsec3: {}\n{more}zone:\n  - domain: {ORIGIN}\n    file: \"{path}/zone\"\n{of_zone}    \
          dnssec-signing: on\n    dnssec-policy: one\n",
         at.port(),
         if nsec3 { "on" } else { "off" },
@@ -339,45 +355,198 @@ async fn a_wildcard_for_one_label_is_secure_by_way_of_a_validating_resolver() {
 
 /// Our own registry's zone, with everything in it that members may put there, and where it is served.
 async fn registry(folder: &Path) -> (registry::Running, SocketAddr) {
+    let (running, _) = registry_with(folder, "secondaries = [\"127.0.0.1\"]\n").await;
+    let at = running.dns.address;
+    (running, at)
+}
+
+async fn registry_with(folder: &Path, more: &str) -> (registry::Running, Store) {
     let clock = Clock::system();
     let url = Url::sqlite(folder.join("registry.db"));
     let config = store::Config { url, durability: Durability::Balanced, key: None };
     let store = Store::open(&config, clock.clone()).unwrap();
     let text = format!(
         "zone = \"{ORIGIN}\"\nlisten = \"127.0.0.1:0\"\ndns = \"127.0.0.1:0\"\nservers = [\"ns.{ORIGIN}\"]\n\
-         negative_ttl = 30\nsecondaries = [\"127.0.0.1\"]\n"
+         negative_ttl = 30\n{more}"
     );
-    let origin = registry::absolute(ORIGIN).unwrap();
-    let lines: Vec<(Vec<u8>, u16, String)> = content()
+    let lines: Vec<(String, RecordType, String)> = content()
         .lines()
         .map(|line| {
             let mut words = line.splitn(5, ' ');
-            let owner = words.next().unwrap();
+            let owner = words.next().unwrap().to_owned();
             let kind: RecordType = words.nth(2).unwrap().parse().unwrap();
             let mut data = words.next().unwrap().to_owned();
             if matches!(kind, RecordType::CNAME | RecordType::NS | RecordType::SRV | RecordType::NAPTR) {
                 data = format!("{data}.{ORIGIN}.");
             }
-            let owner = registry::absolute(&format!("{owner}.{ORIGIN}")).unwrap();
-            (registry::zone::place(&owner, &origin).unwrap(), kind.into(), data)
+            (owner, kind, data)
         })
         // below the delegation is the child's to say
-        .filter(|(place, ..)| !place.starts_with(b"lab\0ns\0"))
+        .filter(|(owner, ..)| owner != "ns.lab")
         .collect();
-    let written = store.registry(move |book| {
-        let member = book.add_member("all", true)?;
-        for (place, kind, data) in &lines {
-            let mut there = book.at(place)?;
-            let (place, kind, data) = (place.clone(), *kind, data.clone());
-            there.push(store::registry::Entry { place: place.clone(), kind, data, ttl: 60, member });
-            book.put(&place, &there)?;
-        }
+    store.registry(|book| Ok((book.add_member("all", true)?, true))).await.unwrap();
+    for owner in lines.iter().map(|(owner, ..)| owner.clone()).collect::<std::collections::BTreeSet<_>>() {
+        let of_it = lines.iter().filter(|line| line.0 == owner);
+        let records: Vec<(RecordType, &str)> = of_it.map(|(_, kind, data)| (*kind, &**data)).collect();
+        put(&store, &owner, &records).await;
+    }
+    let unused = Resolver::new(Config::default(), clock.clone()).unwrap();
+    let section = toml::from_str(&text).unwrap();
+    let running = registry::Running::start(&section, unused, store.clone(), &clock).await.unwrap();
+    (running, store)
+}
+
+/// Replace what stands at a name below the origin.
+async fn put(store: &Store, owner: &str, records: &[(RecordType, &str)]) {
+    let (owner, origin) =
+        (registry::absolute(&format!("{owner}.{ORIGIN}")).unwrap(), registry::absolute(ORIGIN).unwrap());
+    let place = registry::zone::place(&owner, &origin).unwrap();
+    let entry = |(kind, data): &(RecordType, &str)| store::registry::Entry {
+        place: place.clone(),
+        kind: u16::from(*kind),
+        data: (*data).to_owned(),
+        ttl: 60,
+        member: 1,
+    };
+    let entries: Vec<_> = records.iter().map(entry).collect();
+    let place = place.clone();
+    let done = store.registry(move |book| {
+        book.put(&place, &entries)?;
+        book.next_serial()?;
         Ok(((), true))
     });
-    written.await.unwrap();
-    let running = registry::Running::start(&toml::from_str(&text).unwrap(), store, &clock).await.unwrap();
-    let at = running.dns.address;
-    (running, at)
+    done.await.unwrap();
+}
+
+/// Until the primary has been told everything.
+async fn told(store: &Store) {
+    for _ in 0..200 {
+        if store.registry(|book| Ok((book.untold()?, false))).await.unwrap() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the primary does not take the changes");
+}
+
+const SECRET: &str = "c2VjcmV0IG9mIGEgdGVzdCwgbm90aGluZyBtb3JlIQ==";
+
+/// A zone with nothing in it, which takes updates that are signed with the secret. With NSEC3: our validator stumbles over NSEC where a
+/// wildcard stands for one label.
+fn bind_primary(folder: TempDir, at: SocketAddr) -> Running {
+    let zones = format!(
+        "key \"roamgate\" {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};\nzone \"{ORIGIN}\" {{ type primary; file \"zone\"; \
+         allow-update {{ key roamgate; }}; dnssec-policy roamgate; inline-signing yes; }};\ndnssec-policy \"roamgate\" {{ \
+         keys {{ csk lifetime unlimited algorithm ecdsap256sha256; }}; nsec3param iterations 0 optout no salt-length 0; }};"
+    );
+    bind_at(folder, at, &zones, "recursion no; dnssec-validation no; key-directory \".\";")
+}
+
+fn knot_primary(folder: TempDir, at: SocketAddr) -> Running {
+    let more = format!(
+        "key:\n  - id: roamgate\n    algorithm: hmac-sha256\n    secret: {SECRET}\nacl:\n  - id: updates\n    key: roamgate\n    action: update\n"
+    );
+    knot_at(folder, at, true, &more, "    acl: updates\n    journal-content: all\n    zonefile-load: difference-no-serial\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "wants BIND and Knot"]
+async fn another_primary_is_told_every_change() {
+    type Start = fn(TempDir, SocketAddr) -> Running;
+    for (what, start) in [("BIND", bind_primary as Start), ("Knot", knot_primary as Start)] {
+        let (folder, at) = (tempfile::tempdir().unwrap(), free());
+        std::fs::write(folder.path().join("zone"), zone("")).unwrap();
+        let own = tempfile::tempdir().unwrap();
+        let secret = own.path().join("secret");
+        std::fs::write(&secret, SECRET).unwrap();
+        let primary = format!(
+            "primary = {{ server = \"{at}\", key = \"roamgate\", secret_file = \"{}\" }}\n",
+            secret.display()
+        );
+        let (_registry, store) = registry_with(own.path(), &primary).await;
+        let server = start(folder, at);
+        server.anchor().await;
+        told(&store).await;
+        holds(&server, what).await;
+
+        // an exception within a block: the block's other names stay where they were
+        let exception = "1.0.0.0.0.0.0.d.e.7.5.d.3.b.0.7.joineuis";
+        let far = "2.0.0.0.0.0.1.d.e.7.5.d.3.b.0.7.joineuis";
+        put(&store, "*.d.e.7.5.d.3.b.0.7.joineuis", &[(RecordType::A, "192.0.2.40")]).await;
+        put(&store, exception, &[(RecordType::A, "192.0.2.41")]).await;
+        put(&store, far, &[(RecordType::A, "192.0.2.42")]).await;
+        told(&store).await;
+        let found = async |join_eui: &str| {
+            let resolver = server.resolver(Dnssec::Require).await;
+            let found = join(&resolver, join_eui, None).await;
+            found.map(|found| sockets(&found)).map_err(|error| error.to_string())
+        };
+        for (join_eui, to) in [
+            ("70B3D57ED0000001", "192.0.2.41:443"),
+            ("70B3D57ED0000002", "192.0.2.20:443"),
+            ("70B3D57ED1000002", "192.0.2.42:443"),
+            ("70B3D57ED1000003", "192.0.2.40:443"),
+            ("70B3D57ED2000003", "192.0.2.40:443"),
+        ] {
+            assert_eq!(found(join_eui).await, Ok(vec![to.to_owned()]), "{what}: {join_eui}");
+        }
+
+        // what changes while it is away, it is told when it is back
+        let folder = server.stop();
+        put(&store, "*.d.e.7.5.d.3.b.0.7.joineuis", &[]).await;
+        put(&store, far, &[]).await;
+        put(&store, exception, &[(RecordType::A, "192.0.2.43")]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_ne!(store.registry(|book| Ok((book.untold()?, false))).await.unwrap(), 0, "{what}");
+        let server = start(folder, at);
+        server.anchor().await;
+        told(&store).await;
+        let resolver = server.resolver(Dnssec::Require).await;
+        let exception = join(&resolver, "70B3D57ED0000001", None).await.unwrap();
+        assert_eq!(sockets(&exception), ["192.0.2.43:443"], "{what}");
+        let block = join(&resolver, "70B3D57ED0000002", None).await.unwrap();
+        assert_eq!(sockets(&block), ["192.0.2.20:443"], "{what}");
+        for gone in ["70B3D57ED1000002", "70B3D57ED1000003", "70B3D57ED2000003"] {
+            let error = join(&resolver, gone, None).await.unwrap_err();
+            assert!(matches!(error, DiscoveryError::NotFound { proven: true, .. }), "{what}, {gone}: {error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "wants BIND"]
+async fn a_primary_that_has_another_secret_takes_nothing_and_nothing_is_lost() {
+    let (folder, at) = (tempfile::tempdir().unwrap(), free());
+    std::fs::write(folder.path().join("zone"), zone("")).unwrap();
+    let own = tempfile::tempdir().unwrap();
+    let secret = own.path().join("secret");
+    std::fs::write(&secret, "b3RoZXI=").unwrap();
+    let primary =
+        format!("primary = {{ server = \"{at}\", key = \"roamgate\", secret_file = \"{}\" }}\n", secret.display());
+    let server = bind_primary(folder, at);
+    server.anchor().await;
+    let (registry, store) = registry_with(own.path(), &primary).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let untold = store.registry(|book| Ok((book.untold()?, false))).await.unwrap();
+    assert!(untold > 10, "{untold}");
+    let resolver = server.resolver(Dnssec::Require).await;
+    assert!(net(&resolver, "000001").await.is_err());
+    registry.stop().await.unwrap();
+    drop(store);
+    // the right one, and all of it arrives
+    std::fs::write(&secret, SECRET).unwrap();
+    let url = Url::sqlite(own.path().join("registry.db"));
+    let config = store::Config { url, durability: Durability::Balanced, key: None };
+    let clock = Clock::system();
+    let store = Store::open(&config, clock.clone()).unwrap();
+    let text = format!(
+        "zone = \"{ORIGIN}\"\nlisten = \"127.0.0.1:0\"\ndns = \"127.0.0.1:0\"\nservers = [\"ns.{ORIGIN}\"]\n{primary}"
+    );
+    let unused = Resolver::new(Config::default(), clock.clone()).unwrap();
+    let section = toml::from_str(&text).unwrap();
+    let _running = registry::Running::start(&section, unused, store.clone(), &clock).await.unwrap();
+    told(&store).await;
+    holds(&server, "BIND").await;
 }
 
 fn at(server: SocketAddr, folder: TempDir) -> Running {

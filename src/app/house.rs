@@ -12,7 +12,7 @@ use crate::fns::Fns;
 use crate::hns::Hns;
 use crate::js::Js;
 use crate::lorawan::ids::JoinEuiRange;
-use crate::lorawan::{JoinEui, NetId};
+use crate::lorawan::{DevAddr, JoinEui, NetId};
 use crate::sns::Sns;
 
 /// The names this house answers to.
@@ -132,6 +132,10 @@ impl Doors {
 }
 
 impl Peers for Doors {
+    fn networks(&self, addr: DevAddr, by: Deadline) -> Boxed<'_, Vec<NetId>> {
+        self.outside.networks(addr, by)
+    }
+
     fn notify(&self, to: Party, transaction: u32, outcome: Result<(), Refusal>) {
         if !self.ours.contains(&to) {
             self.outside.notify(to, transaction, outcome);

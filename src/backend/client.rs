@@ -24,7 +24,7 @@ use super::pending::Pending;
 use super::tokens::Tokens;
 use crate::clock::Clock;
 use crate::discovery::{Endpoint, Resolver, Suffix};
-use crate::lorawan::{DevEui, JoinEuiRange, NetId};
+use crate::lorawan::{DevAddr, DevEui, JoinEuiRange, NetId};
 use crate::partners::{self, Quirk};
 use crate::pki::dane::{Evidence, Tlsa};
 use crate::tls::{Shown, Trust};
@@ -48,6 +48,11 @@ pub trait Discover: Send + Sync {
         by: Deadline,
     ) -> Boxed<'a, Result<Endpoint, String>>;
 
+    /// Networks that may have given an address, as the federation lists them.
+    fn networks(&self, _addr: DevAddr, _by: Deadline) -> Boxed<'_, Vec<NetId>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     /// The TLSA records at a name; `None`: there are none that DNSSEC proves.
     fn keys<'a>(&'a self, _name: &'a str, _: Evidence, _by: Deadline) -> Boxed<'a, Option<Vec<Tlsa>>> {
         Box::pin(std::future::ready(None))
@@ -69,6 +74,10 @@ impl Discover for Resolver {
             };
             found.map_err(|error| chain(&error))
         })
+    }
+
+    fn networks(&self, addr: DevAddr, by: Deadline) -> Boxed<'_, Vec<NetId>> {
+        Box::pin(self.networks(addr, by))
     }
 
     fn keys<'a>(&'a self, name: &'a str, for_it: Evidence, by: Deadline) -> Boxed<'a, Option<Vec<Tlsa>>> {
@@ -172,6 +181,10 @@ struct Inner {
 }
 
 impl Peers for Client {
+    fn networks(&self, addr: DevAddr, by: Deadline) -> Boxed<'_, Vec<NetId>> {
+        self.0.parts.discover.networks(addr, by)
+    }
+
     fn send(&self, to: Party, request: Request, by: Deadline) -> Boxed<'_, Result<Answer, PeerError>> {
         Box::pin(self.send(to, request, by))
     }

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::clock::Instant;
+use crate::lorawan::{DevAddr, NetId};
 
 use super::message::{Answer, Ask, Party, Refusal, Request, ResultCode};
 
@@ -106,6 +107,12 @@ pub trait Peers: Send + Sync {
     /// Tell a peer what became of the Join-accept that it gave as the answer to a request (PRStartNotif): nobody waits for
     /// it, and nothing comes back. Where there is no such word, nobody is told.
     fn notify(&self, _to: Party, _transaction: u32, _outcome: Result<(), Refusal>) {}
+
+    /// Networks that may have given an address which does not name its network (types 3 to 7, TS002 3.2), as the federation lists
+    /// them.
+    fn networks(&self, _addr: DevAddr, _by: Deadline) -> Boxed<'_, Vec<NetId>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
 }
 
 impl dyn Peers {

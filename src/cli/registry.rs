@@ -1,5 +1,6 @@
-//! `roamgate registry run|account`: the federation's DNS zone and the API by which its members change it.
+//! `roamgate registry run|account|oui`: the federation's DNS zone and the API by which its members change it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -9,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{ConfigArg, Fail, show};
 use crate::clock::Clock;
 use crate::registry::access::{self, Scope};
-use crate::registry::{self, Running};
+use crate::discovery::{self, Resolver};
+use crate::registry::{self, Running, oui};
 use crate::store::{self, Store};
 
 /// The federation's registry.
@@ -19,6 +21,18 @@ pub(super) enum RegistryCommand {
     Run(ConfigArg),
     /// Make a member and its first key, which is shown once; while `registry run` does not run
     Account(AccountArgs),
+    /// Take in files of the IEEE's assignments (MA-L, MA-M, MA-S as CSV); while `registry run` does not run
+    Oui(OuiArgs),
+}
+
+/// Arguments of `registry oui`.
+#[derive(Debug, Args)]
+pub(super) struct OuiArgs {
+    /// Files as the IEEE publishes them: oui.csv, mam.csv, oui36.csv
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArg,
 }
 
 /// Arguments of `registry account`.
@@ -37,10 +51,13 @@ pub(super) async fn run(command: RegistryCommand, clock: Clock) -> Result<ExitCo
     match command {
         RegistryCommand::Run(args) => serve(&args, clock).await,
         RegistryCommand::Account(args) => account(args, clock).await,
+        RegistryCommand::Oui(args) => oui_files(&args, clock).await,
     }
 }
 
-fn section(args: &ConfigArg) -> Result<(registry::Config, store::Config), Fail> {
+fn section(
+    args: &ConfigArg,
+) -> Result<(registry::Config, store::Config, discovery::Config), Fail> {
     let config = args.load()?.config;
     let section = config.registry.ok_or_else(|| {
         Fail::new(
@@ -48,7 +65,7 @@ fn section(args: &ConfigArg) -> Result<(registry::Config, store::Config), Fail> 
             "docs/federation.md shows one; give its file with -c",
         )
     })?;
-    Ok((section, config.store))
+    Ok((section, config.store, config.discovery.unwrap_or_default()))
 }
 
 fn open(config: &store::Config, clock: &Clock) -> Result<Store, Fail> {
@@ -58,14 +75,15 @@ fn open(config: &store::Config, clock: &Clock) -> Result<Store, Fail> {
 }
 
 async fn serve(args: &ConfigArg, clock: Clock) -> Result<ExitCode, Fail> {
-    let (section, store) = section(args)?;
+    let (section, store, discovery) = section(args)?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
     let store = open(&store, &clock)?;
-    let running = Running::start(&section, store, &clock).await?;
+    let resolver = Resolver::new(discovery, clock.clone()).map_err(anyhow::Error::new)?;
+    let running = Running::start(&section, resolver, store, &clock).await?;
     show(&format!(
-        "The registry of {} is up.\nzone  on {} (UDP and TCP), signed as it is answered\nAPI   http://{}/v1/\nCtrl-C stops.\n",
-        section.zone, running.dns.address, running.api.address
+        "The registry of {} is up.\nzone  on {} (UDP and TCP), signed as it is answered\npages http://{}/\nAPI   http://{}/v1/\nCtrl-C stops.\n",
+        section.zone, running.dns.address, running.api.address, running.api.address
     ));
     tokio::select! {
         _ = terminate.recv() => {}
@@ -76,7 +94,7 @@ async fn serve(args: &ConfigArg, clock: Clock) -> Result<ExitCode, Fail> {
 }
 
 async fn account(args: AccountArgs, clock: Clock) -> Result<ExitCode, Fail> {
-    let (_, config) = section(&args.config)?;
+    let (_, config, _) = section(&args.config)?;
     let store = open(&config, &clock)?;
     let (name, operator, chance) = (args.name.clone(), args.operator, clock.clone());
     let made = store.registry(move |book| {
@@ -103,5 +121,29 @@ async fn account(args: AccountArgs, clock: Clock) -> Result<ExitCode, Fail> {
         args.name,
         key.as_str()
     ));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn oui_files(args: &OuiArgs, clock: Clock) -> Result<ExitCode, Fail> {
+    let (_, config, _) = section(&args.config)?;
+    let mut all = Vec::new();
+    for file in &args.files {
+        let text = std::fs::File::open(file).with_context(|| format!("open {}", file.display()))?;
+        let read = oui::read(std::io::BufReader::new(text));
+        all.push(read.with_context(|| format!("{}", file.display()))?);
+    }
+    let told: Vec<String> =
+        all.iter().map(|(bits, lines)| format!("{} assignments of {bits} bits\n", lines.len())).collect();
+    let store = open(&config, &clock)?;
+    let done = store.registry(move |book| {
+        for (bits, lines) in &all {
+            book.assign(*bits, lines)?;
+        }
+        book.audit(None, None, "assignments of the IEEE taken in", "on the machine")?;
+        Ok(((), true))
+    });
+    done.await.map_err(anyhow::Error::new)?;
+    store.close().await.map_err(anyhow::Error::new)?;
+    show(&told.concat());
     Ok(ExitCode::SUCCESS)
 }

@@ -93,6 +93,11 @@ pub fn net_id_name(net_id: NetId, suffix: &Suffix) -> String {
     format!("{}.{suffix}", hex::encode(net_id.to_msb()))
 }
 
+/// Where a federation lists the networks of one type and NwkID, which share a range of addresses: `1.t3._nwkids.netids.example`.
+pub fn nwk_id_name(kind: u8, nwk_id: u32, suffix: &Suffix) -> String {
+    format!("{nwk_id:x}.t{kind}._nwkids.{suffix}")
+}
+
 /// A join server's name: 16 labels of one digit each, last digit first.
 pub fn join_eui_name(join_eui: JoinEui, suffix: &Suffix) -> String {
     reversed(&join_eui.to_msb(), 16) + suffix.as_str()

@@ -12,7 +12,7 @@ use crate::backend::message::{
 };
 use crate::limits::Wait;
 use crate::lorawan::frame::{DataFrame, Uplink};
-use crate::lorawan::{GatewayEui, NetId};
+use crate::lorawan::{DevAddr, GatewayEui, NetId};
 
 use super::activate::Unanswered;
 use super::dedup::Ear;
@@ -78,6 +78,10 @@ impl Fns {
                     because = last;
                 }
             }
+        }
+        if candidates.is_empty() && because.is_none() && self.clock.is_trusted() {
+            let listed = self.listed(addr, heard.gateway, by).await;
+            candidates = route::abroad(addr, &self.partners, &listed, &self.ours);
         }
         if candidates.is_empty()
             && let Some(why) = because
@@ -147,6 +151,17 @@ impl Fns {
         let ul = self.ul_meta(heard, Vec::new(), false);
         self.park(heard, Account::of(net_id), ul, false).await;
         Unanswered::Rule(format!("NetID {net_id} cannot be reached: the frame waits for it"))
+    }
+
+    /// An address of types 3 to 7 that nobody known to us has given: whose it may be, the federation knows.
+    async fn listed(&self, addr: DevAddr, gateway: GatewayEui, by: Deadline) -> Vec<NetId> {
+        let of_kind = addr.kind().and_then(|kind| NetId::new(u32::from(kind) << 21));
+        let Some(of_kind) = of_kind.filter(|_| addr.net_id().is_none()) else { return Vec::new() };
+        // a question costs little, but anybody can make such frames
+        match self.admit_unserved(gateway, of_kind, false) {
+            Ok(()) => self.peers.networks(addr, by).await,
+            Err(_) => Vec::new(),
+        }
     }
 
     pub(super) fn admit_unserved(

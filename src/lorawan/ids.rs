@@ -186,11 +186,15 @@ impl DevAddr {
         let ones = self.0.leading_ones();
         if ones > 7 { None } else { Some(ones as u8) }
     }
+    /// The bits that it shares with its network's NetID; `None` for FF000000 and above.
+    pub fn nwk_id(self) -> Option<u32> {
+        let (id_bits, addr_bits) = WIDTHS.get(usize::from(self.kind()?)).copied()?;
+        Some((self.0 >> addr_bits) & ((1 << id_bits) - 1))
+    }
     /// The network, where the address alone tells it: types 0 to 2 (TS002 3.2).
     pub fn net_id(self) -> Option<NetId> {
         let kind = self.kind().filter(|kind| *kind <= 2)?;
-        let (id_bits, addr_bits) = WIDTHS[usize::from(kind)];
-        NetId::new(u32::from(kind) << 21 | (self.0 >> addr_bits) & ((1 << id_bits) - 1))
+        NetId::new(u32::from(kind) << 21 | self.nwk_id()?)
     }
 }
 

@@ -84,10 +84,34 @@ pub fn caller(book: &Book<'_>, shown: &str) -> Result<Option<Caller>, BookError>
     Ok(member.map(|member| Caller { member, key: key.id, scope: Scope::of(&key.scope) }))
 }
 
-/// Addresses that come with wrong keys.
+/// Who is signed in by this name; `None`: nobody any more.
+pub fn user(book: &Book<'_>, name: &str) -> Result<Option<Caller>, BookError> {
+    let Some(user) = book.user(name)? else { return Ok(None) };
+    let member = book.member(user.member)?.filter(|member| member.revoked.is_none());
+    Ok(member.map(|member| Caller { member, key: user.name, scope: Scope::of(&user.scope) }))
+}
+
+/// Bytes of salt in front of a password's hash.
+const SALT: usize = 16;
+
+/// A password as it is kept: salt, then Argon2id with the parameters of RFC 9106's second choice for little memory. Slow on purpose.
+pub fn password_hash(password: &str, salt: [u8; SALT]) -> Result<Vec<u8>, String> {
+    let mut hash = [0u8; 32];
+    let made = argon2::Argon2::default().hash_password_into(password.as_bytes(), &salt, &mut hash);
+    made.map_err(|error| error.to_string())?;
+    Ok([&salt[..], &hash].concat())
+}
+
+/// Whether a password is the one that was kept. Slow on purpose.
+pub fn password_fits(password: &str, kept: &[u8]) -> bool {
+    let Some(salt) = kept.first_chunk::<SALT>() else { return false };
+    password_hash(password, *salt).is_ok_and(|hash| bool::from(hash.ct_eq(kept)))
+}
+
+/// Addresses that come with wrong keys or passwords.
 pub struct Guesses(Mutex<Buckets<IpAddr>>, Clock);
 
-/// Wrong keys of one household: so many at once, then one a second.
+/// Wrong keys and passwords of one household: so many at once, then one a second.
 const GUESSES: Rate = Rate { burst: 20, every: Duration::from_secs(1) };
 /// Households that are remembered.
 const HOUSEHOLDS: usize = 4096;

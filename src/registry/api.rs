@@ -15,16 +15,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::access::{self, Caller, Guesses, Scope};
 use super::certificates::Office;
-use super::rules::{self, Refused, Suffixes, Thing};
+use super::rules::{self, NetIds, Refused, Suffixes};
 use super::server::Served;
 use crate::clock::Clock;
-use crate::lorawan::{JoinEuiRange, NetId};
-use crate::pki::request::Request;
+use crate::discovery::Resolver;
 use crate::store::Store;
-use crate::store::registry::{Book, BookError, Certificate, Claim, MemberId};
+use crate::store::registry::{Book, BookError, MemberId};
 
 /// Bodies longer than this are no request, bytes: a batch of 10,000 devices fits.
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -43,8 +43,12 @@ pub struct Desk {
     pub served: Served,
     /// Signs certificates; `None`: this registry does not.
     pub office: Option<Office>,
-    /// Wrong keys.
-    pub guesses: Guesses,
+    /// Wrong keys and passwords.
+    pub guesses: Arc<Guesses>,
+    /// NetIDs that the federation hands out.
+    pub net_ids: Option<NetIds>,
+    /// What readers of the DNS find.
+    pub resolver: Resolver,
     /// Time and chance.
     pub clock: Clock,
 }
@@ -144,9 +148,23 @@ impl From<Refused> for Halt {
     }
 }
 
-/// The key and the address of whoever asks.
+/// Somebody who has signed in to the pages, which ask for him: an extension of the request.
+#[derive(Debug, Clone)]
+pub struct SignedIn(pub Who);
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub enum Who {
+    /// Whoever has this key.
+    Key(Zeroizing<String>),
+    /// Whoever has signed in by this name.
+    User(String),
+}
+
+/// Who asks, and from where.
+#[derive(Clone)]
 struct Asking {
-    key: String,
+    who: Who,
     from: IpAddr,
 }
 
@@ -155,14 +173,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Asking {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Asking, Problem> {
         let from = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|from| from.0.ip());
-        let key = bearer(&parts.headers).ok_or(Problem::Stranger)?;
-        Ok(Asking { key, from: from.unwrap_or(IpAddr::from([127, 0, 0, 1])) })
+        let who = match parts.extensions.get::<SignedIn>() {
+            Some(SignedIn(who)) => who.clone(),
+            None => Who::Key(bearer(&parts.headers).ok_or(Problem::Stranger)?),
+        };
+        Ok(Asking { who, from: from.unwrap_or(IpAddr::from([127, 0, 0, 1])) })
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<String> {
+fn bearer(headers: &HeaderMap) -> Option<Zeroizing<String>> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    Some(value.strip_prefix("Bearer ")?.trim().to_owned())
+    Some(Zeroizing::new(value.strip_prefix("Bearer ")?.trim().to_owned()))
 }
 
 impl Desk {
@@ -172,9 +193,13 @@ impl Desk {
         T: Send + 'static,
         F: FnMut(&Book<'_>, &Caller) -> Result<T, Halt> + Send + 'static,
     {
-        let Asking { key, from } = asking;
+        let Asking { who, from } = asking;
         let done = self.store.registry(move |book| {
-            let Some(caller) = access::caller(book, &key)? else {
+            let caller = match &who {
+                Who::Key(key) => access::caller(book, key)?,
+                Who::User(name) => access::user(book, name)?,
+            };
+            let Some(caller) = caller else {
                 return Ok((Err(Problem::Stranger), false));
             };
             if caller.scope < least {
@@ -205,21 +230,33 @@ pub fn router(desk: Arc<Desk>) -> Router {
     let names = || get(records::look).put(records::put).delete(records::clear);
     let nothing = || async { Problem::from(Refused::Missing("thing at this address".into())) };
     Router::new()
+        .route("/v1/me", get(me))
         .route("/v1/members", get(members).post(add_member))
         .route("/v1/members/{id}", delete(revoke_member))
         .route("/v1/keys", get(keys).post(add_key))
         .route("/v1/keys/{key}", delete(revoke_key))
-        .route("/v1/claims", get(claims).post(add_claim))
+        .route("/v1/users", get(people::users).post(people::add_user))
+        .route("/v1/users/{name}", delete(people::remove_user))
+        .route("/v1/claims", get(claims::claims).post(claims::add_claim))
+        .route("/v1/claims/{what}", delete(claims::remove_claim))
+        .route("/v1/claims/waiting", get(claims::wishes).post(claims::add_wish))
+        .route("/v1/claims/waiting/{id}", delete(claims::remove_wish))
+        .route("/v1/claims/waiting/{id}/prove", post(claims::prove))
+        .route("/v1/claims/waiting/{id}/fulfil", post(claims::fulfil))
+        .route("/v1/net-ids", post(claims::hand_out))
         .route("/v1/net-ids/{net_id}", names())
         .route("/v1/join-euis/{join_eui}", names())
+        .route("/v1/net-ids/{net_id}/found", get(found::found))
+        .route("/v1/join-euis/{join_eui}/found", get(found::found))
+        .route("/v1/join-euis/{join_eui}/devices/{dev_eui}/found", get(found::found))
         .route("/v1/join-euis/{join_eui}/devices", post(records::batch))
         .route("/v1/join-euis/{join_eui}/devices/{dev_eui}", names())
         .route("/v1/records", get(records::records))
-        .route("/v1/certificates", get(certificates).post(ask_certificate))
-        .route("/v1/certificates/{id}", get(certificate))
-        .route("/v1/certificates/{id}/approve", post(approve))
-        .route("/v1/certificates/{id}/revoke", post(revoke_certificate))
-        .route("/v1/crl.pem", get(revoked_list))
+        .route("/v1/certificates", get(certificates::certificates).post(certificates::ask_certificate))
+        .route("/v1/certificates/{id}", get(certificates::certificate))
+        .route("/v1/certificates/{id}/approve", post(certificates::approve))
+        .route("/v1/certificates/{id}/revoke", post(certificates::revoke_certificate))
+        .route("/v1/crl.pem", get(certificates::revoked_list))
         .route("/v1/openapi.json", get(async || axum::Json(super::openapi::document())))
         .route("/v1/zone", get(zone::state))
         .route("/v1/zone/keys", get(zone::keys).post(zone::add_key))
@@ -258,6 +295,27 @@ fn called(name: &str, what: &'static str) -> Result<String, Problem> {
 }
 
 // ---- members and their keys
+
+/// Who asks, and what he may do.
+#[derive(Serialize)]
+struct Me {
+    member: MemberId,
+    name: String,
+    operator: bool,
+    scope: Scope,
+    /// NetIDs that the federation hands out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    net_ids: Option<NetIds>,
+}
+
+async fn me(State(desk): Shared, asking: Asking) -> Told<Me> {
+    let net_ids = desk.net_ids;
+    let told = desk.within(asking, Scope::Read, move |_, Caller { member, scope, .. }| {
+        let name = member.name.clone();
+        Ok(Me { member: member.id, name, operator: member.operator, scope: *scope, net_ids })
+    });
+    told.await.map(axum::Json)
+}
 
 #[derive(Serialize)]
 struct MemberView {
@@ -332,6 +390,7 @@ async fn revoke_member(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id: MemberId = parse(&id, "number of a member")?;
+    let at = desk.clone();
     let done = desk.within(asking, Scope::Admin, move |book, caller| {
         operates(caller)?;
         if id == caller.member.id {
@@ -339,7 +398,11 @@ async fn revoke_member(
         }
         let member = book.member(id)?.filter(|member| member.revoked.is_none());
         let member = member.ok_or_else(|| Refused::Missing(format!("member {id}")))?;
+        let claims = book.claims(id)?;
         book.revoke_member(id)?;
+        for thing in claims.iter().filter_map(rules::thing) {
+            claims::list(&at, book, thing)?;
+        }
         note(book, caller, "member revoked", &member.name)?;
         Ok(())
     });
@@ -411,234 +474,6 @@ async fn revoke_key(
     done.await.map(|()| StatusCode::NO_CONTENT)
 }
 
-// ---- what is whose
-
-#[derive(Serialize)]
-struct ClaimView {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    net_id: Option<NetId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    join_euis: Option<JoinEuiRange>,
-    /// Its name in the zone.
-    name: String,
-}
-
-async fn claims(State(desk): Shared, asking: Asking) -> Told<Vec<ClaimView>> {
-    let suffixes = desk.suffixes.clone();
-    let told = desk.within(asking, Scope::Read, move |book, caller| {
-        let things = book.claims(caller.member.id)?;
-        let things = things.iter().filter_map(rules::thing);
-        Ok(things
-            .map(|thing| ClaimView {
-                net_id: if let Thing::Net(net_id) = thing { Some(net_id) } else { None },
-                join_euis: if let Thing::Join(range) = thing { Some(range) } else { None },
-                name: suffixes.name(thing),
-            })
-            .collect())
-    });
-    told.await.map(axum::Json)
-}
-
-/// Either a NetID or JoinEUIs become a member's.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewClaim {
-    member: MemberId,
-    net_id: Option<NetId>,
-    join_euis: Option<JoinEuiRange>,
-}
-
-async fn add_claim(State(desk): Shared, asking: Asking, body: Bytes) -> Result<StatusCode, Problem> {
-    let NewClaim { member, net_id, join_euis } = read(&body)?;
-    let thing = match (net_id, join_euis) {
-        (Some(net_id), None) => Thing::Net(net_id),
-        (None, Some(range)) => Thing::Join(rules::block(range)?),
-        _ => return Err(Problem::Form("either net_id or join_euis".into())),
-    };
-    let done = desk.within(asking, Scope::Admin, move |book, caller| {
-        operates(caller)?;
-        let is_member = book.member(member)?.is_some_and(|member| member.revoked.is_none());
-        if !is_member {
-            return Err(Refused::Missing(format!("member {member}")).into());
-        }
-        let mut wanted = rules::claims_to(thing);
-        let (kind, first, bits) = wanted.swap_remove(0);
-        for other in book.claims_of_kind(kind)? {
-            let meets = match (rules::thing(&other), thing) {
-                (Some(Thing::Net(other)), Thing::Net(net_id)) => other == net_id,
-                (Some(Thing::Join(other)), Thing::Join(range)) => rules::overlap(other, range),
-                _ => false,
-            };
-            if meets && other.member != member {
-                return Err(Refused::Taken(thing.to_string()).into());
-            }
-            if meets && (&*other.first, other.bits) == (&*first, bits) {
-                return Ok(());
-            }
-        }
-        book.add_claim(&Claim { kind: kind.into(), first, bits, member, since: 0 })?;
-        note(book, caller, "claim granted", &format!("{thing} to member {member}"))?;
-        Ok(())
-    });
-    done.await.map(|()| StatusCode::NO_CONTENT)
-}
-
-/// Whether a thing is this member's.
-fn owns(book: &Book<'_>, member: MemberId, thing: Thing) -> Result<(), Halt> {
-    for (kind, first, bits) in rules::claims_to(thing) {
-        if let Some(claim) = book.claimed(kind, &first, bits)? {
-            return match claim.member == member {
-                true => Ok(()),
-                false => Err(Refused::NotYours(thing.to_string()).into()),
-            };
-        }
-    }
-    Err(Refused::NotYours(thing.to_string()).into())
-}
-
-// ---- certificates
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Asked {
-    request: String,
-}
-
-#[derive(Serialize)]
-struct CertificateView {
-    id: i64,
-    member: MemberId,
-    names: Vec<String>,
-    /// `waiting` for the operator, `signed` or `revoked`.
-    state: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    serial: Option<String>,
-    /// Leaf, then the intermediate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    chain: Option<String>,
-}
-
-impl From<Certificate> for CertificateView {
-    fn from(kept: Certificate) -> CertificateView {
-        let Certificate { id, member, names, state, chain, serial, .. } = kept;
-        let names = names.split(' ').map(ToOwned::to_owned).collect();
-        CertificateView { id, member, names, state, serial, chain }
-    }
-}
-
-fn office(desk: &Desk) -> Result<&Office, Refused> {
-    desk.office.as_ref().ok_or_else(|| Refused::Missing("authority here: this registry signs nothing".into()))
-}
-
-fn sign(desk: &Desk, mut kept: Certificate, request: &Request) -> Result<Certificate, Refused> {
-    let signed = office(desk)?.sign(request)?;
-    kept.state = "signed".into();
-    (kept.chain, kept.serial) = (Some(signed.chain), Some(signed.serial));
-    Ok(kept)
-}
-
-async fn ask_certificate(State(desk): Shared, asking: Asking, body: Bytes) -> Result<Response, Problem> {
-    let pem = read::<Asked>(&body)?.request;
-    office(&desk)?;
-    let at = desk.clone();
-    let told = desk.within(asking, Scope::Write, move |book, caller| {
-        let request = Office::read(&pem, &book.claims(caller.member.id)?, &at.suffixes)?;
-        if let Some(asked) = book.certificate_of(caller.member.id, &pem)? {
-            return Ok(asked.into());
-        }
-        let names = request.names.join(" ");
-        let known = book.has_certificate(caller.member.id, &names)?;
-        let mut kept = Certificate {
-            id: 0,
-            member: caller.member.id,
-            request: pem.clone(),
-            names,
-            state: "waiting".into(),
-            chain: None,
-            serial: None,
-            since: 0,
-        };
-        if known {
-            kept = sign(&at, kept, &request)?;
-        }
-        kept.id = book.keep_certificate(&kept)?;
-        note(
-            book,
-            caller,
-            "certificate asked for",
-            &format!("{}: {} ({})", kept.id, kept.names, kept.state),
-        )?;
-        Ok(CertificateView::from(kept))
-    });
-    Ok((StatusCode::CREATED, axum::Json(told.await?)).into_response())
-}
-
-async fn certificates(State(desk): Shared, asking: Asking) -> Told<Vec<CertificateView>> {
-    let told = desk.within(asking, Scope::Read, |book, caller| {
-        let whose = (!caller.member.operator).then_some(caller.member.id);
-        Ok(book.certificates(whose, PAGE)?.into_iter().map(CertificateView::from).collect())
-    });
-    told.await.map(axum::Json)
-}
-
-/// One of the caller's; the operator's are all.
-fn theirs(book: &Book<'_>, caller: &Caller, id: i64) -> Result<Certificate, Halt> {
-    let kept = book.certificate(id)?;
-    let kept = kept.filter(|kept| caller.member.operator || kept.member == caller.member.id);
-    Ok(kept.ok_or_else(|| Refused::Missing(format!("certificate {id}")))?)
-}
-
-async fn certificate(State(desk): Shared, asking: Asking, Path(id): Path<String>) -> Told<CertificateView> {
-    let id: i64 = parse(&id, "number of a certificate")?;
-    let told = desk.within(asking, Scope::Read, move |book, caller| Ok(theirs(book, caller, id)?.into()));
-    told.await.map(axum::Json)
-}
-
-async fn approve(State(desk): Shared, asking: Asking, Path(id): Path<String>) -> Told<CertificateView> {
-    let id: i64 = parse(&id, "number of a certificate")?;
-    let at = desk.clone();
-    let told = desk.within(asking, Scope::Admin, move |book, caller| {
-        operates(caller)?;
-        let kept = theirs(book, caller, id)?;
-        if kept.state != "waiting" {
-            return Err(Refused::InTheWay(format!("certificate {id} is {} already", kept.state)).into());
-        }
-        // what it was asked for may have gone to somebody else meanwhile
-        let request = Office::read(&kept.request, &book.claims(kept.member)?, &at.suffixes)?;
-        let kept = sign(&at, kept, &request)?;
-        book.keep_certificate(&kept)?;
-        note(book, caller, "certificate approved", &format!("{id}: {}", kept.names))?;
-        Ok(CertificateView::from(kept))
-    });
-    told.await.map(axum::Json)
-}
-
-async fn revoke_certificate(
-    State(desk): Shared,
-    asking: Asking,
-    Path(id): Path<String>,
-) -> Told<CertificateView> {
-    let id: i64 = parse(&id, "number of a certificate")?;
-    let told = desk.within(asking, Scope::Admin, move |book, caller| {
-        let mut kept = theirs(book, caller, id)?;
-        kept.state = "revoked".into();
-        book.keep_certificate(&kept)?;
-        note(book, caller, "certificate revoked", &format!("{id}: {}", kept.names))?;
-        Ok(CertificateView::from(kept))
-    });
-    told.await.map(axum::Json)
-}
-
-/// For everybody: members' `[backend] crls` point here.
-async fn revoked_list(State(desk): Shared) -> Result<Response, Problem> {
-    let failed = |error: String| Problem::Failed(error);
-    let office = office(&desk)?;
-    let revoked = desk.store.registry(|book| Ok((book.revoked_serials()?, false))).await;
-    let pem = office.list(revoked.map_err(|error| failed(error.to_string()))?);
-    let pem = pem.map_err(|error| failed(format!("{error:#}")))?;
-    Ok(([(header::CONTENT_TYPE, "application/x-pem-file")], pem).into_response())
-}
-
 // ---- the audit log
 
 #[derive(Serialize)]
@@ -670,5 +505,9 @@ async fn audit(State(desk): Shared, asking: Asking) -> Told<Vec<Line>> {
     told.await.map(axum::Json)
 }
 
+mod certificates;
+mod claims;
+mod found;
+mod people;
 mod records;
 mod zone;

@@ -1,13 +1,17 @@
 //! The federation's registry: who its members are, which NetIDs and JoinEUIs are theirs, and the DNS zone in which everybody
 //! finds them (`roamgate registry`).
 //!
-//! Members change their own names through the API ([`api`]); what they may put there is decided in [`rules`]; [`server`] answers
-//! questions about the zone from the store, signed as they are answered ([`zone`]).
+//! Members change their own names through the API ([`api`]) or with a browser ([`pages`]); what they may put there is decided in
+//! [`rules`]; [`server`] answers questions about the zone from the store, signed as they are answered ([`zone`]). Where another server
+//! is the zone's primary already, [`primary`] tells it every change.
 
 pub mod access;
 pub mod api;
 pub mod certificates;
 pub mod openapi;
+pub mod oui;
+pub mod pages;
+pub mod primary;
 pub mod rules;
 pub mod server;
 pub mod zone;
@@ -21,21 +25,23 @@ use anyhow::Context;
 use hickory_proto::dnssec::crypto::EcdsaSigningKey;
 use hickory_proto::dnssec::rdata::DNSKEY;
 use hickory_proto::dnssec::{Algorithm, DnssecSigner, SigningKey};
-use hickory_proto::rr::Name;
+use hickory_proto::rr::{Name, RecordType};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::discovery::Suffix;
+use crate::discovery::{Resolver, Suffix};
 use crate::store::Store;
-use crate::store::registry::ZoneKey;
+use crate::store::registry::{Entry, ZoneKey};
 use crate::web;
 
 use access::Guesses;
 use api::Desk;
 use certificates::Office;
+use primary::Link;
+use rules::NetIds;
 use server::{NameServer, Served};
 
 /// How often secondaries get new signatures: well before the old ones end.
@@ -67,6 +73,12 @@ pub struct Config {
     /// TTL of denials, seconds: a new name is found everywhere after so long.
     #[serde(default = "a_minute")]
     pub negative_ttl: u32,
+    /// NetIDs that the federation hands out to members who have none of the LoRa Alliance's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net_ids: Option<NetIds>,
+    /// Another server that is the zone's primary: told every change (RFC 2136).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<primary::Config>,
     /// Folder of the intermediate that signs members' certificates (`roamgate pki intermediate`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<PathBuf>,
@@ -171,6 +183,30 @@ pub const SIGNING: &str = "signing";
 /// State of a zone key that is not in the zone yet.
 pub const MADE: &str = "made";
 
+/// The zone says which NetIDs the federation hands out itself.
+async fn declare(section: &Config, suffixes: &rules::Suffixes, store: &Store) -> anyhow::Result<()> {
+    let name = absolute(&format!("_handed-out.{}", suffixes.net_id))?;
+    let place = zone::place(&name, &absolute(section.zone.as_str())?).context("[registry] net_id_suffix")?;
+    let wanted = section.net_ids.map(|range| format!("\"{range}\""));
+    let done = store.registry(move |book| {
+        let there = book.at(&place)?.pop().map(|entry| entry.data);
+        let operator = book.members()?.into_iter().find(|member| member.operator);
+        // before the first account there is nobody whose it could be
+        let Some(operator) = operator.filter(|_| there != wanted) else { return Ok(((), false)) };
+        let entry = |data: &String| Entry {
+            place: place.clone(),
+            kind: RecordType::TXT.into(),
+            data: data.clone(),
+            ttl: zone::APEX_TTL,
+            member: operator.id,
+        };
+        book.put(&place, &wanted.iter().map(entry).collect::<Vec<_>>())?;
+        book.next_serial()?;
+        Ok(((), true))
+    });
+    done.await.context("declare [registry] net_ids")
+}
+
 /// Secondaries keep signatures that end ([`zone::SIGNED_FOR`]), and fetch the zone when its serial number has changed only.
 async fn sign_anew(store: Store, clock: Clock) {
     loop {
@@ -192,23 +228,38 @@ pub struct Running {
 }
 
 impl Running {
-    /// Open the store, serve the zone and the API.
-    pub async fn start(section: &Config, store: Store, clock: &Clock) -> anyhow::Result<Running> {
+    /// Open the store, serve the zone, the API and the pages. `resolver`: what readers of the DNS find, and proofs of members.
+    pub async fn start(
+        section: &Config,
+        resolver: Resolver,
+        store: Store,
+        clock: &Clock,
+    ) -> anyhow::Result<Running> {
         let suffixes = section.suffixes().context("[registry]")?;
+        let mut tasks = JoinSet::new();
+        primary::prepare(&store, section.primary.is_some()).await?;
+        declare(section, &suffixes, &store).await?;
         let apex = apex(section, &store).await?;
+        let apex_name = apex.origin.clone();
         let served = Served::new(store.clone(), apex, section.secondaries.clone(), clock.clone());
         let dns = served
             .listen(section.dns)
             .await
             .with_context(|| format!("serve the zone on {} ([registry] dns)", section.dns))?;
-        let guesses = Guesses::new(clock.clone());
+        let guesses = Arc::new(Guesses::new(clock.clone()));
         let office =
             section.authority.as_ref().map(|folder| Office::open(folder, clock.clone())).transpose()?;
-        let desk = Desk { store: store.clone(), suffixes, served, office, guesses, clock: clock.clone() };
-        let api = web::serve(section.listen, api::router(Arc::new(desk)), clock.clone())
+        if let Some(config) = &section.primary {
+            let link = Link::new(config, apex_name, clock.clone()).context("[registry] primary")?;
+            tasks.spawn(link.run(store.clone()));
+        }
+        let net_ids = section.net_ids;
+        let (shared, now) = (store.clone(), clock.clone());
+        let desk =
+            Desk { store: shared, suffixes, served, office, guesses, net_ids, resolver, clock: now };
+        let api = web::serve(section.listen, pages::router(Arc::new(desk)), clock.clone())
             .await
             .with_context(|| format!("serve the API on {} ([registry] listen)", section.listen))?;
-        let mut tasks = JoinSet::new();
         if !section.secondaries.is_empty() {
             tasks.spawn(sign_anew(store.clone(), clock.clone()));
         }

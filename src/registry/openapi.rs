@@ -38,6 +38,7 @@ const DEVICE: &str = "/v1/join-euis/{join_eui}/devices/{dev_eui}";
 
 /// Everything that may be asked.
 pub const ROUTES: &[Route] = &[
+    route("get", "/v1/me", "Who asks, and what he may do", READ, None, (200, Some("Me"))),
     route("get", "/v1/members", "Members of the federation", READ, None, (200, Some("Members"))),
     route(
         "post",
@@ -74,6 +75,51 @@ pub const ROUTES: &[Route] = &[
         Some("NewClaim"),
         (204, None),
     ),
+    route(
+        "delete",
+        "/v1/claims/{what}",
+        "Give back a NetID or JoinEUIs, with all that stands there (operator: take away)",
+        ADMIN,
+        None,
+        (204, None),
+    ),
+    route(
+        "get",
+        "/v1/claims/waiting",
+        "What the caller's member would like to have (operator: all members)",
+        READ,
+        None,
+        (200, Some("Wishes")),
+    ),
+    route(
+        "post",
+        "/v1/claims/waiting",
+        "Ask for a NetID or JoinEUIs; the answer has the TXT record that proves the domain",
+        ADMIN,
+        Some("NewWish"),
+        (201, Some("Wish")),
+    ),
+    route("delete", "/v1/claims/waiting/{id}", "Withdraw a wish", ADMIN, None, (204, None)),
+    route(
+        "post",
+        "/v1/claims/waiting/{id}/prove",
+        "Look for the TXT record",
+        ADMIN,
+        None,
+        (200, Some("Wish")),
+    ),
+    route("post", "/v1/claims/waiting/{id}/fulfil", "Grant a proven wish (operator)", ADMIN, None, (204, None)),
+    route(
+        "post",
+        "/v1/net-ids",
+        "Have the next free NetID of the federation's own range, where it hands out NetIDs",
+        ADMIN,
+        None,
+        (201, Some("Claim")),
+    ),
+    route("get", "/v1/users", "People of the caller's member", READ, None, (200, Some("Users"))),
+    route("post", "/v1/users", "Add somebody who signs in to the pages", ADMIN, Some("NewUser"), (201, None)),
+    route("delete", "/v1/users/{name}", "Remove somebody", ADMIN, None, (204, None)),
     route("get", NET, "What stands at a NetID's name", READ, None, (200, Some("Name"))),
     route("put", NET, "Replace what stands there", WRITE, Some("Records"), (200, Some("Name"))),
     route("delete", NET, "Remove what stands there", WRITE, None, (204, None)),
@@ -98,6 +144,30 @@ pub const ROUTES: &[Route] = &[
         (200, Some("Name")),
     ),
     route("delete", DEVICE, "Remove what stands there: its JoinEUI counts again", WRITE, None, (204, None)),
+    route(
+        "get",
+        "/v1/net-ids/{net_id}/found",
+        "What readers of the DNS find at a NetID's name, and what DNSSEC says of it",
+        READ,
+        None,
+        (200, Some("Found")),
+    ),
+    route(
+        "get",
+        "/v1/join-euis/{join_eui}/found",
+        "The same at a JoinEUI's name; of a block, at its first",
+        READ,
+        None,
+        (200, Some("Found")),
+    ),
+    route(
+        "get",
+        "/v1/join-euis/{join_eui}/devices/{dev_eui}/found",
+        "The same at a device's name",
+        READ,
+        None,
+        (200, Some("Found")),
+    ),
     route(
         "get",
         "/v1/records",
@@ -206,6 +276,7 @@ fn schemas() -> Value {
     let name = json!({ "type": "string", "minLength": 1, "maxLength": 80 });
     let zone_key_state = json!({ "type": "string", "enum": ["made", "signing"] });
     let net_id = json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{6}$" });
+    let block = || json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{16}(/[0-9]{1,2})?$" });
     let record = object(
         &[
             (
@@ -220,6 +291,11 @@ fn schemas() -> Value {
         ],
         &["type", "data"],
     );
+    let way = json!({ "type": "object", "properties": {
+        "addresses": { "type": "array", "items": { "type": "string" } },
+        "port": number(),
+        "path": { "type": "string" },
+    } });
     json!({
         "Trouble": object(&[("error", text("What is wrong")), ("remedy", text("What to do about it"))], &["error", "remedy"]),
         "Record": record,
@@ -246,14 +322,63 @@ fn schemas() -> Value {
             &["id", "label", "scope", "revoked"],
         ),
         "Keys": list("Key"),
+        "Me": object(
+            &[
+                ("member", number()),
+                ("name", text("What it is called")),
+                ("operator", boolean()),
+                ("scope", scope.clone()),
+                ("net_ids", text("NetIDs that the federation hands out, FIRST-LAST")),
+            ],
+            &["member", "name", "operator", "scope"],
+        ),
+        "User": object(&[("name", text("To sign in")), ("scope", scope.clone()), ("since", number())], &["name", "scope", "since"]),
+        "Users": list("User"),
+        "NewUser": object(
+            &[("name", name.clone()), ("password", json!({ "type": "string", "minLength": 12, "maxLength": 200 })), ("scope", scope.clone())],
+            &["name", "password", "scope"],
+        ),
+        "Found": object(
+            &[
+                ("name", text("In the DNS")),
+                ("ways", json!({ "type": "array", "items": way, "description": "Where its server is, the first to be tried first" })),
+                ("dnssec", json!({ "type": ["string", "null"], "description": "secure, insecure, bogus or off" })),
+                ("ttl", number()),
+                ("cached", boolean()),
+                ("took_ms", json!({ "type": "number" })),
+                ("error", json!({ "type": ["string", "null"], "description": "Why nobody would use it" })),
+                ("remedy", text("What to do about it")),
+            ],
+            &["name", "ways"],
+        ),
         "NewKey": object(&[("label", name), ("scope", scope)], &["label", "scope"]),
         "ShownKey": object(&[("id", text("Its public part")), ("key", text("Shown once"))], &["id", "key"]),
         "Claim": object(&[("net_id", net_id.clone()), ("join_euis", text("A JoinEUI or a block")), ("name", text("In the DNS"))], &["name"]),
         "Claims": list("Claim"),
         "NewClaim": object(
-            &[("member", number()), ("net_id", net_id), ("join_euis", json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{16}(/[0-9]{1,2})?$" }))],
+            &[("member", number()), ("net_id", net_id.clone()), ("join_euis", block())],
             &["member"],
         ),
+        "NewWish": object(
+            &[("net_id", net_id.clone()), ("join_euis", block()), ("domain", text("One that people know to be the member's"))],
+            &["domain"],
+        ),
+        "Wish": object(
+            &[
+                ("id", number()),
+                ("member", number()),
+                ("net_id", net_id),
+                ("join_euis", text("A JoinEUI or a block")),
+                ("organisation", text("To whom the IEEE has assigned them")),
+                ("domain", text("In which the proof has to stand")),
+                ("name", text("Where the TXT record has to stand")),
+                ("text", text("What it has to say")),
+                ("proven", number()),
+                ("secure", boolean()),
+            ],
+            &["id", "member", "domain", "name", "text", "secure"],
+        ),
+        "Wishes": list("Wish"),
         "Asked": object(&[("request", text("PKCS#10, PEM"))], &["request"]),
         "Certificate": object(
             &[

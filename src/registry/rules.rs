@@ -96,6 +96,64 @@ impl std::fmt::Display for Thing {
     }
 }
 
+/// NetIDs that a federation hands out by itself, written `600100-6001FF`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NetIds {
+    first: u32,
+    last: u32,
+}
+
+impl NetIds {
+    /// Whether it is one of them.
+    pub fn contains(self, net_id: NetId) -> bool {
+        (self.first..=self.last).contains(&number(net_id))
+    }
+
+    /// All of them.
+    pub fn all(self) -> impl Iterator<Item = NetId> {
+        (self.first..=self.last).filter_map(NetId::new)
+    }
+}
+
+fn number(net_id: NetId) -> u32 {
+    let [high, middle, low] = net_id.to_msb();
+    u32::from_be_bytes([0, high, middle, low])
+}
+
+impl std::str::FromStr for NetIds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<NetIds, String> {
+        let parse = |text: &str| text.trim().parse::<NetId>().ok();
+        let ends = text.split_once('-').and_then(|(first, last)| Some((parse(first)?, parse(last)?)));
+        match ends.filter(|(first, last)| first <= last) {
+            Some((first, last)) => Ok(NetIds { first: number(first), last: number(last) }),
+            None => Err(format!("NetIDs from the first to the last, such as 600100-6001FF, not {text:?}")),
+        }
+    }
+}
+
+impl TryFrom<String> for NetIds {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<NetIds, String> {
+        text.parse()
+    }
+}
+
+impl From<NetIds> for String {
+    fn from(range: NetIds) -> String {
+        range.to_string()
+    }
+}
+
+impl std::fmt::Display for NetIds {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "{:06X}-{:06X}", self.first, self.last)
+    }
+}
+
 /// The two places of the zone where names are.
 #[derive(Debug, Clone)]
 pub struct Suffixes {

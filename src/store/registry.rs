@@ -3,6 +3,11 @@
 //! [`Store::registry`] hands a decision a [`Book`] to read and write in one transaction; who may do what is decided there, in
 //! the room `registry`.
 
+mod people;
+mod primary;
+
+pub use people::{Assignment, User, Waiting};
+
 use rusqlite::{OptionalExtension, Row, params};
 use zeroize::Zeroizing;
 
@@ -306,7 +311,10 @@ impl Book<'_> {
             "UPDATE registry_certificate SET state = 'revoked' WHERE member = ?1 AND state = 'signed'",
             [id],
         )?;
+        self.0.run("DELETE FROM registry_user WHERE member = ?1", [id])?;
+        self.0.run("DELETE FROM registry_waiting WHERE member = ?1", [id])?;
         self.0.run("DELETE FROM registry_claim WHERE member = ?1", [id])?;
+        self.remember("member = ?1", params![id])?;
         self.0.run("DELETE FROM registry_record WHERE member = ?1", [id])?;
         self.next_serial()
     }
@@ -362,6 +370,14 @@ impl Book<'_> {
             "INSERT INTO registry_claim (kind, first, bits, member, since) VALUES (?1, ?2, ?3, ?4, ?5)";
         self.0.run(write, params![kind, first, bits, member, Seconds(self.now())])?;
         Ok(())
+    }
+
+    /// It is nobody's any more. Its records are not touched. Whether it was this member's.
+    pub fn remove_claim(&self, claim: &Claim) -> Looked<bool> {
+        let write =
+            "DELETE FROM registry_claim WHERE kind = ?1 AND first = ?2 AND bits = ?3 AND member = ?4";
+        let Claim { kind, first, bits, member, .. } = claim;
+        Ok(self.0.run(write, params![kind, first, bits, member])? > 0)
     }
 
     // ---- the zone
@@ -449,12 +465,22 @@ impl Book<'_> {
 
     /// Replace the records at a place.
     pub fn put(&self, place: &[u8], entries: &[Entry]) -> Looked<()> {
+        self.remember_place(place)?;
         self.0.run("DELETE FROM registry_record WHERE place = ?1", [place])?;
         let write =
             "INSERT INTO registry_record (place, kind, data, ttl, member) VALUES (?1, ?2, ?3, ?4, ?5)";
         for Entry { place, kind, data, ttl, member } in entries {
             self.0.run(write, params![place, kind, data, ttl, member])?;
         }
+        Ok(())
+    }
+
+    /// Remove a member's records at a place and below it.
+    pub fn clear(&self, place: &[u8], member: MemberId) -> Looked<()> {
+        let there = params![place, behind(place), member];
+        self.remember("place >= ?1 AND place < ?2 AND member = ?3", there)?;
+        let write = "DELETE FROM registry_record WHERE place >= ?1 AND place < ?2 AND member = ?3";
+        self.0.run(write, there)?;
         Ok(())
     }
 

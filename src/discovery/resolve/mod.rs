@@ -6,6 +6,7 @@
 mod ask;
 mod config;
 mod denial;
+mod members;
 pub mod naptr;
 pub mod timer;
 mod ways;
@@ -26,7 +27,7 @@ use crate::pki::dane::{self, Evidence, Tlsa};
 
 use self::ask::{Asker, BOGUS};
 use super::bucket::Wait;
-use super::cache::{Cache, Hit, Kept, Line, Outcome};
+use super::cache::{Cache, Hit, Kept, Line, Outcome, Worth};
 use super::name;
 
 pub use self::ask::SetupError;
@@ -169,9 +170,26 @@ struct Inner {
 
 struct Names {
     cache: Cache,
-    /// TLSA records, by their name: one question at a time for each.
-    keys: BTreeMap<String, Arc<OnceCell<Keys>>>,
+    /// TLSA records, by their name.
+    keys: Cells<Keys>,
+    /// Networks that share addresses, by the name of their list.
+    lists: Cells<members::List>,
     flying: BTreeMap<String, Flying>,
+}
+
+/// Answers by name, for each one question at a time.
+type Cells<T> = BTreeMap<String, Arc<OnceCell<T>>>;
+
+/// Where the answer about a name is, or will be.
+fn cell<T>(cells: &mut Cells<T>, name: &str, is_over: impl Fn(&T) -> bool) -> Arc<OnceCell<T>> {
+    if cells.len() >= MOST_NAMES {
+        cells.clear();
+    }
+    let cell = cells.entry(name.to_owned()).or_insert_with(|| Arc::new(OnceCell::new()));
+    if cell.get().is_some_and(is_over) {
+        *cell = Arc::new(OnceCell::new());
+    }
+    cell.clone()
 }
 
 /// A question on its way: what came of it, and for how long that holds.
@@ -199,6 +217,7 @@ impl Resolver {
         let names = Mutex::new(Names {
             cache: Cache::new(config.cache, MOST_NAMES),
             keys: BTreeMap::new(),
+            lists: BTreeMap::new(),
             flying: BTreeMap::new(),
         });
         Ok(Resolver(Arc::new(Inner { config, clock, asker, names })))
@@ -280,17 +299,7 @@ impl Resolver {
         if self.0.config.dnssec == Dnssec::Off {
             return nothing;
         }
-        let cell = {
-            let mut names = self.0.names();
-            if names.keys.len() >= MOST_NAMES {
-                names.keys.clear();
-            }
-            let cell = names.keys.entry(name.to_owned()).or_default();
-            if cell.get().is_some_and(|keys| keys.until <= now) {
-                *cell = Arc::default();
-            }
-            cell.clone()
-        };
+        let cell = cell(&mut self.0.names().keys, name, |keys| keys.until <= now);
         if let Some(keys) = cell.get() {
             return keys.clone();
         }
@@ -313,8 +322,11 @@ impl Resolver {
         self.0.asker.forget_keys();
         let mut names = self.0.names();
         match name {
-            Some(name) => names.keys.retain(|owner, _| !owner.ends_with(name)),
-            None => names.keys.clear(),
+            Some(name) => {
+                names.keys.retain(|owner, _| !owner.ends_with(name));
+                names.lists.retain(|owner, _| !owner.ends_with(name));
+            }
+            None => (names.keys, names.lists) = Default::default(),
         }
         names.cache.flush(name)
     }
@@ -460,7 +472,6 @@ impl Inner {
         let question = timer::at(self.clock.clone(), question);
         let end = self.clock.now() + LONGEST_QUESTION;
         let outcome = tokio::time::timeout_at(end, question).await.unwrap_or(Err(Trouble::Timeout));
-        let limits = self.config.cache;
         let (records, worth) = match outcome {
             Ok(found) => {
                 let secure = found.worth.security == Security::Secure;
@@ -480,13 +491,20 @@ impl Inner {
             Err(Trouble::Missing(worth)) => (None, Some(worth)),
             Err(_) => (None, None),
         };
+        let until = self.until(records.is_some(), worth);
+        Keys { records, until }
+    }
+
+    /// Until when an answer, or that there is none, may be believed.
+    fn until(&self, is_there: bool, worth: Option<Worth>) -> Instant {
+        let limits = self.config.cache;
         let least = limits.least.duration();
-        let most = if records.is_some() { limits.most } else { limits.denial }.duration();
+        let most = if is_there { limits.most } else { limits.denial }.duration();
         let mut life = worth.map_or(least, |worth| worth.ttl.max(least).min(most));
         if let Some(end) = worth.and_then(|worth| worth.signed_until) {
             life = life.min(Duration::from_secs(end.saturating_sub(self.clock.unix())));
         }
-        Keys { records, until: self.clock.now() + life }
+        self.clock.now() + life
     }
 
     async fn question(&self, name: &str) -> (Arc<Outcome>, Duration) {

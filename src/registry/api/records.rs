@@ -9,7 +9,8 @@ use axum::http::request::Parts;
 use hickory_proto::rr::RecordType;
 use serde::{Deserialize, Serialize};
 
-use super::{Asking, Desk, Halt, PAGE, Problem, Shared, Told, note, owns, parse, read};
+use super::claims::owns;
+use super::{Asking, Desk, Halt, PAGE, Problem, Shared, Told, note, parse, read};
 use crate::lorawan::{DevEui, JoinEui, JoinEuiRange};
 use crate::registry::access::Scope;
 use crate::registry::rules::{self, Refused, Thing, Wish};
@@ -44,6 +45,13 @@ pub(super) struct At {
     under: String,
 }
 
+impl At {
+    /// What the address names.
+    pub(super) fn thing(&self) -> Thing {
+        self.thing
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for At {
     type Rejection = Problem;
 
@@ -72,7 +80,7 @@ impl<S: Send + Sync> FromRequestParts<S> for At {
 
 impl Desk {
     /// Name and place of a thing, or of a service below it.
-    fn place(&self, thing: Thing, under: &str) -> Result<(String, Vec<u8>), Problem> {
+    pub(super) fn place(&self, thing: Thing, under: &str) -> Result<(String, Vec<u8>), Problem> {
         let under = rules::under(under)?;
         let mut name = self.suffixes.name(thing);
         if !under.is_empty() {

@@ -33,6 +33,7 @@ const STEPS: &[&str] = &[
     include_str!("0019_outbox.sql"),
     include_str!("0020_names.sql"),
     include_str!("0021_registry.sql"),
+    include_str!("0022_registry_claims.sql"),
 ];
 
 /// The schema that this program works with.

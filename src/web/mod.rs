@@ -1,6 +1,8 @@
-//! HTTP in front of a router: bounded connections, bounded patience, the address of whoever asks.
-//!
-//! What pages and APIs of ours share. Knows nothing of what they say.
+//! What pages and APIs of ours share: HTTP in front of a router with bounded connections, bounded patience and the address of whoever
+//! asks; how a page looks ([`page`]); who has signed in ([`session`]). Knows nothing of what they say.
+
+pub mod page;
+pub mod session;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,171 +1,22 @@
-//! The federation's registry through its two doors: members change names over HTTP, and everybody finds them in the DNS, by our
-//! own validating resolver.
+//! The federation's registry through its doors: members change names over HTTP or with a browser, and everybody finds them in the
+//! DNS, by our own validating resolver.
 
-use std::net::IpAddr;
-use std::path::Path;
+mod claims;
+mod office;
+mod pages;
+
 use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
 use jiff::SignedDuration;
 use reqwest::{Method, StatusCode};
 use roamgate::app::credentials::Credentials;
-use roamgate::backend::door::Deadline;
-use roamgate::clock::Clock;
-use roamgate::discovery::resolve::DiscoveryError;
-use roamgate::discovery::{Dnssec, Endpoint, Resolver, Security, Server};
-use roamgate::lorawan::{DevEui, JoinEui};
+use roamgate::discovery::{Resolver, Security};
 use roamgate::pki::folder::Folder;
-use roamgate::pki::make::{self, Authority, IntermediateSpec, NewFile, RootSpec};
-use roamgate::registry::access::{self, Scope};
-use roamgate::registry::{Config, Running};
-use roamgate::store::{self, Durability, Store, Url};
+use roamgate::registry::Running;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-const ZONE: &str = "iotroam.example";
-
-struct Office {
-    running: Running,
-    store: Store,
-    operator: String,
-    http: reqwest::Client,
-    clock: Clock,
-    folder: TempDir,
-}
-
-impl Office {
-    async fn open() -> Office {
-        Office::with(|_, _| String::new()).await
-    }
-
-    /// With an intermediate of the federation's.
-    async fn signing() -> Office {
-        Office::with(|folder, clock| {
-            let root = Authority::root(&RootSpec::new("A federation"), clock).unwrap();
-            let names = [format!("netids.{ZONE}"), format!("joineuis.{ZONE}")];
-            let member = root.intermediate(&IntermediateSpec::new("Its registry", names), clock).unwrap();
-            let file = |name, text, secret| NewFile { name, text, secret };
-            let files = [
-                file("intermediate.pem", &*member.cert_pem, false),
-                file("intermediate-key.pem", &*member.key_pem, true),
-                file("root.pem", &*root.cert_pem, false),
-            ];
-            let authority = folder.join("authority");
-            make::write_files(&authority, &files, false).unwrap();
-            format!("authority = \"{}\"\n", authority.display())
-        })
-        .await
-    }
-
-    async fn with(more: impl FnOnce(&Path, &Clock) -> String) -> Office {
-        roamgate::tls::install_provider();
-        let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::system());
-        let url = Url::sqlite(folder.path().join("registry.db"));
-        let config = store::Config { url, durability: Durability::Balanced, key: None };
-        let store = Store::open(&config, clock.clone()).unwrap();
-        let text = format!(
-            "zone = \"{ZONE}\"\nlisten = \"127.0.0.1:0\"\ndns = \"127.0.0.1:0\"\nservers = [\"ns.{ZONE}\"]\n\
-             negative_ttl = 30\nsecondaries = [\"127.0.0.1\"]\n{}",
-            more(folder.path(), &clock)
-        );
-        let section: Config = toml::from_str(&text).unwrap();
-        let running = Running::start(&section, store.clone(), &clock).await.unwrap();
-        let chance = clock.clone();
-        let operator = store.registry(move |book| {
-            let id = book.add_member("The operator", true)?;
-            let (shown, key) = access::make(id, "first", Scope::Admin, &chance);
-            book.add_key(&key)?;
-            Ok((shown.to_string(), true))
-        });
-        let operator = operator.await.unwrap();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Office { running, store, operator, http, clock, folder }
-    }
-
-    async fn ask(&self, key: &str, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
-        let url = format!("http://{}{path}", self.running.api.address);
-        let mut request = self.http.request(method, url).bearer_auth(key);
-        if !body.is_null() {
-            request = request.json(&body);
-        }
-        let response = request.send().await.unwrap();
-        let status = response.status();
-        let text = response.text().await.unwrap();
-        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
-    }
-
-    async fn done(&self, key: &str, method: Method, path: &str, body: Value) -> Value {
-        let (status, answer) = self.ask(key, method, path, body).await;
-        assert!(status.is_success(), "{path}: {status} {answer}");
-        answer
-    }
-
-    async fn refused(&self, key: &str, method: Method, path: &str, body: Value, code: u16, words: &str) {
-        let (status, answer) = self.ask(key, method, path, body).await;
-        let error = answer["error"].as_str().unwrap_or_default();
-        assert!(status.as_u16() == code && error.contains(words), "{path}: {status} {answer}");
-        assert!(!answer["remedy"].as_str().unwrap_or_default().is_empty(), "{answer}");
-    }
-
-    /// A member with a NetID and a block of JoinEUIs; its key.
-    async fn member(&self, name: &str, net_id: &str, join_euis: &str) -> String {
-        let made = self.done(&self.operator, Method::POST, "/v1/members", json!({ "name": name })).await;
-        for claim in [
-            json!({ "member": made["id"], "net_id": net_id }),
-            json!({ "member": made["id"], "join_euis": join_euis }),
-        ] {
-            self.done(&self.operator, Method::POST, "/v1/claims", claim).await;
-        }
-        made["key"].as_str().unwrap().to_owned()
-    }
-
-    /// Whoever has the zone's key as a trust anchor.
-    async fn resolver(&self) -> Resolver {
-        let zone = self.done(&self.operator, Method::GET, "/v1/zone", Value::Null).await;
-        let keys: Vec<&str> = zone["dnskey"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        let anchor = self.folder.path().join("anchor");
-        std::fs::write(&anchor, keys.join("\n") + "\n").unwrap();
-        let config = roamgate::discovery::Config {
-            join_eui_suffix: format!("joineuis.{ZONE}").parse().unwrap(),
-            net_id_suffix: format!("netids.{ZONE}").parse().unwrap(),
-            resolvers: vec![Server::At(self.running.dns.address)],
-            dnssec: Dnssec::Require,
-            trust_anchor: Some(anchor),
-            ..roamgate::discovery::Config::default()
-        };
-        Resolver::new(config, self.clock.clone()).unwrap()
-    }
-
-    fn soon(&self) -> Deadline {
-        Deadline(self.clock.now() + Duration::from_secs(5))
-    }
-
-    async fn net(&self, net_id: &str) -> Result<Endpoint, DiscoveryError> {
-        self.resolver().await.net_server(net_id.parse().unwrap(), self.soon()).await
-    }
-
-    async fn join(&self, join_eui: &str, dev_eui: Option<&str>) -> Result<Endpoint, DiscoveryError> {
-        let dev_eui: Option<DevEui> = dev_eui.map(|dev_eui| dev_eui.parse().unwrap());
-        let join_eui: JoinEui = join_eui.parse().unwrap();
-        self.resolver().await.join_server(join_eui, dev_eui, self.soon()).await
-    }
-}
-
-fn address(text: &str) -> Value {
-    json!({ "records": [{ "type": if text.contains(':') { "AAAA" } else { "A" }, "data": text }] })
-}
-
-fn leads_to(found: Result<Endpoint, DiscoveryError>, to: &str) {
-    let found = found.unwrap();
-    let way = &found.ways[0];
-    assert!(way.addresses.contains(&to.parse::<IpAddr>().unwrap()), "{found:?}");
-    assert_eq!(way.security, Security::Secure);
-}
-
-fn is_nowhere(found: Result<Endpoint, DiscoveryError>) {
-    let error = found.unwrap_err();
-    assert!(matches!(error, DiscoveryError::NotFound { proven: true, .. }), "{error}");
-}
+use office::{Office, ZONE, address, is_nowhere, leads_to, resolver};
 
 const A: &str = "70B3D57ED0000000/40";
 const B: &str = "0004A30B00000000/40";
@@ -404,22 +255,23 @@ async fn it_is_all_there_after_a_restart() {
     let Office { running, operator, http, clock, folder, store } = office;
     running.stop().await.unwrap();
     drop(store);
-    let url = Url::sqlite(folder.path().join("registry.db"));
-    let config = store::Config { url, durability: Durability::Balanced, key: None };
-    let store = Store::open(&config, clock.clone()).unwrap();
+    let store = office::store(folder.path(), &clock);
     let text = format!(
         "zone = \"{ZONE}\"\nlisten = \"127.0.0.1:0\"\ndns = \"127.0.0.1:0\"\nservers = [\"ns.{ZONE}\"]\n"
     );
-    let running = Running::start(&toml::from_str(&text).unwrap(), store.clone(), &clock).await.unwrap();
+    let own = || resolver(office::free(), &folder.path().join("own-anchor"), &clock);
+    let running = Running::start(&toml::from_str(&text).unwrap(), own(), store.clone(), &clock).await.unwrap();
     let office = Office { running, store, operator, http, clock, folder };
     let again = office.done(&key, Method::GET, "/v1/zone", Value::Null).await;
     assert_eq!(again, zone);
     leads_to(office.net("C00ABC").await, "192.0.2.1");
     // with secondaries it counts on, so that they fetch signatures that have not ended
-    let Office { running, store, clock, folder: _folder, .. } = office;
+    let Office { running, store, clock, folder, .. } = office;
+    let own = || resolver(office::free(), &folder.path().join("own-anchor"), &clock);
     let text = format!("{text}secondaries = [\"192.0.2.7\"]\n");
     drop((running.dns, running.api));
-    let _running = Running::start(&toml::from_str(&text).unwrap(), store.clone(), &clock).await.unwrap();
+    let section = toml::from_str(&text).unwrap();
+    let _running = Running::start(&section, own(), store.clone(), &clock).await.unwrap();
     let mut serial = 0;
     for _ in 0..100 {
         serial = store.registry(|book| Ok((book.serial()?, false))).await.unwrap();
