@@ -73,6 +73,13 @@ pub struct Section {
     pub forms: Vec<Form>,
 }
 
+impl Section {
+    /// Whether something can be done with a line of its table.
+    fn acts(&self) -> bool {
+        self.rows.iter().any(|row| !row.forms.is_empty())
+    }
+}
+
 /// A line of a table.
 #[derive(Debug, Default)]
 pub struct Row {

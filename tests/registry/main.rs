@@ -1,6 +1,7 @@
 //! The federation's registry through its doors: members change names over HTTP or with a browser, and everybody finds them in the
 //! DNS, by our own validating resolver.
 
+mod browser;
 mod claims;
 mod office;
 mod pages;
