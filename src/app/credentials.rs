@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use crate::backend;
 use crate::backend::tunnel;
@@ -24,8 +25,9 @@ use crate::pki::folder::Folder;
 use crate::pki::revoke::{List, Revoked};
 use crate::tls::{Identity, Roots, Shown, Trust};
 
-/// How often lists are fetched, and dates looked at.
-const LOOK: Duration = Duration::from_secs(600);
+/// How often lists are fetched, and dates looked at: a partner that is struck off is refused as soon as its name is forgotten, which is
+/// published for five minutes.
+const LOOK: Duration = Duration::from_secs(300);
 /// A list is fetched within so long, or not this time.
 const FETCH_TIME: Duration = Duration::from_secs(20);
 /// Of bytes.
@@ -47,6 +49,8 @@ pub struct Credentials {
     fetched: Mutex<BTreeMap<String, Vec<u8>>>,
     /// The last alarm of each certificate, by serial number.
     told: Mutex<BTreeMap<String, i64>>,
+    /// Lists are to be fetched now.
+    hurry: Notify,
 }
 
 impl Credentials {
@@ -64,6 +68,7 @@ impl Credentials {
             config: Mutex::new(Arc::new(config.clone())),
             fetched: Mutex::default(),
             told: Mutex::default(),
+            hurry: Notify::new(),
         };
         credentials.reload(None)?;
         Ok(Some(Arc::new(credentials)))
@@ -114,8 +119,16 @@ impl Credentials {
     pub async fn keep(self: Arc<Credentials>) {
         loop {
             self.look().await;
-            self.clock.sleep(LOOK).await;
+            tokio::select! {
+                () = self.clock.sleep(LOOK) => {}
+                () = self.hurry.notified() => {}
+            }
         }
+    }
+
+    /// Fetch lists and look at the rest soon, because somebody asks for it.
+    pub fn hurry(&self) {
+        self.hurry.notify_one();
     }
 
     /// What our account at the registry is for. One thing that fails keeps no other from being done.

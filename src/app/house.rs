@@ -146,6 +146,24 @@ impl Peers for Doors {
         if !self.ours.contains(&to) {
             return self.outside.send(to, request, by);
         }
+        // a device of our JoinEUI may have moved to a join server elsewhere, which the DNS knows
+        let may_have_moved = matches!((&to, &request), (Party::Js(_), Request::HomeNs(_)));
+        let elsewhere = may_have_moved.then(|| (to.clone(), request.clone()));
+        let here = self.inside(to, request, by);
+        Box::pin(async move {
+            match (here.await, elsewhere) {
+                (Err(error), Some((to, request))) if error.is(ResultCode::UnknownDevEui) => {
+                    self.outside.send(to, request, by).await.map_err(|_| error)
+                }
+                (answer, _) => answer,
+            }
+        })
+    }
+}
+
+impl Doors {
+    /// Ask a room of this house.
+    fn inside(&self, to: Party, request: Request, by: Deadline) -> Boxed<'static, Result<Answer, PeerError>> {
         let me = self.ours.net_ids.first().copied().map(Party::Ns);
         let (Some(house), Some(party)) = (self.house.upgrade(), me) else {
             let why = "the house is shutting down".to_string();

@@ -119,6 +119,7 @@ impl Operator {
                 "`roamgate pki inspect` says what is wrong",
             )
         })?;
+        credentials.hurry();
         let (names, until) = (leaf.dns_names.join(" "), leaf.not_after);
         tracing::info!(serial = leaf.serial, %until, "new connections show the certificate of {names}");
         Ok(format!("{names}, serial {}, valid until {until}", leaf.serial))

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use super::certificate::{self, InstallArgs, NodeArgs, RequestArgs, RevokeArgs, SignArgs};
 use super::{Fail, show};
@@ -88,6 +89,9 @@ pub struct IntermediateArgs {
     /// For the federation's registry, which signs for every member: all names behind both suffixes
     #[arg(long, requires_all = ["net_id_suffix", "join_eui_suffix"], conflicts_with_all = ["net_id", "join_eui", "host"])]
     pub registry: bool,
+    /// File with the key that the institution's intermediate has already: the same authority, below another root
+    #[arg(long, value_name = "FILE")]
+    pub keep_key: Option<PathBuf>,
     /// What stands behind a NetID in the federation's DNS
     #[arg(long, value_name = "SUFFIX")]
     pub net_id_suffix: Option<Suffix>,
@@ -237,7 +241,12 @@ fn intermediate(args: &IntermediateArgs, clock: &Clock) -> anyhow::Result<String
         (None, None, Some(range)) => format!("Member with JoinEUI {range}"),
         (None, None, None) => "Member".to_owned(),
     };
-    let spec = IntermediateSpec { days: args.days, ..IntermediateSpec::new(name, subtrees) };
+    let kept = args.keep_key.as_ref().map(|file| {
+        let key = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        anyhow::Ok(Zeroizing::new(key))
+    });
+    let key = kept.transpose()?;
+    let spec = IntermediateSpec { days: args.days, key, ..IntermediateSpec::new(name, subtrees) };
     let made = root.intermediate(&spec, clock)?;
     let files = [
         NewFile { name: "intermediate.pem", text: &made.cert_pem, secret: false },

@@ -144,6 +144,8 @@ pub struct IntermediateSpec {
     pub days: u32,
     /// First moment; an hour ago if `None`.
     pub not_before: Option<Timestamp>,
+    /// The key (PEM) that it has already, where it goes on below another root; a new one if `None`.
+    pub key: Option<Zeroizing<String>>,
     /// Leave the name constraints out. Every Roamgate refuses the result unless it pins the leaf:
     /// this exists so that the refusal can be tested.
     pub unconstrained: bool,
@@ -160,6 +162,7 @@ impl IntermediateSpec {
             subtrees: subtrees.into_iter().map(Into::into).collect(),
             days: INTERMEDIATE_DAYS,
             not_before: None,
+            key: None,
             unconstrained: false,
         }
     }
@@ -266,13 +269,13 @@ impl Authority {
                 excluded_subtrees: Vec::new(),
             });
         }
-        let (certificate, key) = self.sign(&params)?;
+        let (certificate, key) = self.sign(&params, spec.key.clone())?;
         Authority::new(certificate, key)
     }
 
     /// Make a node's leaf, signed by this intermediate.
     pub fn issue(&self, spec: &LeafSpec, clock: &Clock) -> Result<Identity, MakeError> {
-        let (leaf, key_pem) = self.sign(&self.leaf(spec, clock)?)?;
+        let (leaf, key_pem) = self.sign(&self.leaf(spec, clock)?, None)?;
         Ok(Identity { chain_pem: self.chained(leaf), key_pem })
     }
 
@@ -408,11 +411,18 @@ impl Authority {
         Ok(Authority { cert_pem, key_pem, facts })
     }
 
-    /// A fresh key and its certificate as `params` say, under this authority.
-    fn sign(&self, params: &CertificateParams) -> Result<(String, Zeroizing<String>), MakeError> {
+    /// A key, fresh if none is given, and its certificate as `params` say, under this authority.
+    fn sign(
+        &self,
+        params: &CertificateParams,
+        key: Option<Zeroizing<String>>,
+    ) -> Result<(String, Zeroizing<String>), MakeError> {
         let issuer = self.issuer()?;
-        // ring takes its randomness from the system itself; it offers no other way
-        let key = KeyPair::generate()?;
+        let key = match key {
+            Some(pem) => KeyPair::from_pem(&pem)?,
+            // ring takes its randomness from the system itself; it offers no other way
+            None => KeyPair::generate()?,
+        };
         let certificate = params.signed_by(&key, &issuer)?;
         Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
     }

@@ -3,6 +3,7 @@
 
 mod browser;
 mod claims;
+mod day;
 mod office;
 mod pages;
 
