@@ -4,11 +4,15 @@
 //! roots, what partners' entries pin, and what has been revoked. Whatever cannot be used is told and changes nothing.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use crate::backend;
@@ -22,6 +26,7 @@ use crate::pki::check::{self, Facts, PeerRules};
 use crate::pki::dane::Evidence;
 use crate::pki::enrol::{self, Asked, Registry};
 use crate::pki::folder::Folder;
+use crate::pki::make::{self, NewFile};
 use crate::pki::revoke::{List, Revoked};
 use crate::tls::{Identity, Roots, Shown, Trust};
 
@@ -60,13 +65,15 @@ impl Credentials {
         let suffix = config.discovery.clone().unwrap_or_default().net_id_suffix;
         let identity = identity(backend)?;
         let trust = Trust::new(&roots(config, backend, &suffix)?, pins(config, &suffix)?, clock.clone())?;
+        let fetched = backend.crls.iter().filter_map(|list| Some((list.clone(), kept(config, list)?)));
+        let fetched = Mutex::new(fetched.collect());
         let credentials = Credentials {
             shown: Shown::from(&identity),
             trust,
             suffix,
             clock: clock.clone(),
             config: Mutex::new(Arc::new(config.clone())),
-            fetched: Mutex::default(),
+            fetched,
             told: Mutex::default(),
             hurry: Notify::new(),
         };
@@ -207,7 +214,10 @@ impl Credentials {
             match fetch(list).await {
                 Ok(bytes) => {
                     let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-                    changed |= fetched.get(list) != Some(&bytes);
+                    if fetched.get(list) != Some(&bytes) {
+                        changed = true;
+                        keep(&config, list, &bytes);
+                    }
                     fetched.insert(list.clone(), bytes);
                 }
                 Err(error) => {
@@ -285,6 +295,38 @@ fn remedy(what: &str) -> &'static str {
 
 fn days_left(facts: &Facts, wall: Timestamp) -> i64 {
     (facts.not_after.as_second() - wall.as_second()).div_euclid(86_400)
+}
+
+/// Where a list that was fetched is kept: beside the database, so that whoever was struck off before a restart still is.
+fn shelf(config: &Config, list: &str) -> Option<(PathBuf, String)> {
+    let folder = config.store.url.path().parent()?;
+    let name = hex::encode(Sha256::digest(list.as_bytes()));
+    Some((folder.to_owned(), format!("revoked-{}.pem", name.get(..16)?)))
+}
+
+/// A list as it was fetched last, by this run or one before.
+fn kept(config: &Config, list: &str) -> Option<Vec<u8>> {
+    let (folder, name) = shelf(config, list).filter(|_| list.contains("://"))?;
+    let bytes = std::fs::read(folder.join(name)).ok()?;
+    List::read(&bytes).ok().map(|_| bytes)
+}
+
+fn keep(config: &Config, list: &str, bytes: &[u8]) {
+    let written = || {
+        let (folder, name) = shelf(config, list).context("the database has no folder")?;
+        let text = match std::str::from_utf8(bytes) {
+            Ok(pem) => pem.to_owned(),
+            // DER
+            Err(_) => {
+                format!("-----BEGIN X509 CRL-----\n{}\n-----END X509 CRL-----\n", BASE64_STANDARD.encode(bytes))
+            }
+        };
+        make::write_files(&folder, &[NewFile { name: &name, text: &text, secret: false }], true)?;
+        anyhow::Ok(())
+    };
+    if let Err(error) = written() {
+        tracing::warn!(list, "a list of revoked certificates is forgotten at the next restart: {error:#}");
+    }
 }
 
 fn identity(backend: &backend::Config) -> anyhow::Result<Identity> {

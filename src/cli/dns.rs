@@ -15,18 +15,25 @@ use crate::backend::door::Deadline;
 use crate::clock::Clock;
 use crate::control::{Client, Forgotten, Method};
 use crate::discovery::cache::Line;
+use crate::discovery::name::Foreign;
 use crate::discovery::{self, Dnssec, Resolution, Resolver, Server, Suffix, name};
 use crate::lorawan::{DevEui, JoinEui, NetId};
 
 /// Identifier to name, name to addresses.
 #[derive(Debug, Subcommand)]
 pub(super) enum DnsCommand {
-    /// Print the name of a join server, a device's join server or a network.
-    #[command(group(clap::ArgGroup::new("whose").required(true).args(["join_eui", "net_id"])))]
+    /// Print the name of a join server, a device's join server or a network; or of a thing that is no LoRaWAN device.
+    #[command(group(clap::ArgGroup::new("whose").required(true).args(["join_eui", "net_id", "epc", "udid"])))]
     Name {
         /// Whose.
         #[command(flatten)]
         who: Who,
+        /// A thing with an EPC of GS1, as a URN; its name is that of the Object Name Service, below onsepc.com unless --suffix says otherwise.
+        #[arg(long, value_name = "URN", value_parser = Foreign::epc)]
+        epc: Option<Foreign>,
+        /// A thing with an identifier of hexadecimal digits; behind them stands --suffix.
+        #[arg(long, value_name = "DIGITS", value_parser = Foreign::udid, requires = "suffix")]
+        udid: Option<Foreign>,
         #[command(flatten)]
         config: ConfigArg,
     },
@@ -39,6 +46,9 @@ pub(super) enum DnsCommand {
     /// What the running hotspot knows of names, or what it has kept; forget it, to have it asked anew.
     Cache(CacheArgs),
 }
+
+/// Where GS1's names are.
+const ONS: &str = "onsepc.com";
 
 /// `roamgate dns cache`
 #[derive(Debug, Args)]
@@ -138,8 +148,12 @@ struct Report {
 
 pub(super) async fn run(command: DnsCommand, clock: Clock) -> Result<ExitCode, Fail> {
     match command {
-        DnsCommand::Name { who, config } => {
-            let name = who.names(&who.suffixes(discovery(&config)?)).into_iter().next();
+        DnsCommand::Name { who, epc, udid, config } => {
+            let thing = epc.or(udid);
+            let name = match thing {
+                Some(thing) => Some(thing.name(&who.suffix.clone().map_or_else(|| ONS.parse(), Ok).context(ONS)?)),
+                None => who.names(&who.suffixes(discovery(&config)?)).into_iter().next(),
+            };
             show(&(name.context("name --join-eui or --net-id")? + "\n"));
             Ok(ExitCode::SUCCESS)
         }

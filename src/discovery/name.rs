@@ -129,6 +129,74 @@ pub fn parse_join_eui_name(name: &str, suffix: &Suffix) -> Option<JoinEui> {
     digits.into_iter().rev().collect::<String>().parse().ok()
 }
 
+/// A name of a thing that is no LoRaWAN device: an EPC of GS1, or any identifier of hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Foreign {
+    /// `urn:epc:id:sgtin:0614141.000024.400` (EPC Tag Data Standard): its scheme and fields.
+    Epc {
+        /// Such as `sgtin`.
+        scheme: String,
+        /// Company, class and whatever the scheme has, without the last, which tells one thing from another of its class.
+        class: Vec<String>,
+    },
+    /// A UDID: hexadecimal digits, as many as it has.
+    Udid(String),
+}
+
+/// Text that is no such identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForeignError {
+    /// Not an EPC.
+    #[error("{0:?} is no EPC; one is written urn:epc:id:sgtin:0614141.000024.400")]
+    Epc(String),
+    /// Not hexadecimal digits, or too many for a name.
+    #[error("{0:?} is no identifier of 1 to 64 hexadecimal digits")]
+    Udid(String),
+}
+
+impl Foreign {
+    /// An EPC in its URN form.
+    pub fn epc(urn: &str) -> Result<Foreign, ForeignError> {
+        let text = urn.trim().to_ascii_lowercase();
+        let wrong = || ForeignError::Epc(urn.chars().take(100).collect());
+        let (scheme, fields) =
+            text.strip_prefix("urn:epc:id:").and_then(|rest| rest.split_once(':')).ok_or_else(wrong)?;
+        let label = |label: &str| {
+            let good = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            !label.is_empty() && label.len() <= 63 && label.chars().all(good)
+        };
+        let mut class: Vec<String> = fields.split('.').map(ToOwned::to_owned).collect();
+        // a serial number may have signs that no name has, and is not part of it
+        class.pop();
+        match label(scheme) && (1..=3).contains(&class.len()) && class.iter().all(|field| label(field)) {
+            true => Ok(Foreign::Epc { scheme: scheme.to_owned(), class }),
+            false => Err(wrong()),
+        }
+    }
+
+    /// A UDID.
+    pub fn udid(text: &str) -> Result<Foreign, ForeignError> {
+        let digits = text.trim().to_ascii_lowercase();
+        let fits = (1..=64).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match fits {
+            true => Ok(Foreign::Udid(digits)),
+            false => Err(ForeignError::Udid(text.chars().take(100).collect())),
+        }
+    }
+
+    /// Its name: an EPC's as the Object Name Service has it (ONS 1.0.1 section 4), `000024.0614141.sgtin.id.onsepc.com`; a UDID's like that of
+    /// a JoinEUI, one label for each digit, last first.
+    pub fn name(&self, suffix: &Suffix) -> String {
+        let labels: Vec<String> = match self {
+            Foreign::Epc { scheme, class } => {
+                class.iter().rev().cloned().chain([scheme.clone(), "id".into()]).collect()
+            }
+            Foreign::Udid(digits) => digits.chars().rev().map(String::from).collect(),
+        };
+        format!("{}.{suffix}", labels.join("."))
+    }
+}
+
 /// The first `count` hexadecimal digits, last first, each followed by a dot.
 fn reversed(bytes: &[u8], count: usize) -> String {
     hex::encode(bytes)
@@ -162,6 +230,25 @@ mod tests {
     }
     fn cases(kind: &str) -> Vec<Value> {
         vectors()[kind].as_array().unwrap().clone()
+    }
+
+    #[test]
+    fn things_of_other_kinds_have_names_too() {
+        let ons: Suffix = "onsepc.com".parse().unwrap();
+        for (urn, name) in [
+            ("urn:epc:id:sgtin:0614141.000024.400", "000024.0614141.sgtin.id.onsepc.com"),
+            ("URN:EPC:ID:SGTIN:0614141.000024.A%2FB", "000024.0614141.sgtin.id.onsepc.com"),
+            ("urn:epc:id:sscc:0614141.1234567890", "0614141.sscc.id.onsepc.com"),
+            ("urn:epc:id:gid:95100000.12345.400", "12345.95100000.gid.id.onsepc.com"),
+        ] {
+            assert_eq!(Foreign::epc(urn).unwrap().name(&ons), name);
+        }
+        for wrong in ["", "urn:epc:id:sgtin", "urn:epc:tag:sgtin-96:1.0614141.000024.400", "urn:epc:id:sgtin:.1.2"] {
+            assert!(Foreign::epc(wrong).is_err(), "{wrong}");
+        }
+        let udid = Foreign::udid("0A1b2").unwrap();
+        assert_eq!(udid.name(&"things.example".parse().unwrap()), "2.b.1.a.0.things.example");
+        assert!(Foreign::udid("").is_err() && Foreign::udid("xyz").is_err() && Foreign::udid(&"0".repeat(65)).is_err());
     }
 
     #[test]
@@ -232,6 +319,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_identifier_upsets_it(text: String) {
+            let _ = (Foreign::epc(&text), Foreign::udid(&text));
+        }
+
         #[test]
         fn names_and_identifiers_are_one_to_one(eui: [u8; 8], dev: [u8; 8], net: [u8; 3], digits in 0..=16u8) {
             let suffix: Suffix = "joineuis.example".parse().unwrap();

@@ -36,7 +36,38 @@ pub struct Config {
     pub renew: bool,
     /// Addresses at which partners reach us: kept published at the names of our NetIDs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Vec<Address>,
+}
+
+/// An address at which partners reach us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Address {
+    /// The one from which the registry hears us: it may change.
+    Seen,
+    /// This one.
+    Is(IpAddr),
+}
+
+impl TryFrom<String> for Address {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Address, &'static str> {
+        match text.parse() {
+            Ok(address) => Ok(Address::Is(address)),
+            Err(_) if text == "seen" => Ok(Address::Seen),
+            Err(_) => Err("addresses: IP addresses, or \"seen\" for the one from which the registry hears us"),
+        }
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> String {
+        match address {
+            Address::Seen => "seen".into(),
+            Address::Is(address) => address.to_string(),
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -137,7 +168,8 @@ impl Registry {
     }
 
     /// Have these addresses published for a NetID, if they are not already. Whether they were not. What else stands at the name stays.
-    pub async fn publish(&self, net_id: NetId, addresses: &[IpAddr]) -> Result<bool, EnrolError> {
+    pub async fn publish(&self, net_id: NetId, addresses: &[Address]) -> Result<bool, EnrolError> {
+        let addresses = self.known(addresses).await?;
         let path = format!("v1/net-ids/{net_id}");
         let there = self.ask(Method::GET, &path, Value::Null).await?;
         let there = there["records"].as_array().cloned().unwrap_or_default();
@@ -157,6 +189,25 @@ impl Registry {
         }));
         self.ask(Method::PUT, &path, json!({ "records": records })).await?;
         Ok(true)
+    }
+
+    /// What these addresses are now.
+    async fn known(&self, addresses: &[Address]) -> Result<Vec<IpAddr>, EnrolError> {
+        let mut known = Vec::new();
+        for address in addresses {
+            let address = match address {
+                Address::Is(address) => *address,
+                Address::Seen => {
+                    let me = self.ask(Method::GET, "v1/me", Value::Null).await?;
+                    let seen = me["from"].as_str().and_then(|from| from.parse().ok());
+                    seen.ok_or_else(|| EnrolError::Answer("it does not say from where it hears us".into()))?
+                }
+            };
+            if !known.contains(&address) {
+                known.push(address);
+            }
+        }
+        Ok(known)
     }
 
     async fn ask(&self, method: Method, path: &str, body: Value) -> Result<Value, EnrolError> {

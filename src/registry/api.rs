@@ -172,13 +172,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Asking {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Asking, Problem> {
-        let from = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|from| from.0.ip());
+        let from = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let from = from.map(|from| whence(from.0, &parts.headers));
         let who = match parts.extensions.get::<SignedIn>() {
             Some(SignedIn(who)) => who.clone(),
             None => Who::Key(bearer(&parts.headers).ok_or(Problem::Stranger)?),
         };
         Ok(Asking { who, from: from.unwrap_or(IpAddr::from([127, 0, 0, 1])) })
     }
+}
+
+/// Behind a proxy everybody comes from it: its word counts where it is on this machine.
+pub(super) fn whence(from: SocketAddr, headers: &HeaderMap) -> IpAddr {
+    let said = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
+    let last = said.and_then(|said| said.rsplit(',').next()?.trim().parse().ok());
+    let from = from.ip().to_canonical();
+    if from.is_loopback() { last.unwrap_or(from) } else { from }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<Zeroizing<String>> {
@@ -303,16 +312,18 @@ struct Me {
     name: String,
     operator: bool,
     scope: Scope,
+    /// From where this was asked, for boxes whose address changes.
+    from: IpAddr,
     /// NetIDs that the federation hands out.
     #[serde(skip_serializing_if = "Option::is_none")]
     net_ids: Option<NetIds>,
 }
 
 async fn me(State(desk): Shared, asking: Asking) -> Told<Me> {
-    let net_ids = desk.net_ids;
+    let (net_ids, from) = (desk.net_ids, asking.from);
     let told = desk.within(asking, Scope::Read, move |_, Caller { member, scope, .. }| {
         let name = member.name.clone();
-        Ok(Me { member: member.id, name, operator: member.operator, scope: *scope, net_ids })
+        Ok(Me { member: member.id, name, operator: member.operator, scope: *scope, from, net_ids })
     });
     told.await.map(axum::Json)
 }

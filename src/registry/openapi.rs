@@ -296,11 +296,20 @@ fn schemas() -> Value {
         "port": number(),
         "path": { "type": "string" },
     } });
+    let stands = object(
+        &[
+            ("type", text("Of a record that a member has put there, or TXT of the registry's own")),
+            ("data", text("As in a zone file")),
+            ("ttl", number()),
+        ],
+        &["type", "data", "ttl"],
+    );
     json!({
         "Trouble": object(&[("error", text("What is wrong")), ("remedy", text("What to do about it"))], &["error", "remedy"]),
         "Record": record,
+        "Stands": stands,
         "Records": object(&[("records", list("Record"))], &["records"]),
-        "Name": object(&[("name", text("In the DNS")), ("records", list("Record"))], &["name", "records"]),
+        "Name": object(&[("name", text("In the DNS")), ("records", list("Stands"))], &["name", "records"]),
         "Page": object(&[("names", list("Name")), ("after", text("Where the next page begins"))], &["names"]),
         "Batch": object(
             &[
@@ -328,9 +337,10 @@ fn schemas() -> Value {
                 ("name", text("What it is called")),
                 ("operator", boolean()),
                 ("scope", scope.clone()),
+                ("from", text("The address from which this was asked")),
                 ("net_ids", text("NetIDs that the federation hands out, FIRST-LAST")),
             ],
-            &["member", "name", "operator", "scope"],
+            &["member", "name", "operator", "scope", "from"],
         ),
         "User": object(&[("name", text("To sign in")), ("scope", scope.clone()), ("since", number())], &["name", "scope", "since"]),
         "Users": list("User"),

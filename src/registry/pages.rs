@@ -5,7 +5,7 @@ mod deed;
 mod show;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -150,13 +150,6 @@ fn bad(text: impl Into<String>, more: impl Into<String>) -> Notice {
     Notice { bad: true, text: text.into(), more: more.into() }
 }
 
-/// Behind a proxy everybody comes from it: its word counts where it is on this machine.
-fn address(from: SocketAddr, headers: &HeaderMap) -> IpAddr {
-    let said = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
-    let last = said.and_then(|said| said.rsplit(',').next()?.trim().parse().ok());
-    if from.ip().is_loopback() { last.unwrap_or(from.ip()) } else { from.ip() }
-}
-
 async fn door(State(site): Of) -> Response {
     site.door(None, StatusCode::OK)
 }
@@ -169,7 +162,7 @@ async fn sign_in(
 ) -> Response {
     let mut fields = fields(&body);
     // each try costs, and is given back to whoever is right
-    let guess = site.desk.guesses.wrong(address(from, &headers));
+    let guess = site.desk.guesses.wrong(api::whence(from, &headers));
     if let Err(wait) = guess {
         let text = format!("Too many tries. Wait {} s.", wait.0.as_secs().max(1));
         return site.door(Some(bad(text, "")), StatusCode::TOO_MANY_REQUESTS);

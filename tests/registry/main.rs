@@ -3,6 +3,7 @@
 
 mod browser;
 mod claims;
+mod contract;
 mod day;
 mod office;
 mod pages;
@@ -366,10 +367,11 @@ async fn a_node_renews_its_certificate_and_keeps_its_address_current_by_itself()
     let text = format!(
         "[network]\nnet_ids = [\"C00ABC\"]\n[store]\nurl = \"sqlite:{}\"\n[discovery]\nnet_id_suffix = \"netids.{ZONE}\"\n\
          join_eui_suffix = \"joineuis.{ZONE}\"\n[backend]\nidentity = {{ folder = \"{}\" }}\nroots = [\"{}\"]\n\
-         [enrol]\nregistry = \"http://{}\"\nkey_file = \"{}\"\naddresses = [\"192.0.2.9\"]\n",
+         crls = [\"http://{}/v1/crl.pem\"]\n[enrol]\nregistry = \"http://{}\"\nkey_file = \"{}\"\naddresses = [\"192.0.2.9\", \"seen\"]\n",
         at("node.db").display(),
         at("pki").display(),
         at("authority/root.pem").display(),
+        office.running.api.address,
         office.running.api.address,
         at("key").display(),
     );
@@ -394,6 +396,7 @@ async fn a_node_renews_its_certificate_and_keeps_its_address_current_by_itself()
     let first = shown();
     credentials.look().await;
     leads_to(office.net("C00ABC").await, "192.0.2.9");
+    leads_to(office.net("C00ABC").await, "127.0.0.1");
     assert_eq!(shown().serial, first.serial);
     let serial = office.done(&key, Method::GET, "/v1/zone", Value::Null).await["serial"].clone();
     // two thirds of 90 days later
@@ -410,6 +413,20 @@ async fn a_node_renews_its_certificate_and_keeps_its_address_current_by_itself()
     // and it can go back
     folder.roll_back().unwrap();
     assert_eq!(credentials.reload(None).unwrap().serial, first.serial);
+
+    // whoever is struck off stays so over a restart, also while the registry cannot be asked
+    let chain = credentials.shown.identity().chain().to_vec();
+    credentials.trust.peer_identity(Some(&chain)).unwrap();
+    let path = format!("/v1/certificates/{}/revoke", asked["id"]);
+    office.done(&office.operator, Method::POST, &path, Value::Null).await;
+    credentials.look().await;
+    let error = credentials.trust.peer_identity(Some(&chain)).unwrap_err().to_string();
+    assert!(error.contains("on the list of"), "{error}");
+    let Office { running, clock, folder: _kept, .. } = office;
+    running.stop().await.unwrap();
+    let again = Credentials::load(&config, &clock).unwrap().unwrap();
+    let error = again.trust.peer_identity(Some(&chain)).unwrap_err().to_string();
+    assert!(error.contains("on the list of"), "{error}");
 }
 
 #[tokio::test]

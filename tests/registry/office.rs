@@ -36,6 +36,15 @@ impl Office {
 
     /// With an intermediate of the federation's.
     pub async fn signing() -> Office {
+        Office::signing_with("").await
+    }
+
+    /// With everything that a registry can do.
+    pub async fn signing_and_handing_out() -> Office {
+        Office::signing_with("net_ids = \"600100-6001FF\"\n").await
+    }
+
+    async fn signing_with(more: &str) -> Office {
         Office::with(|folder, clock| {
             let root = Authority::root(&RootSpec::new("A federation"), clock).unwrap();
             let names = [format!("netids.{ZONE}"), format!("joineuis.{ZONE}")];
@@ -48,7 +57,7 @@ impl Office {
             ];
             let authority = folder.join("authority");
             make::write_files(&authority, &files, false).unwrap();
-            format!("authority = \"{}\"\n", authority.display())
+            format!("authority = \"{}\"\n{more}", authority.display())
         })
         .await
     }
