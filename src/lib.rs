@@ -12,6 +12,7 @@
 pub mod app;
 pub mod application;
 pub mod backend;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;

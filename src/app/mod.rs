@@ -1,5 +1,6 @@
 //! Builds every room and its doors; the only one who knows everybody.
 
+pub mod backups;
 pub mod credentials;
 mod deliver;
 pub mod house;
@@ -120,6 +121,14 @@ impl Node {
         tasks.spawn(tend(house.clone(), clock.clone()).in_current_span());
         if let Some(resolver) = &resolver {
             tasks.spawn(names::keep(resolver.clone(), store.clone(), clock.clone()).in_current_span());
+        }
+        tasks.spawn(backups::keep(config.clone(), store.clone(), clock.clone()).in_current_span());
+        let restored = store.restored_sessions().await?;
+        if restored > 0 {
+            tracing::warn!(
+                sessions = restored,
+                "sessions came back with a backup: an uplink of theirs from before may be accepted once more; `restore --rejoin` ends them"
+            );
         }
         tasks.spawn(send_parked(house.fns.clone(), clock).in_current_span());
         for device in store.devices().await? {

@@ -10,6 +10,7 @@ use tracing::Instrument;
 use crate::backend::door::{self, Boxed};
 use crate::backend::keywrap::Kek;
 use crate::backend::message::{ClassMode, MacVersion, Refusal};
+use crate::backup::archive::Lock;
 use crate::clock::{Clock, Instant};
 use crate::config::{Config, Role};
 use crate::control::{
@@ -31,7 +32,7 @@ use crate::usage;
 use super::credentials::Credentials;
 use super::house::{House, Ours};
 use super::way::Reach;
-use super::{align_roaming, as_kek, partners, personalised};
+use super::{align_roaming, as_kek, backups, partners, personalised};
 
 /// So long another network is asked to let a device go.
 const REGAIN: Duration = Duration::from_secs(5);
@@ -443,6 +444,15 @@ impl control::Operator for Operator {
 
     fn reload(&self) -> Boxed<'_, Result<String, OperatorError>> {
         Box::pin(async move { Operator::reload(self, None) })
+    }
+
+    fn backup(&self, lock: Lock) -> Boxed<'_, Result<Vec<u8>, OperatorError>> {
+        Box::pin(async move {
+            let packed = backups::packed(&self.config, &self.store, &self.clock, lock).await;
+            let packed = packed.map_err(|error| OperatorError::Failed(format!("{error:#}")))?;
+            self.store.note_backup().await?;
+            Ok(packed)
+        })
     }
 
     fn names(&self) -> Boxed<'_, Result<Vec<Line>, OperatorError>> {

@@ -4,6 +4,7 @@
 //! configuration. Every error is one clear line, and what to do about it on the next.
 
 mod abp;
+mod backup;
 mod bulk;
 mod certificate;
 mod config;
@@ -87,6 +88,10 @@ enum Command {
     /// The federation's registry: its DNS zone, and the API by which members change it.
     #[command(subcommand)]
     Registry(registry::RegistryCommand),
+    /// Everything that makes this node this node, in one locked file; while it runs too.
+    Backup(backup::BackupArgs),
+    /// Put a backup back, here or on another box. Nothing that is sent repeats.
+    Restore(backup::RestoreArgs),
     /// The concentrator by hand: look, listen, send, scan, record; and its firmware.
     #[command(subcommand)]
     Radio(radio::RadioCommand),
@@ -251,6 +256,8 @@ impl Cli {
             Command::Partner(command) => partner::run(command).await,
             Command::Usage(command) => usage::run(command, clock).await,
             Command::Registry(command) => registry::run(command, clock).await,
+            Command::Backup(args) => backup::backup(args, clock).await,
+            Command::Restore(args) => backup::restore(args, clock).await,
             Command::Radio(command) => radio::run(command, clock).await,
             Command::Doctor(args) => doctor::run(args, clock).await,
             Command::Status(args) => status::run(args, clock).await,

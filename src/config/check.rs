@@ -504,8 +504,8 @@ impl Config {
         }
     }
 
-    /// Files that the configuration names and that cannot be read, by key.
-    pub fn check_files(&self) -> Vec<Refusal> {
+    /// Files that the configuration names, by key.
+    pub fn files(&self) -> Vec<(String, PathBuf)> {
         let mut files: Vec<(String, PathBuf)> = Vec::new();
         if let Some(backend) = &self.backend {
             files.push(("backend.identity.chain".into(), backend.identity.chain()));
@@ -541,6 +541,15 @@ impl Config {
             );
             files.extend(discovery.tls_roots.iter().map(|path| ("discovery.tls_roots".into(), path.clone())));
         }
+        let primary = self.registry.as_ref().and_then(|registry| registry.primary.as_ref());
+        files.extend(primary.map(|primary| ("registry.primary.secret_file".into(), primary.secret_file.clone())));
+        if let Some(authority) = self.registry.as_ref().and_then(|registry| registry.authority.as_ref()) {
+            for name in ["intermediate.pem", "intermediate-key.pem"] {
+                files.push(("registry.authority".into(), authority.join(name)));
+            }
+        }
+        let bucket = self.backup.as_ref().and_then(|backup| backup.s3.as_ref());
+        files.extend(bucket.map(|bucket| ("backup.s3.secret_file".into(), bucket.secret_file.clone())));
         if let Some(path) = self.application.mqtt.as_ref().and_then(|mqtt| mqtt.password_file.clone()) {
             files.push(("application.mqtt.password_file".into(), path));
         }
@@ -554,6 +563,12 @@ impl Config {
                 files.push(("application.mqtt.identity.key".into(), identity.key.clone()));
             }
         }
+        files
+    }
+
+    /// Those of them that cannot be read.
+    pub fn check_files(&self) -> Vec<Refusal> {
+        let files = self.files();
         let unreadable = |(key, path): (String, PathBuf)| {
             let error = std::fs::File::open(&path).err()?;
             let remedy = match error.kind() {

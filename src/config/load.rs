@@ -174,6 +174,7 @@ pub fn parse(
     if overrides.is_empty() {
         let config =
             toml::from_str(&text).map_err(|error| wrong(file, &text, &BTreeMap::new(), &text, &error))?;
+        let config = Config { file: path.clone(), ..config };
         return Ok(Loaded { config, path, variables: BTreeMap::new(), text });
     }
     let mut variables = BTreeMap::new();

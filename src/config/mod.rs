@@ -20,7 +20,7 @@ use crate::backend::message::MacVersion;
 use crate::lorawan::region::SubBands;
 use crate::lorawan::{NetId, NsId, Region};
 use crate::pki::enrol;
-use crate::{application, backend, discovery, front, js, partners, radio, registry, store};
+use crate::{application, backend, backup, discovery, front, js, partners, radio, registry, store};
 
 pub use check::Refusal;
 pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
@@ -29,7 +29,7 @@ pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
 pub const DEFAULT_PATH: &str = "/etc/roamgate/roamgate.toml";
 
 /// The sections in the order in which a person reads them.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "network",
     "store",
     "radio",
@@ -42,6 +42,7 @@ const SECTIONS: [&str; 12] = [
     "application",
     "control",
     "registry",
+    "backup",
 ];
 
 /// Everything that can be configured. The default is the standalone hotspot.
@@ -72,6 +73,11 @@ pub struct Config {
     pub control: control::Config,
     /// The federation's registry (`roamgate registry run`). Absent: this is none.
     pub registry: Option<registry::Config>,
+    /// A backup now and then. Absent: by hand.
+    pub backup: Option<backup::Config>,
+    /// The file that all this was read from.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -89,6 +95,8 @@ impl Default for Config {
             application: application::Config::default(),
             control: control::Config::default(),
             registry: None,
+            backup: None,
+            file: None,
         }
     }
 }

@@ -91,6 +91,13 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(answer)
     }
 
+    /// One request whose answer is a file.
+    pub async fn file<B: Serialize>(&self, path: &str, body: &B) -> Result<Vec<u8>, ClientError> {
+        let body = serde_json::to_vec(body).map_err(answer)?;
+        let body = self.send(Method::POST, path, body.into()).await?;
+        Ok(body.collect().await.map_err(answer)?.to_bytes().to_vec())
+    }
+
     /// A body that never ends, line by line, without the line breaks.
     pub async fn lines(
         &self,

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::backend::door::{Boxed, Commit, StoreError};
 use crate::backend::message::{ClassMode, MacVersion, UnknownMacVersion};
+use crate::backup::archive::{Lock, Recipient};
 use crate::clock::Clock;
 use crate::discovery::cache::Line;
 use crate::hns;
@@ -72,6 +73,8 @@ pub trait Operator: Send + Sync {
     fn partner(&self, net_id: NetId) -> Boxed<'_, Result<PartnerView, OperatorError>>;
     /// Read certificate, key, roots and lists of revoked certificates again; says what is shown now.
     fn reload(&self) -> Boxed<'_, Result<String, OperatorError>>;
+    /// Everything that makes this node this node, in one locked file.
+    fn backup(&self, lock: Lock) -> Boxed<'_, Result<Vec<u8>, OperatorError>>;
     /// What the DNS has said of names.
     fn names(&self) -> Boxed<'_, Result<Vec<Line>, OperatorError>>;
     /// Forget what it has said of one name, or of all; how many were forgotten.
@@ -82,6 +85,32 @@ pub trait Operator: Send + Sync {
     fn statement(&self, month: String, net_id: NetId) -> Boxed<'_, Result<Signed, OperatorError>>;
     /// Put a downlink into a device's queue (see [`enqueue`] for the decision).
     fn enqueue(&self, dev_eui: DevEui, item: hns::QueueItem) -> Boxed<'_, Result<(), OperatorError>>;
+}
+
+/// `POST /v1/backup`: who can open it.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MakeBackup {
+    /// Recipients of age.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<Recipient>,
+    /// Whoever knows this; instead of recipients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<Zeroizing<String>>,
+}
+
+impl MakeBackup {
+    /// How it is locked.
+    pub fn lock(self) -> Result<Lock, OperatorError> {
+        match (self.recipients.is_empty(), self.passphrase) {
+            (false, None) => Ok(Lock::Recipients(self.recipients)),
+            (true, Some(text)) if !text.trim().is_empty() => Ok(Lock::passphrase(&text)),
+            _ => Err(OperatorError::Invalid {
+                reason: "a backup is locked either for recipients or with a passphrase".into(),
+                remedy: "`roamgate backup key` makes a key and its recipient".into(),
+            }),
+        }
+    }
 }
 
 /// Answer to `POST /v1/reload`.

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     AddDevice, AddDownlink, ChangeDevice, DeviceRecord, DeviceView, DownlinkView, Forgotten, ImportDevices,
-    ImportReport, Operator, OperatorError, PartnerView, PartnersView, Rejoin, Reloaded, RowTrouble, Served,
+    ImportReport, MakeBackup, Operator, OperatorError, PartnerView, PartnersView, Rejoin, Reloaded, RowTrouble, Served,
     Status, Trouble, UsageView, invalid,
 };
 use crate::clock::Clock;
@@ -69,6 +69,7 @@ pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Ro
         .route("/v1/partners", get(partners))
         .route("/v1/partners/{net_id}", get(partner))
         .route("/v1/reload", post(reload))
+        .route("/v1/backup", post(backup))
         .route("/v1/names", get(names).delete(forget_names))
         .route("/v1/names/{name}", delete(forget_name))
         .route("/v1/usage/{month}", get(usage))
@@ -91,6 +92,11 @@ pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Ro
 }
 
 type Answer<T> = Result<T, OperatorError>;
+
+async fn backup(State(desk): State<Desk>, body: Bytes) -> Answer<Response> {
+    let packed = desk.operator.backup(read::<MakeBackup>(&body)?.lock()?).await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], packed).into_response())
+}
 
 async fn status(State(desk): State<Desk>) -> Answer<axum::Json<Status>> {
     Ok(axum::Json(desk.operator.status().await?))

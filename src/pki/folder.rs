@@ -180,6 +180,15 @@ impl Folder {
         Ok(check::facts(leaf).map_err(|error| TlsError::Peer(error.to_string()))?)
     }
 
+    /// Files came back from elsewhere: use the newest set, if none is in use.
+    pub fn take_up(&self) -> Result<(), FolderError> {
+        let newest = self.sets()?.last().map(|number| self.set(*number));
+        match newest.filter(|_| !self.chain().exists()) {
+            Some(set) => self.switch(&set),
+            None => Ok(()),
+        }
+    }
+
     /// What the leaf in use says; `None`: there is none.
     pub fn leaf(&self) -> Result<Option<Facts>, FolderError> {
         if !self.chain().exists() {

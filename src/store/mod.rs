@@ -20,6 +20,7 @@ mod root_keys;
 mod rows;
 mod secrets;
 mod sessions;
+pub mod snapshot;
 mod stats;
 mod terms;
 pub mod testing;

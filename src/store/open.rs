@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::secrets::{self, Seal};
 use super::writer::{self, Machine};
-use super::{Config, Durability, Store, learned, migrations};
+use super::{Config, Durability, Store, learned, migrations, snapshot};
 use crate::clock::Clock;
 
 /// A damaged database is looked for after a crash up to this size, in bytes: some 100 ms on a slow card.
@@ -123,6 +123,7 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Store, OpenError> {
     let failed = |source| failure(path, source);
     let (mut sql, crashed) = connect(path).map_err(failed)?;
     migrations::migrate(&mut sql, path)?;
+    snapshot::come_back(&mut sql, clock.unix()).map_err(failed)?;
     let sealed_before = secrets::read_check(&sql).map_err(failed)?.is_some();
     let key = secrets::sealing_key(config.key.as_ref(), path, sealed_before, &clock)?;
     let seal = Seal::new(&key, clock.clone());

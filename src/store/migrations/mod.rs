@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::OpenError;
 
 /// In the file's header: "ROAM". Tells our databases from anybody else's.
-const APPLICATION_ID: i64 = 0x524F_414D;
+pub(super) const APPLICATION_ID: i64 = 0x524F_414D;
 
 /// Version n of the schema is what the first n of these make. A file that was ever released is never
 /// edited again.
@@ -34,6 +34,7 @@ const STEPS: &[&str] = &[
     include_str!("0020_names.sql"),
     include_str!("0021_registry.sql"),
     include_str!("0022_registry_claims.sql"),
+    include_str!("0023_restored.sql"),
 ];
 
 /// The schema that this program works with.
