@@ -86,7 +86,8 @@ async fn measure() {
     let many = resolver();
     let begun = clock.now();
     let asked = futures_util::stream::iter(0..NAMES).map(|n| many.net_server(net(n), soon()));
-    let found = asked.buffer_unordered(AT_ONCE).filter(|found| std::future::ready(found.is_ok())).count().await;
+    let found =
+        asked.buffer_unordered(AT_ONCE).filter(|found| std::future::ready(found.is_ok())).count().await;
     let rate = f64::from(NAMES) / begun.elapsed().as_secs_f64();
     println!("{found} names of {NAMES}, {AT_ONCE} at once, no delay: {rate:.0} names/s");
 }

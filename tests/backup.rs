@@ -24,7 +24,11 @@ async fn answered(device: &mut Device) -> bool {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_roamgate")).args(arguments).env_remove("RUST_BACKTRACE").output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_roamgate"))
+        .args(arguments)
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .unwrap()
 }
 
 fn done(arguments: &[&str]) -> String {
@@ -46,7 +50,8 @@ fn text(path: &Path) -> String {
 /// The next downlink counter and the last JoinNonce, as the store has them.
 async fn numbers(store: &Path) -> (u32, u32) {
     let sql = rusqlite::Connection::open(store).unwrap();
-    let down = sql.query_row("SELECT coalesce(max(fcnt_down), 0) FROM sessions", [], |row| row.get(0)).unwrap();
+    let down =
+        sql.query_row("SELECT coalesce(max(fcnt_down), 0) FROM sessions", [], |row| row.get(0)).unwrap();
     let nonce = sql.query_row("SELECT max(join_nonce) FROM root_keys", [], |row| row.get(0)).unwrap();
     (down, nonce)
 }

@@ -446,7 +446,13 @@ fn knot_primary(folder: TempDir, at: SocketAddr) -> Running {
     let more = format!(
         "key:\n  - id: roamgate\n    algorithm: hmac-sha256\n    secret: {SECRET}\nacl:\n  - id: updates\n    key: roamgate\n    action: update\n"
     );
-    knot_at(folder, at, true, &more, "    acl: updates\n    journal-content: all\n    zonefile-load: difference-no-serial\n")
+    knot_at(
+        folder,
+        at,
+        true,
+        &more,
+        "    acl: updates\n    journal-content: all\n    zonefile-load: difference-no-serial\n",
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -508,7 +514,10 @@ async fn another_primary_is_told_every_change() {
         assert_eq!(sockets(&block), ["192.0.2.20:443"], "{what}");
         for gone in ["70B3D57ED1000002", "70B3D57ED1000003", "70B3D57ED2000003"] {
             let error = join(&resolver, gone, None).await.unwrap_err();
-            assert!(matches!(error, DiscoveryError::NotFound { proven: true, .. }), "{what}, {gone}: {error}");
+            assert!(
+                matches!(error, DiscoveryError::NotFound { proven: true, .. }),
+                "{what}, {gone}: {error}"
+            );
         }
     }
 }
@@ -521,8 +530,10 @@ async fn a_primary_that_has_another_secret_takes_nothing_and_nothing_is_lost() {
     let own = tempfile::tempdir().unwrap();
     let secret = own.path().join("secret");
     std::fs::write(&secret, "b3RoZXI=").unwrap();
-    let primary =
-        format!("primary = {{ server = \"{at}\", key = \"roamgate\", secret_file = \"{}\" }}\n", secret.display());
+    let primary = format!(
+        "primary = {{ server = \"{at}\", key = \"roamgate\", secret_file = \"{}\" }}\n",
+        secret.display()
+    );
     let server = bind_primary(folder, at);
     server.anchor().await;
     let (registry, store) = registry_with(own.path(), &primary).await;

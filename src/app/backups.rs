@@ -28,9 +28,8 @@ pub async fn contents(config: &Config, store: &Store, clock: &Clock) -> anyhow::
         if !seen.insert(path.clone()) {
             continue;
         }
-        let secret = std::fs::metadata(&path).is_ok_and(|file| {
-            std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o077 == 0
-        });
+        let secret = std::fs::metadata(&path)
+            .is_ok_and(|file| std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o077 == 0);
         files.push(archive::keep(&path, secret).with_context(|| format!("{key}: {}", path.display()))?);
     }
     let sealing_key = store::snapshot::sealing_key(&config.store, clock)?;
@@ -40,12 +39,7 @@ pub async fn contents(config: &Config, store: &Store, clock: &Clock) -> anyhow::
 }
 
 /// One backup, locked: what is written to a file or sent away.
-pub async fn packed(
-    config: &Config,
-    store: &Store,
-    clock: &Clock,
-    lock: Lock,
-) -> anyhow::Result<Vec<u8>> {
+pub async fn packed(config: &Config, store: &Store, clock: &Clock, lock: Lock) -> anyhow::Result<Vec<u8>> {
     let contents = contents(config, store, clock).await?;
     let packed = tokio::task::spawn_blocking(move || {
         let mut packed = Vec::new();

@@ -318,7 +318,10 @@ fn keep(config: &Config, list: &str, bytes: &[u8]) {
             Ok(pem) => pem.to_owned(),
             // DER
             Err(_) => {
-                format!("-----BEGIN X509 CRL-----\n{}\n-----END X509 CRL-----\n", BASE64_STANDARD.encode(bytes))
+                format!(
+                    "-----BEGIN X509 CRL-----\n{}\n-----END X509 CRL-----\n",
+                    BASE64_STANDARD.encode(bytes)
+                )
             }
         };
         make::write_files(&folder, &[NewFile { name: &name, text: &text, secret: false }], true)?;

@@ -332,7 +332,10 @@ mod tests {
         let error = open(&other).unwrap_err().to_string();
         assert!(error.starts_with("it does not open"), "{error}");
         assert!(matches!(Opener::from_file("# nothing\n"), Err(ArchiveError::KeyFile)));
-        assert!(matches!(pack(&contents(), Lock::Recipients(Vec::new()), Vec::new()), Err(ArchiveError::Nobody)));
+        assert!(matches!(
+            pack(&contents(), Lock::Recipients(Vec::new()), Vec::new()),
+            Err(ArchiveError::Nobody)
+        ));
         assert_eq!(recipient.to_string().parse::<Recipient>(), Ok(recipient));
         assert!("age1nobody".parse::<Recipient>().is_err());
     }

@@ -150,8 +150,8 @@ pub(super) async fn restore(args: RestoreArgs, clock: Clock) -> Result<ExitCode,
         (None, None) => return Err(Fail::new("nothing opens it", "name its --key or --passphrase-file")),
     };
     let file = std::fs::File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
-    let contents = archive::unpack(BufReader::new(file), &opener)
-        .with_context(|| args.file.display().to_string())?;
+    let contents =
+        archive::unpack(BufReader::new(file), &opener).with_context(|| args.file.display().to_string())?;
     let database = snapshot::marked(&contents.database, args.rejoin)
         .map_err(|error| Fail::new(error, "use the backup before this one"))?;
     show(&about(&contents));
@@ -162,7 +162,10 @@ pub(super) async fn restore(args: RestoreArgs, clock: Clock) -> Result<ExitCode,
     let config = config::parse(Some(path), text, std::iter::empty())?.config;
     let socket = config.control_socket();
     if Client::daemon(&socket).await.is_ok_and(|client| client.is_some()) {
-        return Err(Fail::new("a hotspot runs with this configuration", "stop it first: systemctl stop roamgate"));
+        return Err(Fail::new(
+            "a hotspot runs with this configuration",
+            "stop it first: systemctl stop roamgate",
+        ));
     }
     let written = write(&contents, &database, &config, args.force)?;
     let store = Store::open(&config.store, clock).map_err(anyhow::Error::new)?;
@@ -171,14 +174,22 @@ pub(super) async fn restore(args: RestoreArgs, clock: Clock) -> Result<ExitCode,
     let done = done.map_err(anyhow::Error::new)?.unwrap_or_default();
     let mut text = format!("{written} files are back.\n{} devices can join", done.devices);
     match args.rejoin {
-        true => text += &format!("; {} sessions have ended, {} of personalised devices go on.\n", done.ended, done.sessions),
-        false => text += &format!(
-            ", {} sessions go on.\nUplinks from before may be accepted once more; --rejoin would end all sessions.\n",
-            done.sessions
-        ),
+        true => {
+            text += &format!(
+                "; {} sessions have ended, {} of personalised devices go on.\n",
+                done.ended, done.sessions
+            )
+        }
+        false => {
+            text += &format!(
+                ", {} sessions go on.\nUplinks from before may be accepted once more; --rejoin would end all sessions.\n",
+                done.sessions
+            )
+        }
     }
     if done.exhausted > 0 {
-        text += &format!("{} devices have used up their JoinNonces: give them new root keys.\n", done.exhausted);
+        text +=
+            &format!("{} devices have used up their JoinNonces: give them new root keys.\n", done.exhausted);
     }
     text += "The box from which the backup is must not run any more: both would send with the same keys.\n";
     show(&text);
@@ -188,7 +199,8 @@ pub(super) async fn restore(args: RestoreArgs, clock: Clock) -> Result<ExitCode,
 fn about(contents: &Contents) -> String {
     let made = i64::try_from(contents.made).ok().and_then(|made| Timestamp::from_second(made).ok());
     let made = made.map(|made| made.strftime("%Y-%m-%d %H:%M UTC").to_string()).unwrap_or_default();
-    let config = contents.config.as_ref().map(|(path, _)| format!("\n  {}", path.display())).unwrap_or_default();
+    let config =
+        contents.config.as_ref().map(|(path, _)| format!("\n  {}", path.display())).unwrap_or_default();
     let files: String = contents.files.iter().map(|kept| format!("\n  {}", kept.path.display())).collect();
     format!(
         "backup of {}, made on {made}: a database of {} bytes{config}{files}\n",
@@ -234,7 +246,8 @@ fn write(contents: &Contents, image: &[u8], config: &Config, force: bool) -> any
     for (path, secret, bytes) in &all {
         put(path, *secret, bytes).with_context(|| format!("write {}", path.display()))?;
     }
-    if let Some(backend::Identity::Folder(folder)) = config.backend.as_ref().map(|backend| &backend.identity) {
+    if let Some(backend::Identity::Folder(folder)) = config.backend.as_ref().map(|backend| &backend.identity)
+    {
         Folder::new(folder).take_up()?;
     }
     Ok(all.len())

@@ -151,7 +151,9 @@ pub(super) async fn run(command: DnsCommand, clock: Clock) -> Result<ExitCode, F
         DnsCommand::Name { who, epc, udid, config } => {
             let thing = epc.or(udid);
             let name = match thing {
-                Some(thing) => Some(thing.name(&who.suffix.clone().map_or_else(|| ONS.parse(), Ok).context(ONS)?)),
+                Some(thing) => {
+                    Some(thing.name(&who.suffix.clone().map_or_else(|| ONS.parse(), Ok).context(ONS)?))
+                }
                 None => who.names(&who.suffixes(discovery(&config)?)).into_iter().next(),
             };
             show(&(name.context("name --join-eui or --net-id")? + "\n"));

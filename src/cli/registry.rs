@@ -9,8 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArg, Fail, show};
 use crate::clock::Clock;
-use crate::registry::access::{self, Scope};
 use crate::discovery::{self, Resolver};
+use crate::registry::access::{self, Scope};
 use crate::registry::{self, Running, oui};
 use crate::store::{self, Store};
 
@@ -55,9 +55,7 @@ pub(super) async fn run(command: RegistryCommand, clock: Clock) -> Result<ExitCo
     }
 }
 
-fn section(
-    args: &ConfigArg,
-) -> Result<(registry::Config, store::Config, discovery::Config), Fail> {
+fn section(args: &ConfigArg) -> Result<(registry::Config, store::Config, discovery::Config), Fail> {
     let config = args.load()?.config;
     let section = config.registry.ok_or_else(|| {
         Fail::new(

@@ -203,6 +203,7 @@ impl Config {
             );
         }
         self.check_federation(&mut refuse);
+        self.check_backup(&mut refuse);
         let ranges = &self.join_server.join_euis;
         for (i, range) in ranges.iter().enumerate() {
             if let Some(earlier) = ranges.iter().take(i).find(|earlier| overlap(**earlier, *range)) {
@@ -395,6 +396,40 @@ impl Config {
         }
     }
 
+    /// A backup now and then.
+    fn check_backup(&self, refuse: &mut impl FnMut(String, String, &str)) {
+        let Some(backup) = &self.backup else { return };
+        let mut at = |key: &str, reason: &str, remedy: &str| refuse(format!("backup.{key}"), reason.into(), remedy);
+        if backup.recipients.is_empty() {
+            at("recipients", "nobody could open them", "`roamgate backup key FILE` makes a key and says its recipient");
+        }
+        if backup.directory.is_none() && backup.s3.is_none() {
+            at("directory", "there is no place for them", "name a directory, or an s3 bucket");
+        }
+        if backup.every.seconds() < 3600 {
+            at("every", "more than one an hour wears out what it is kept on", "write 1h or longer");
+        }
+        if backup.keep == 0 {
+            at("keep", "each would be removed as soon as it is made", "keep one at least");
+        }
+        if let Some(bucket) = &backup.s3 {
+            let url = bucket.endpoint.parse::<url::Url>().ok();
+            let here = url.as_ref().and_then(url::Url::host_str).is_some_and(|host| {
+                host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            });
+            match url.as_ref().map(url::Url::scheme) {
+                Some("https") if bucket.ca.is_none() => at(
+                    "s3.ca",
+                    "nobody vouches for the server, and the system's roots are never used",
+                    "name a PEM file of the roots that may, such as that of its provider",
+                ),
+                Some("https") => {}
+                Some("http") if here => {}
+                _ => at("s3.endpoint", "not an address: https://HOST", "plain http for this machine only"),
+            }
+        }
+    }
+
     fn check_region(&self, refuse: &mut impl FnMut(String, String, &str)) {
         let Network { region, sub_bands, dwell_time, .. } = &self.network;
         let count = region.sub_band_count();
@@ -542,7 +577,9 @@ impl Config {
             files.extend(discovery.tls_roots.iter().map(|path| ("discovery.tls_roots".into(), path.clone())));
         }
         let primary = self.registry.as_ref().and_then(|registry| registry.primary.as_ref());
-        files.extend(primary.map(|primary| ("registry.primary.secret_file".into(), primary.secret_file.clone())));
+        files.extend(
+            primary.map(|primary| ("registry.primary.secret_file".into(), primary.secret_file.clone())),
+        );
         if let Some(authority) = self.registry.as_ref().and_then(|registry| registry.authority.as_ref()) {
             for name in ["intermediate.pem", "intermediate-key.pem"] {
                 files.push(("registry.authority".into(), authority.join(name)));

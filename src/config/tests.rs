@@ -89,6 +89,8 @@ const ROAMING: &str = "[roaming.default]\npassive = { start = true, activation =
 const ELSEWHERE: &str = "[[join_server.elsewhere]]\njoin_euis = [\"0000000000000000/60\"]\nserver = \"https://j\"\n\
     kek = { label = \"a\", key = { credential = \"k\" } }\nas_kek = { label = \"b\", key = { credential = \"k\" } }\n";
 
+/// A [backup] that is right.
+const BACKUP: &str = "[backup]\nrecipients = [\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\"]\ndirectory = \"/mnt\"\n";
 const FRONT: &str = "[front]\nlisten = \"[::]:443\"\nanyone = true\n";
 
 const APPLICATION: &str =
@@ -216,6 +218,24 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             "[registry]\nzone = \"iot.example\"\nservers = [\"ns.iot.example\"]\nnet_id_suffix = \"netids.example\"\n".into(),
             "registry.zone: ",
             "not within the zone",
+        ),
+        (
+            "[backup]\nrecipients = []\ndirectory = \"/mnt\"\n".into(),
+            "backup.recipients: ",
+            "nobody could open them",
+        ),
+        (BACKUP.replace("directory = \"/mnt\"", ""), "backup.directory: ", "no place"),
+        (format!("{BACKUP}every = \"10m\"\n"), "backup.every: ", "wears out"),
+        (format!("{BACKUP}keep = 0\n"), "backup.keep: ", "removed as soon"),
+        (
+            format!("{BACKUP}s3 = {{ endpoint = \"https://s3.example\", bucket = \"b\", access_key = \"a\", secret_file = \"s\" }}\n"),
+            "backup.s3.ca: ",
+            "nobody vouches",
+        ),
+        (
+            format!("{BACKUP}s3 = {{ endpoint = \"http://s3.example\", bucket = \"b\", access_key = \"a\", secret_file = \"s\" }}\n"),
+            "backup.s3.endpoint: ",
+            "not an address",
         ),
         (
             "[[join_server.authorised]]\ndev_euis = [\"0102030405060708\"]\n".into(),

@@ -15,8 +15,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     AddDevice, AddDownlink, ChangeDevice, DeviceRecord, DeviceView, DownlinkView, Forgotten, ImportDevices,
-    ImportReport, MakeBackup, Operator, OperatorError, PartnerView, PartnersView, Rejoin, Reloaded, RowTrouble, Served,
-    Status, Trouble, UsageView, invalid,
+    ImportReport, MakeBackup, Operator, OperatorError, PartnerView, PartnersView, Rejoin, Reloaded,
+    RowTrouble, Served, Status, Trouble, UsageView, invalid,
 };
 use crate::clock::Clock;
 use crate::discovery::cache::Line;

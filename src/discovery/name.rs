@@ -243,12 +243,18 @@ mod tests {
         ] {
             assert_eq!(Foreign::epc(urn).unwrap().name(&ons), name);
         }
-        for wrong in ["", "urn:epc:id:sgtin", "urn:epc:tag:sgtin-96:1.0614141.000024.400", "urn:epc:id:sgtin:.1.2"] {
+        for wrong in
+            ["", "urn:epc:id:sgtin", "urn:epc:tag:sgtin-96:1.0614141.000024.400", "urn:epc:id:sgtin:.1.2"]
+        {
             assert!(Foreign::epc(wrong).is_err(), "{wrong}");
         }
         let udid = Foreign::udid("0A1b2").unwrap();
         assert_eq!(udid.name(&"things.example".parse().unwrap()), "2.b.1.a.0.things.example");
-        assert!(Foreign::udid("").is_err() && Foreign::udid("xyz").is_err() && Foreign::udid(&"0".repeat(65)).is_err());
+        assert!(
+            Foreign::udid("").is_err()
+                && Foreign::udid("xyz").is_err()
+                && Foreign::udid(&"0".repeat(65)).is_err()
+        );
     }
 
     #[test]

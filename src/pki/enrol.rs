@@ -56,7 +56,9 @@ impl TryFrom<String> for Address {
         match text.parse() {
             Ok(address) => Ok(Address::Is(address)),
             Err(_) if text == "seen" => Ok(Address::Seen),
-            Err(_) => Err("addresses: IP addresses, or \"seen\" for the one from which the registry hears us"),
+            Err(_) => {
+                Err("addresses: IP addresses, or \"seen\" for the one from which the registry hears us")
+            }
         }
     }
 }

@@ -255,8 +255,7 @@ impl Running {
         }
         let net_ids = section.net_ids;
         let (shared, now) = (store.clone(), clock.clone());
-        let desk =
-            Desk { store: shared, suffixes, served, office, guesses, net_ids, resolver, clock: now };
+        let desk = Desk { store: shared, suffixes, served, office, guesses, net_ids, resolver, clock: now };
         let api = web::serve(section.listen, pages::router(Arc::new(desk)), clock.clone())
             .await
             .with_context(|| format!("serve the API on {} ([registry] listen)", section.listen))?;

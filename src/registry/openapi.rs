@@ -108,7 +108,14 @@ pub const ROUTES: &[Route] = &[
         None,
         (200, Some("Wish")),
     ),
-    route("post", "/v1/claims/waiting/{id}/fulfil", "Grant a proven wish (operator)", ADMIN, None, (204, None)),
+    route(
+        "post",
+        "/v1/claims/waiting/{id}/fulfil",
+        "Grant a proven wish (operator)",
+        ADMIN,
+        None,
+        (204, None),
+    ),
     route(
         "post",
         "/v1/net-ids",

@@ -80,7 +80,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
 type Of = State<Arc<Site>>;
 
 /// Fields of a form.
-pub(self) type Fields = BTreeMap<String, String>;
+type Fields = BTreeMap<String, String>;
 
 fn fields(body: &Bytes) -> Fields {
     url::form_urlencoded::parse(body).into_owned().collect()
@@ -197,7 +197,7 @@ async fn sign_out(State(site): Of, headers: HeaderMap, body: Bytes) -> Response 
 }
 
 /// What the API said to something that was not done.
-pub(self) struct Trouble {
+struct Trouble {
     status: StatusCode,
     error: String,
     remedy: String,

@@ -136,7 +136,9 @@ impl Link {
         for (place, entries) in &all {
             let mut next = self.records(place, entries)?;
             // one update is done whole or not at all, so a name is never torn
-            if size(&begun) + next.iter().map(|record| 64 + record.data.to_string().len()).sum::<usize>() > 40_000 {
+            if size(&begun) + next.iter().map(|record| 64 + record.data.to_string().len()).sum::<usize>()
+                > 40_000
+            {
                 self.send(std::mem::replace(&mut begun, self.message())).await?;
             }
             begun.authorities.append(&mut next);

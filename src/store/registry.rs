@@ -374,8 +374,7 @@ impl Book<'_> {
 
     /// It is nobody's any more. Its records are not touched. Whether it was this member's.
     pub fn remove_claim(&self, claim: &Claim) -> Looked<bool> {
-        let write =
-            "DELETE FROM registry_claim WHERE kind = ?1 AND first = ?2 AND bits = ?3 AND member = ?4";
+        let write = "DELETE FROM registry_claim WHERE kind = ?1 AND first = ?2 AND bits = ?3 AND member = ?4";
         let Claim { kind, first, bits, member, .. } = claim;
         Ok(self.0.run(write, params![kind, first, bits, member])? > 0)
     }

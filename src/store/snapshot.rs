@@ -67,7 +67,8 @@ impl Store {
 
     /// A backup was made just now.
     pub async fn note_backup(&self) -> Result<(), StoreError> {
-        let write = "INSERT INTO meta (name, value) VALUES ('last backup', ?1) ON CONFLICT DO UPDATE SET value = ?1";
+        let write =
+            "INSERT INTO meta (name, value) VALUES ('last backup', ?1) ON CONFLICT DO UPDATE SET value = ?1";
         self.queue
             .run(true, move |db| {
                 db.run(write, [Seconds(db.unix)])?;
@@ -105,7 +106,8 @@ pub fn marked(image: &[u8], rejoin: bool) -> Result<Vec<u8>, String> {
     let read = |error: rusqlite::Error| format!("the database in it cannot be read: {error}");
     let sql = opened(image)?;
     let mark = if rejoin { "rejoin" } else { "sessions" };
-    let write = "INSERT INTO meta (name, value) VALUES ('comes back', ?1) ON CONFLICT DO UPDATE SET value = ?1";
+    let write =
+        "INSERT INTO meta (name, value) VALUES ('comes back', ?1) ON CONFLICT DO UPDATE SET value = ?1";
     sql.execute(write, [mark]).map_err(read)?;
     Ok(sql.serialize("main").map_err(read)?.to_vec())
 }
@@ -121,7 +123,8 @@ pub(super) fn come_back(sql: &mut Connection, unix: u64) -> rusqlite::Result<()>
     let done = move_on(&work, unix, mark == "rejoin")?;
     let text = serde_json::to_string(&done).unwrap_or_default();
     work.execute("DELETE FROM meta WHERE name = 'comes back'", [])?;
-    let write = "INSERT INTO meta (name, value) VALUES ('came back', ?1) ON CONFLICT DO UPDATE SET value = ?1";
+    let write =
+        "INSERT INTO meta (name, value) VALUES ('came back', ?1) ON CONFLICT DO UPDATE SET value = ?1";
     work.execute(write, [text])?;
     work.commit()
 }
@@ -129,7 +132,8 @@ pub(super) fn come_back(sql: &mut Connection, unix: u64) -> rusqlite::Result<()>
 fn move_on(sql: &Connection, unix: u64, rejoin: bool) -> rusqlite::Result<Restored> {
     let mut ended = 0;
     if rejoin {
-        let given = "DELETE FROM activations WHERE dev_eui IN (SELECT dev_eui FROM devices WHERE NOT personalised)";
+        let given =
+            "DELETE FROM activations WHERE dev_eui IN (SELECT dev_eui FROM devices WHERE NOT personalised)";
         sql.execute(given, [])?;
         ended = sql.execute("DELETE FROM sessions WHERE NOT personalised", [])? as u64;
     }

@@ -196,7 +196,8 @@ impl Field {
 }
 
 /// Nothing but ourselves: no script, no frame, no resource from elsewhere.
-const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+const POLICY: &str =
+    "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 impl Page {
     /// As an answer.

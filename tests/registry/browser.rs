@@ -41,7 +41,9 @@ impl Driver {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("chromedriver: {error} (Debian: apt-get install chromium chromium-driver)"));
+            .unwrap_or_else(|error| {
+                panic!("chromedriver: {error} (Debian: apt-get install chromium chromium-driver)")
+            });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let driver = Driver { child, at: format!("http://{at}"), http };
         for _ in 0..200 {
@@ -78,10 +80,17 @@ struct Browser<'a> {
 
 impl<'a> Browser<'a> {
     async fn open(driver: &'a Driver, office: &Office, phone: bool) -> Browser<'a> {
-        let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1100,1000"];
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--window-size=1100,1000",
+        ];
         let mut options = json!({ "args": arguments });
         if phone {
-            options["mobileEmulation"] = json!({ "deviceMetrics": { "width": 360, "height": 760, "pixelRatio": 2.0 } });
+            options["mobileEmulation"] =
+                json!({ "deviceMetrics": { "width": 360, "height": 760, "pixelRatio": 2.0 } });
         }
         let wanted = json!({ "capabilities": { "alwaysMatch": { "browserName": "chrome", "goog:chromeOptions": options } } });
         let session = driver.ask(Method::POST, "/session", wanted).await.unwrap();
@@ -135,7 +144,9 @@ impl<'a> Browser<'a> {
 
     /// Type on the keyboard, wherever the focus is.
     async fn keys(&self, keys: &str) {
-        let each = |key: char| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })];
+        let each = |key: char| {
+            [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })]
+        };
         let actions: Vec<Value> = keys.chars().flat_map(each).collect();
         let body = json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": actions }] });
         self.ask(Method::POST, "/actions", body).await.unwrap();
@@ -215,14 +226,19 @@ async fn a_federation_is_run_in_a_browser() {
     operator.press("Make a member").await;
     operator.shows("shown once").await;
     let page = operator.text().await;
-    let key: String = page[page.find("rg_").unwrap()..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    let key: String = page[page.find("rg_").unwrap()..]
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .collect();
     for what in ["C00ABC", "70B3D57ED0000000/40"] {
         operator.fill("Grant", "Member", "2").await;
         operator.fill("Grant", "NetID or JoinEUIs", what).await;
         operator.press("Grant").await;
         operator.shows("It is granted.").await;
     }
-    for (name, words) in [("Certificates", "Of all members"), ("Zone", "For the parent zone"), ("Log", "claim granted")] {
+    for (name, words) in
+        [("Certificates", "Of all members"), ("Zone", "For the parent zone"), ("Log", "claim granted")]
+    {
         operator.click(&format!("//nav//a[.='{name}']")).await;
         operator.shows(words).await;
         operator.is_fit(name).await;

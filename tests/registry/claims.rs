@@ -36,7 +36,8 @@ async fn who_asks_for_something_proves_a_domain_and_the_operator_grants_it() {
     let foreign = json!({ "join_euis": "0004A30B00000000/40", "domain": "acme.example" });
     office.refused(&key, Method::POST, WAITING, foreign, 422, "assigned 0004A30B00000000/40 to nobody").await;
 
-    let (prove, fulfil) = (format!("{WAITING}/{}/prove", wish["id"]), format!("{WAITING}/{}/fulfil", wish["id"]));
+    let (prove, fulfil) =
+        (format!("{WAITING}/{}/prove", wish["id"]), format!("{WAITING}/{}/fulfil", wish["id"]));
     office.refused(&key, Method::POST, &prove, Value::Null, 422, "was not found").await;
     office.refused(&office.operator, Method::POST, &fulfil, Value::Null, 409, "no proof").await;
     office.publish(name, "roamgate=somebody else's").await;
@@ -70,7 +71,9 @@ async fn a_wish_is_for_one_thing_and_by_a_domain() {
     ] {
         office.refused(&key, Method::POST, WAITING, body, 422, words).await;
     }
-    let wish = office.done(&key, Method::POST, WAITING, json!({ "net_id": "C00ABC", "domain": "acme.example" })).await;
+    let wish = office
+        .done(&key, Method::POST, WAITING, json!({ "net_id": "C00ABC", "domain": "acme.example" }))
+        .await;
     assert!(wish.get("organisation").is_none(), "NetIDs are not the IEEE's: {wish}");
     office.done(&key, Method::DELETE, &format!("{WAITING}/{}", wish["id"]), Value::Null).await;
     office.done(&key, Method::POST, WAITING, json!({ "net_id": "C00ABC", "domain": "acme.example" })).await;
@@ -82,13 +85,15 @@ async fn a_federation_of_its_own_hands_out_net_ids_and_says_so_in_its_zone() {
     let (one, two, three) =
         (newcomer(&office, "1").await, newcomer(&office, "2").await, newcomer(&office, "3").await);
     let hand_out = "/v1/net-ids";
-    let have = async |key: &str| office.done(key, Method::POST, hand_out, Value::Null).await["net_id"].clone();
+    let have =
+        async |key: &str| office.done(key, Method::POST, hand_out, Value::Null).await["net_id"].clone();
     assert_eq!((have(&one).await, have(&two).await), (json!("600100"), json!("600101")));
     office.refused(&one, Method::POST, hand_out, Value::Null, 409, "already").await;
     office.refused(&three, Method::POST, hand_out, Value::Null, 409, "is taken").await;
     office.done(&one, Method::DELETE, "/v1/claims/600100", Value::Null).await;
     assert_eq!(have(&three).await, json!("600100"));
-    let declared = office.resolver().await.records(&format!("_handed-out.netids.{ZONE}"), RecordType::TXT).await;
+    let declared =
+        office.resolver().await.records(&format!("_handed-out.netids.{ZONE}"), RecordType::TXT).await;
     let (records, security) = declared.unwrap();
     assert_eq!((records[0].to_string().trim_matches('"'), security), ("600100-600101", Security::Secure));
 
@@ -129,7 +134,9 @@ async fn what_is_given_back_takes_its_names_along() {
     office.done(&key, Method::PUT, "/v1/join-euis/70B3D57ED0000001", address("192.0.2.2")).await;
     leads_to(office.join("70B3D57ED0000001", None).await, "192.0.2.2");
     leads_to(office.join("70B3D57ED0000002", None).await, "192.0.2.1");
-    office.refused(&other, Method::DELETE, "/v1/claims/70B3D57ED0000000-40", Value::Null, 403, "not yours").await;
+    office
+        .refused(&other, Method::DELETE, "/v1/claims/70B3D57ED0000000-40", Value::Null, 403, "not yours")
+        .await;
     office.refused(&key, Method::DELETE, "/v1/claims/70B3D57ED0000001", Value::Null, 403, "not yours").await;
     office.done(&key, Method::DELETE, "/v1/claims/70B3D57ED0000000-40", Value::Null).await;
     is_nowhere(office.join("70B3D57ED0000001", None).await);
@@ -146,7 +153,10 @@ async fn what_was_put_is_looked_for_as_readers_do() {
     let office = Office::open().await;
     let key = office.member("One", "C00ABC", A).await;
     let found = office.done(&key, Method::GET, "/v1/net-ids/C00ABC/found", Value::Null).await;
-    assert!(found["error"].as_str().unwrap().contains("has no address") && found["remedy"].is_string(), "{found}");
+    assert!(
+        found["error"].as_str().unwrap().contains("has no address") && found["remedy"].is_string(),
+        "{found}"
+    );
     office.done(&key, Method::PUT, "/v1/net-ids/C00ABC", address("192.0.2.1")).await;
     let found = office.done(&key, Method::GET, "/v1/net-ids/C00ABC/found", Value::Null).await;
     assert_eq!((&found["dnssec"], &found["error"]), (&json!("secure"), &Value::Null), "{found}");

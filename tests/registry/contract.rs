@@ -8,8 +8,7 @@ use std::process::Command;
 
 use crate::office::Office;
 
-const CHECKS: &str =
-    "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,ignored_auth,unsupported_method";
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,ignored_auth,unsupported_method";
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "wants Schemathesis"]

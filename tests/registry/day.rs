@@ -185,7 +185,14 @@ socket = "{socket}"
         self.node.as_ref().unwrap()
     }
 
-    async fn device(&self, air: &Air, clock: &Clock, dev_eui: u8, join_eui: &str, stands: &Network) -> Device {
+    async fn device(
+        &self,
+        air: &Air,
+        clock: &Clock,
+        dev_eui: u8,
+        join_eui: &str,
+        stands: &Network,
+    ) -> Device {
         let (dev_eui, app_key) = (DevEui::from_msb([0, 0, 0, 0, 0, 0, 0, dev_eui]), Key::new(clock.random()));
         let join_eui: JoinEui = join_eui.parse().unwrap();
         let device = NewDevice {
@@ -199,7 +206,8 @@ socket = "{socket}"
             home: None,
         };
         self.node().operator().add_device(device).await.unwrap();
-        let mut device = Device::new(air, clock.clone(), dev_eui, join_eui, &app_key, u64::from_be_bytes(clock.random()));
+        let mut device =
+            Device::new(air, clock.clone(), dev_eui, join_eui, &app_key, u64::from_be_bytes(clock.random()));
         device.move_to(&[(stands.gateway, Link::NEAR)]);
         device
     }

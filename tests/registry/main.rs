@@ -263,7 +263,8 @@ async fn it_is_all_there_after_a_restart() {
         "zone = \"{ZONE}\"\nlisten = \"127.0.0.1:0\"\ndns = \"127.0.0.1:0\"\nservers = [\"ns.{ZONE}\"]\n"
     );
     let own = || resolver(office::free(), &folder.path().join("own-anchor"), &clock);
-    let running = Running::start(&toml::from_str(&text).unwrap(), own(), store.clone(), &clock).await.unwrap();
+    let running =
+        Running::start(&toml::from_str(&text).unwrap(), own(), store.clone(), &clock).await.unwrap();
     let office = Office { running, store, operator, http, clock, folder };
     let again = office.done(&key, Method::GET, "/v1/zone", Value::Null).await;
     assert_eq!(again, zone);

@@ -181,7 +181,6 @@ pub fn is_nowhere(found: Result<Endpoint, DiscoveryError>) {
     assert!(matches!(error, DiscoveryError::NotFound { proven: true, .. }), "{error}");
 }
 
-
 /// A port that is free for both, as far as that can be known.
 pub fn free() -> SocketAddr {
     loop {

@@ -30,7 +30,8 @@ impl<'a> Browser<'a> {
             }
             if let Some(form) = form.filter(|_| method == Method::POST) {
                 let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-                request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
+                request =
+                    request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
             }
             let response = request.send().await.unwrap();
             if let Some(cookie) = response.headers().get(header::SET_COOKIE) {
@@ -55,9 +56,15 @@ impl<'a> Browser<'a> {
 
     /// Send a form from the page where it is.
     async fn send(&mut self, deed: &str, form: &[(&str, &str)]) {
-        let proof = self.page.split("name=\"proof\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        let proof =
+            self.page.split("name=\"proof\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
         let form: Vec<(&str, &str)> = form.iter().copied().chain([("proof", &*proof)]).collect();
-        assert_eq!(self.go(Method::POST, &format!("/do/{deed}"), &form).await, StatusCode::OK, "{}", self.page);
+        assert_eq!(
+            self.go(Method::POST, &format!("/do/{deed}"), &form).await,
+            StatusCode::OK,
+            "{}",
+            self.page
+        );
     }
 
     #[track_caller]
@@ -110,7 +117,8 @@ async fn a_federation_is_run_by_its_pages() {
     let host = "CNAME c00abc.netids.iotroam.example";
     member.send("put", &[("path", "join-euis/70B3D57ED0000000-40"), ("records", host)]).await;
     leads_to(office.join("70B3D57ED0000001", None).await, "192.0.2.1");
-    let moved = [("join_eui", "70B3D57ED0000001"), ("dev_euis", "0102030405060708"), ("records", "A 192.0.2.9")];
+    let moved =
+        [("join_eui", "70B3D57ED0000001"), ("dev_euis", "0102030405060708"), ("records", "A 192.0.2.9")];
     member.open("/pages/names").await;
     member.send("move", &moved).await;
     leads_to(office.join("70B3D57ED0000001", Some("0102030405060708")).await, "192.0.2.9");

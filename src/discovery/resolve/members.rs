@@ -38,7 +38,8 @@ impl Inner {
         let question = async { self.asker.records(ways::absolute(name)?, RecordType::TXT).await };
         let question = timer::at(self.clock.clone(), question);
         let end = self.clock.now() + LONGEST_QUESTION;
-        let (all, worth) = match tokio::time::timeout_at(end, question).await.unwrap_or(Err(Trouble::Timeout)) {
+        let (all, worth) = match tokio::time::timeout_at(end, question).await.unwrap_or(Err(Trouble::Timeout))
+        {
             Ok(found) if self.config.dnssec.takes(found.worth.security) => {
                 let read = |data: &RData| match data {
                     RData::TXT(text) => str::from_utf8(&text.txt_data.concat()).ok()?.parse().ok(),

@@ -52,7 +52,11 @@ fn sign(desk: &Desk, mut kept: Certificate, request: &Request) -> Result<Certifi
     Ok(kept)
 }
 
-pub(super) async fn ask_certificate(State(desk): Shared, asking: Asking, body: Bytes) -> Result<Response, Problem> {
+pub(super) async fn ask_certificate(
+    State(desk): Shared,
+    asking: Asking,
+    body: Bytes,
+) -> Result<Response, Problem> {
     let pem = read::<Asked>(&body)?.request;
     office(&desk)?;
     let at = desk.clone();
@@ -103,13 +107,21 @@ fn theirs(book: &Book<'_>, caller: &Caller, id: i64) -> Result<Certificate, Halt
     Ok(kept.ok_or_else(|| Refused::Missing(format!("certificate {id}")))?)
 }
 
-pub(super) async fn certificate(State(desk): Shared, asking: Asking, Path(id): Path<String>) -> Told<CertificateView> {
+pub(super) async fn certificate(
+    State(desk): Shared,
+    asking: Asking,
+    Path(id): Path<String>,
+) -> Told<CertificateView> {
     let id: i64 = parse(&id, "number of a certificate")?;
     let told = desk.within(asking, Scope::Read, move |book, caller| Ok(theirs(book, caller, id)?.into()));
     told.await.map(axum::Json)
 }
 
-pub(super) async fn approve(State(desk): Shared, asking: Asking, Path(id): Path<String>) -> Told<CertificateView> {
+pub(super) async fn approve(
+    State(desk): Shared,
+    asking: Asking,
+    Path(id): Path<String>,
+) -> Told<CertificateView> {
     let id: i64 = parse(&id, "number of a certificate")?;
     let at = desk.clone();
     let told = desk.within(asking, Scope::Admin, move |book, caller| {
@@ -153,4 +165,3 @@ pub(super) async fn revoked_list(State(desk): Shared) -> Result<Response, Proble
     let pem = pem.map_err(|error| failed(format!("{error:#}")))?;
     Ok(([(header::CONTENT_TYPE, "application/x-pem-file")], pem).into_response())
 }
-

@@ -116,13 +116,7 @@ fn claim(thing: Thing, member: MemberId) -> Claim {
 }
 
 /// From now on it is this member's, if it is nobody's.
-fn grant(
-    desk: &Desk,
-    book: &Book<'_>,
-    caller: &Caller,
-    thing: Thing,
-    member: MemberId,
-) -> Result<(), Halt> {
+fn grant(desk: &Desk, book: &Book<'_>, caller: &Caller, thing: Thing, member: MemberId) -> Result<(), Halt> {
     if !is_free(book, thing, member)? {
         return Ok(());
     }
@@ -303,7 +297,18 @@ fn wish(book: &Book<'_>, kept: Waiting) -> Result<WishView, Halt> {
     let organisation = thing.and_then(|thing| organisation(book, thing).ok().flatten());
     let Waiting { id, member, domain, challenge, proven, secure, .. } = kept;
     let name = challenge_name(&domain);
-    Ok(WishView { id, member, net_id, join_euis, organisation, domain, name, text: challenge, proven, secure })
+    Ok(WishView {
+        id,
+        member,
+        net_id,
+        join_euis,
+        organisation,
+        domain,
+        name,
+        text: challenge,
+        proven,
+        secure,
+    })
 }
 
 /// A domain in which a TXT record can stand.
@@ -316,17 +321,11 @@ fn domain(text: &str) -> Result<String, Problem> {
     let fits = text.len() <= 200 && text.split('.').count() >= 2 && text.split('.').all(label);
     match fits {
         true => Ok(text),
-        false => Err(Problem::Form(
-            "domain: one that people know to be yours, such as acme.example".into(),
-        )),
+        false => Err(Problem::Form("domain: one that people know to be yours, such as acme.example".into())),
     }
 }
 
-pub(super) async fn add_wish(
-    State(desk): Shared,
-    asking: Asking,
-    body: Bytes,
-) -> Result<Response, Problem> {
+pub(super) async fn add_wish(State(desk): Shared, asking: Asking, body: Bytes) -> Result<Response, Problem> {
     let NewWish { net_id, join_euis, domain: of } = read(&body)?;
     let thing = either(net_id, join_euis)?;
     let domain = domain(&of)?;

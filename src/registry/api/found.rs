@@ -34,7 +34,9 @@ pub(super) async fn found(State(desk): Shared, asking: Asking, at: At) -> Told<F
     let remedy = match (&resolution.error, &resolution.dnssec) {
         (None, _) => None,
         (Some(_), None) => Some("put address records there, or wait for the TTL of what readers know"),
-        (Some(_), Some(_)) => Some("the parent's DS record and the trust anchor have to fit the zone's keys: GET /v1/zone"),
+        (Some(_), Some(_)) => {
+            Some("the parent's DS record and the trust anchor have to fit the zone's keys: GET /v1/zone")
+        }
     };
     Ok(axum::Json(Found { resolution, remedy }))
 }

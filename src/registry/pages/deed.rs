@@ -72,7 +72,8 @@ pub(super) fn read(name: &str, fields: &Fields) -> Result<Deed, String> {
         }
         "remove-user" => deed(Method::DELETE, id("users", ""), nothing, "He signs in no more."),
         "certificate" => {
-            let body = json!({ "request": fields.get("request").map_or("", String::as_str).replace('\r', "") });
+            let body =
+                json!({ "request": fields.get("request").map_or("", String::as_str).replace('\r', "") });
             deed(Method::POST, "/v1/certificates".into(), body, "It is asked for.")
         }
         "approve" => deed(Method::POST, id("certificates", "/approve"), nothing, "It is signed."),
@@ -166,7 +167,8 @@ mod tests {
 
     #[test]
     fn records_are_read_line_by_line() {
-        let form = fields(&[("path", "net-ids/C00ABC"), ("records", "AAAA 2001:db8::1\r\n\r\n60 A 192.0.2.1\r\n")]);
+        let form =
+            fields(&[("path", "net-ids/C00ABC"), ("records", "AAAA 2001:db8::1\r\n\r\n60 A 192.0.2.1\r\n")]);
         let deed = read("put", &form).ok().unwrap();
         assert_eq!(deed.path, "/v1/net-ids/C00ABC");
         let wanted = json!({ "records": [

@@ -80,7 +80,8 @@ fn records(name: &Value) -> String {
     list(&name["records"]).map(line).collect::<Vec<_>>().join("\n")
 }
 
-const RECORDS: &str = "One a line: AAAA 2001:db8::1, or CNAME js.acme.example; with a TTL in front if you like.";
+const RECORDS: &str =
+    "One a line: AAAA 2001:db8::1, or CNAME js.acme.example; with a TTL in front if you like.";
 
 async fn names(visit: &Visit<'_>, me: &Value) -> Result<Vec<Section>, Trouble> {
     let claims = visit.get("/v1/claims").await?;
@@ -107,11 +108,16 @@ async fn names(visit: &Visit<'_>, me: &Value) -> Result<Vec<Section>, Trouble> {
     let mut sections = vec![yours, waiting(visit, me["operator"] == true).await?];
     let wanted = vec![
         Field::line("what", "NetID or JoinEUIs", "C00ABC, 70B3D57ED0000001, or a block: 70B3D57ED0000000/36"),
-        Field::line("domain", "A domain of yours", "acme.example: a TXT record in it proves that it is you who asks"),
+        Field::line(
+            "domain",
+            "A domain of yours",
+            "acme.example: a TXT record in it proves that it is you who asks",
+        ),
     ];
     let mut ask = Section {
         title: "Ask for more".into(),
-        help: "What the IEEE or the LoRa Alliance has given you. The operator compares whose the domain is.".into(),
+        help: "What the IEEE or the LoRa Alliance has given you. The operator compares whose the domain is."
+            .into(),
         forms: vec![form("wish", "Ask", wanted)],
         ..Section::default()
     };
@@ -127,7 +133,8 @@ async fn names(visit: &Visit<'_>, me: &Value) -> Result<Vec<Section>, Trouble> {
     ];
     sections.push(Section {
         title: "Devices that have moved".into(),
-        help: "Their join server is another one than that of their JoinEUI. Nothing is done to the devices.".into(),
+        help: "Their join server is another one than that of their JoinEUI. Nothing is done to the devices."
+            .into(),
         forms: vec![form("move", "Put them into the zone", devices)],
         ..Section::default()
     });
@@ -196,7 +203,8 @@ pub(super) async fn name(visit: &Visit<'_>, path: &str) -> Result<Page, Trouble>
     let name = visit.get(&format!("/v1/{path}")).await?;
     let found = visit.get(&format!("/v1/{path}/found")).await?;
     let here = || Field::hidden("path", path);
-    let under = Field::line("under", "Service below it", "Empty, or such as _443._tcp for a TLSA record").optional();
+    let under =
+        Field::line("under", "Service below it", "Empty, or such as _443._tcp for a TLSA record").optional();
     let wanted = Field::line("records", "Records", RECORDS).of(Kind::Lines).filled(records(&name));
     let mut forms = vec![form("put", "Put into the zone", vec![here(), wanted, under.clone()])];
     if list(&name["records"]).next().is_some() {
@@ -248,7 +256,8 @@ async fn certificates(visit: &Visit<'_>, operates: bool) -> Result<Vec<Section>,
         }
         let chain = Cell { fold: "show", ..Cell::code(text(&kept["chain"])) };
         let names = Cell::code(names.join("\n"));
-        let cells = vec![number.into(), text(&kept["member"]).into(), names, text(&kept["state"]).into(), chain];
+        let cells =
+            vec![number.into(), text(&kept["member"]).into(), names, text(&kept["state"]).into(), chain];
         Row { cells, forms }
     };
     let kept = Section {
@@ -258,7 +267,11 @@ async fn certificates(visit: &Visit<'_>, operates: bool) -> Result<Vec<Section>,
         empty: "None.",
         ..Section::default()
     };
-    let request = Field::line("request", "Request (PKCS#10, PEM)", "roamgate pki request writes it; the key stays where it is");
+    let request = Field::line(
+        "request",
+        "Request (PKCS#10, PEM)",
+        "roamgate pki request writes it; the key stays where it is",
+    );
     let ask = Section {
         title: "Ask for one".into(),
         help: "The first with its names waits for the operator; later ones for the same names are signed at once.".into(),
@@ -274,7 +287,13 @@ async fn people(visit: &Visit<'_>) -> Result<Vec<Section>, Trouble> {
         cells: vec![text(&user["name"]).into(), text(&user["scope"]).into(), day(&user["since"]).into()],
         forms: vec![button("remove-user", "Remove", &user["name"], &text(&user["name"]), true)],
     };
-    let scope = || Field::line("scope", "May", "read: look; write: change names and ask for certificates; admin: everything");
+    let scope = || {
+        Field::line(
+            "scope",
+            "May",
+            "read: look; write: change names and ask for certificates; admin: everything",
+        )
+    };
     let choice = |value: &str| scope().of(Kind::Choice(SCOPES)).filled(value);
     let people = Section {
         title: "People".into(),
@@ -295,7 +314,8 @@ async fn people(visit: &Visit<'_>) -> Result<Vec<Section>, Trouble> {
     let key = |key: &Value| {
         let (id, revoked) = (text(&key["id"]), key["revoked"] == true);
         let state = if revoked { "revoked" } else { "" };
-        let forms = if revoked { Vec::new() } else { vec![button("revoke-key", "Revoke", &key["id"], &id, true)] };
+        let forms =
+            if revoked { Vec::new() } else { vec![button("revoke-key", "Revoke", &key["id"], &id, true)] };
         Row {
             cells: vec![Cell::code(id), text(&key["label"]).into(), text(&key["scope"]).into(), state.into()],
             forms,
@@ -343,7 +363,12 @@ async fn zone(visit: &Visit<'_>, operates: bool) -> Result<Vec<Section>, Trouble
         }
         forms.push(button("remove-zone-key", "Remove", &key["id"], &tag, true));
         Row {
-            cells: vec![tag.into(), text(&key["state"]).into(), day(&key["since"]).into(), Cell::code(text(&key["ds"]))],
+            cells: vec![
+                tag.into(),
+                text(&key["state"]).into(),
+                day(&key["since"]).into(),
+                Cell::code(text(&key["ds"])),
+            ],
             forms,
         }
     };

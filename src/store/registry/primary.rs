@@ -59,7 +59,10 @@ impl Book<'_> {
     /// They have been told, as they were at those changes.
     pub fn told(&self, places: &[(Vec<u8>, i64)]) -> Looked<()> {
         for (place, change) in places {
-            self.0.run("DELETE FROM registry_outbox WHERE place = ?1 AND change = ?2", params![place, change])?;
+            self.0.run(
+                "DELETE FROM registry_outbox WHERE place = ?1 AND change = ?2",
+                params![place, change],
+            )?;
         }
         Ok(())
     }
@@ -72,7 +75,8 @@ impl Book<'_> {
         for end in ends.filter(|end| *end < place.len()) {
             let between = place.get(..end).unwrap_or_default();
             let wild = [between, b"*\0"].concat();
-            let inside = "SELECT 1 FROM registry_record WHERE place >= ?1 AND place < ?2 AND place <> ?3 LIMIT 1";
+            let inside =
+                "SELECT 1 FROM registry_record WHERE place >= ?1 AND place < ?2 AND place <> ?3 LIMIT 1";
             let is_there = self.one(inside, params![between, behind(between), wild], |_| Ok(()))?.is_some();
             for at in [between.to_vec(), wild].into_iter().filter(|at| at != place) {
                 let mut entries = self.at(&at)?;
