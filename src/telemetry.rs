@@ -25,6 +25,7 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock::{Clock, Instant};
+use crate::systemd;
 
 /// What the tap sees: backend messages, frames, facts of DNS and TLS. Prefixes of tracing targets.
 pub const TARGETS: [&str; 3] = ["roamgate::door", "roamgate::frame", "roamgate::net"];
@@ -159,11 +160,55 @@ pub fn init(filter: &str, clock: &Clock, tap: Option<&Tap>) -> Result<(), InitEr
         Some(_) => lines.without_time().boxed(),
         None => lines.with_timer(Stamp(clock.clone())).boxed(),
     };
+    let lines = if systemd::is_journal() { JournalLayer.boxed() } else { lines };
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .with(tap.map(Tap::layer))
         .try_init()
         .map_err(|_| InitError::Twice)
+}
+
+/// Lines for the journal, with their fields beside them: `journalctl ROAMGATE_DEVEUI=…` finds those of one device.
+struct JournalLayer;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let (node, _) = TapLayer::place(context.event_span(event));
+        let lines = journal_lines(event.metadata(), &node, fields.0);
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        if !systemd::journal(&lines) {
+            // nothing is lost because the journal is away
+            eprintln!("{}", lines.first().and_then(|line| line.strip_prefix("MESSAGE=")).unwrap_or_default());
+        }
+    }
+}
+
+/// An event as the journal takes it. The first is what people read.
+fn journal_lines(meta: &Metadata<'_>, node: &str, mut fields: BTreeMap<String, String>) -> Vec<String> {
+    let message = fields.remove("message").unwrap_or_default();
+    let shown: String = fields.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+    let priority = match *meta.level() {
+        tracing::Level::ERROR => 3,
+        tracing::Level::WARN => 4,
+        tracing::Level::INFO => 6,
+        _ => 7,
+    };
+    let mut lines = vec![
+        format!("MESSAGE={message}{shown}"),
+        format!("PRIORITY={priority}"),
+        "SYSLOG_IDENTIFIER=roamgate".into(),
+        format!("TARGET={}", meta.target()),
+    ];
+    if !node.is_empty() {
+        lines.push(format!("NET_ID={node}"));
+    }
+    lines.extend(fields.iter().map(|(name, value)| {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        format!("ROAMGATE_{}={value}", name.chars().map(plain).collect::<String>())
+    }));
+    lines
 }
 
 struct Stamp(Clock);

@@ -129,6 +129,44 @@ async fn sessions_end_where_nothing_may_be_taken_twice() {
     federation.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_damaged_database_gives_way_to_its_snapshot() {
+    use roamgate::store::snapshot;
+    let clock = Clock::system();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("one.db");
+    let config = roamgate::store::Config { url: roamgate::store::Url::sqlite(&path), ..Default::default() };
+    let serial = async |store: &Store| store.registry(|book| Ok((book.serial()?, false))).await.unwrap();
+    let store = Store::open(&config, clock.clone()).unwrap();
+    snapshot::keep_good(&path, &store.snapshot().await.unwrap()).unwrap();
+    assert!(snapshot::keep_good(&path, b"no database").is_err());
+    store.close().await.unwrap();
+    // its first page is gone, as a card does it
+    let whole = std::fs::read(&path).unwrap();
+    let damage = |from: usize| {
+        let mut bytes = whole.clone();
+        bytes[from..from + 4096].fill(0xA5);
+        std::fs::write(&path, bytes).unwrap();
+    };
+    damage(0);
+    let store = Store::open(&config, clock.clone()).unwrap();
+    assert_eq!(serial(&store).await, 1001, "numbers have moved on");
+    store.close().await.unwrap();
+    let damaged = std::fs::read_dir(folder.path())
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    assert_eq!(damaged.filter(|name| name.contains(".damaged-")).count(), 1, "what was damaged is kept");
+
+    // without a snapshot nothing is made up
+    std::fs::remove_file(folder.path().join("one.db.good")).unwrap();
+    damage(0);
+    let error = Store::open(&config, clock.clone()).unwrap_err().to_string();
+    assert!(error.contains("another program") || error.contains("restore a backup"), "{error}");
+    // and a damaged snapshot is none
+    std::fs::write(folder.path().join("one.db.good"), &whole[..5000]).unwrap();
+    assert!(Store::open(&config, clock).is_err());
+}
+
 /// Whatever happens between the last file and the end of the restore: whoever opens the database first moves its numbers on.
 #[tokio::test]
 async fn a_restore_that_was_interrupted_repeats_nothing_either() {
@@ -152,4 +190,111 @@ async fn a_restore_that_was_interrupted_repeats_nothing_either() {
     assert_eq!(serial, 1001, "and once only");
     assert!(roamgate::store::snapshot::marked(b"no database", false).is_err());
     assert!(roamgate::store::snapshot::marked(&image[..image.len() / 2], false).is_err());
+}
+
+/// A bucket as far as backups need one: it takes what is signed for its account, lists, and removes.
+async fn bucket() -> (std::net::SocketAddr, Objects) {
+    use axum::extract::{Path, Query, State};
+    use axum::http::StatusCode;
+    type Asked = Query<std::collections::BTreeMap<String, String>>;
+    fn is_signed(query: &std::collections::BTreeMap<String, String>) -> bool {
+        let has = |name: &str, part: &str| query.get(name).is_some_and(|value| value.contains(part));
+        has("X-Amz-Credential", "AK/")
+            && has("X-Amz-Algorithm", "AWS4-HMAC-SHA256")
+            && has("X-Amz-Signature", "")
+    }
+    let objects = Objects::default();
+    let put = async |State(objects): State<Objects>,
+                     Path(key): Path<String>,
+                     Query(query): Asked,
+                     body: axum::body::Bytes| {
+        if !is_signed(&query) {
+            return StatusCode::FORBIDDEN;
+        }
+        objects.lock().unwrap().insert(key, body.to_vec());
+        StatusCode::OK
+    };
+    let remove = async |State(objects): State<Objects>, Path(key): Path<String>, Query(query): Asked| {
+        if !is_signed(&query) {
+            return StatusCode::FORBIDDEN;
+        }
+        objects.lock().unwrap().remove(&key);
+        StatusCode::NO_CONTENT
+    };
+    let list = async |State(objects): State<Objects>, Query(query): Asked| {
+        let prefix = query.get("prefix").cloned().unwrap_or_default();
+        let contents: String = objects
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(key, _)| key.starts_with(&prefix))
+            .map(|(key, bytes)| {
+                format!(
+                    "<Contents><Key>{key}</Key><LastModified>2026-11-30T00:00:00.000Z</LastModified><ETag>\"0\"</ETag>\
+                     <Size>{}</Size><StorageClass>STANDARD</StorageClass></Contents>",
+                    bytes.len()
+                )
+            })
+            .collect();
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+             <Name>hotspots</Name><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
+        )
+    };
+    let router = axum::Router::new()
+        .route("/hotspots", axum::routing::get(list))
+        .route("/hotspots/", axum::routing::get(list))
+        .route("/hotspots/{*key}", axum::routing::put(put).delete(remove))
+        .with_state(objects.clone());
+    let served = roamgate::web::serve("127.0.0.1:0".parse().unwrap(), router, Clock::system()).await.unwrap();
+    let address = served.address;
+    // as long as the test
+    std::mem::forget(served);
+    (address, objects)
+}
+
+type Objects = std::sync::Arc<std::sync::Mutex<std::collections::BTreeMap<String, Vec<u8>>>>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_go_to_a_folder_and_a_bucket_and_the_newest_stay() {
+    let clock = Clock::system();
+    let (address, objects) = bucket().await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("stick")).unwrap();
+    std::fs::write(at("s3-secret"), "hush\n").unwrap();
+    let recipient = done(&["backup", "key", &text(&at("key"))]).lines().next().unwrap().to_owned();
+    let config = format!(
+        "[store]\nurl = \"sqlite:{0}/one.db\"\n[backup]\nrecipients = [\"{recipient}\"]\nkeep = 2\ndirectory = \"{0}/stick\"\n\
+         s3 = {{ endpoint = \"http://{address}\", bucket = \"hotspots\", prefix = \"attic/\", access_key = \"AK\", secret_file = \"{0}/s3-secret\" }}\n",
+        folder.path().display()
+    );
+    std::fs::write(at("roamgate.toml"), config).unwrap();
+    let loaded = roamgate::config::load(Some(&at("roamgate.toml")), std::iter::empty()).unwrap();
+    let config = loaded.checked().unwrap().config;
+    let store = Store::open(&config.store, clock.clone()).unwrap();
+    objects.lock().unwrap().insert("attic/holiday.jpg".into(), vec![1]);
+    for _ in 0..3 {
+        let backup = config.backup.as_ref().unwrap();
+        roamgate::app::backups::once(&config, backup, &store, &clock).await.unwrap();
+        clock.move_wall(jiff::SignedDuration::from_secs(1));
+    }
+    assert_eq!(std::fs::read_dir(at("stick")).unwrap().count(), 2);
+    let kept: Vec<String> = objects.lock().unwrap().keys().cloned().collect();
+    assert_eq!(kept.len(), 3, "{kept:?}");
+    assert!(kept.contains(&"attic/holiday.jpg".to_owned()), "{kept:?}");
+    assert!(store.last_backup().await.unwrap().is_some());
+    // what lies there opens, and has what it needs
+    let (name, bytes) =
+        objects.lock().unwrap().iter().nth(2).map(|(name, bytes)| (name.clone(), bytes.clone())).unwrap();
+    assert!(name.starts_with("attic/roamgate-000000-") && name.ends_with(".age"), "{name}");
+    let opener =
+        roamgate::backup::archive::Opener::from_file(&std::fs::read_to_string(at("key")).unwrap()).unwrap();
+    let contents = roamgate::backup::archive::unpack(&bytes[..], &opener).unwrap();
+    assert!(contents.files.iter().any(|kept| kept.path.ends_with("s3-secret")) && contents.config.is_some());
+    // one place that fails keeps no other from being served, and is told
+    std::fs::remove_dir_all(at("stick")).unwrap();
+    let backup = config.backup.as_ref().unwrap();
+    let error = roamgate::app::backups::once(&config, backup, &store, &clock).await.unwrap_err().to_string();
+    assert!(error.contains("is it mounted") && !error.contains("bucket"), "{error}");
 }

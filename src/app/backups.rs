@@ -9,7 +9,7 @@ use crate::backup::archive::{self, Contents, Lock};
 use crate::backup::shelf::{self, Shelf};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::store::{self, Store};
+use crate::store::{Store, snapshot};
 
 /// Everything that makes this node this node, as it is now.
 pub async fn contents(config: &Config, store: &Store, clock: &Clock) -> anyhow::Result<Contents> {
@@ -32,7 +32,7 @@ pub async fn contents(config: &Config, store: &Store, clock: &Clock) -> anyhow::
             .is_ok_and(|file| std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o077 == 0);
         files.push(archive::keep(&path, secret).with_context(|| format!("{key}: {}", path.display()))?);
     }
-    let sealing_key = store::snapshot::sealing_key(&config.store, clock)?;
+    let sealing_key = snapshot::sealing_key(&config.store, clock)?;
     let database = store.snapshot().await.context("the database")?;
     let net_ids = config.network.net_ids.all().iter().map(ToString::to_string).collect();
     Ok(Contents { made: clock.unix(), net_ids, config: config_file, database, sealing_key, files })
@@ -46,6 +46,29 @@ pub async fn packed(config: &Config, store: &Store, clock: &Clock, lock: Lock) -
         archive::pack(&contents, lock, &mut packed).map(|()| packed)
     });
     Ok(packed.await??)
+}
+
+/// A snapshot beside the database, for the day on which it is found damaged: one a day, so that a card bears it.
+pub async fn keep_good(config: Config, store: Store, clock: Clock) {
+    const DAY: u64 = 86_400;
+    let database = config.store.url.path().to_owned();
+    loop {
+        let due = snapshot::last_good(&database).map_or(0, |last| last + DAY);
+        // not in the rush of a start
+        let wait = due.saturating_sub(clock.unix()).clamp(600, DAY);
+        clock.sleep(std::time::Duration::from_secs(wait)).await;
+        if clock.unix() < due {
+            continue;
+        }
+        let kept = async {
+            let (image, database) = (store.snapshot().await?, database.clone());
+            tokio::task::spawn_blocking(move || snapshot::keep_good(&database, &image)).await??;
+            anyhow::Ok(())
+        };
+        if let Err(error) = kept.await {
+            tracing::warn!("no snapshot of the database was kept: {error:#}");
+        }
+    }
 }
 
 /// Make one to every place now and then, as `[backup]` says.

@@ -123,6 +123,7 @@ impl Node {
             tasks.spawn(names::keep(resolver.clone(), store.clone(), clock.clone()).in_current_span());
         }
         tasks.spawn(backups::keep(config.clone(), store.clone(), clock.clone()).in_current_span());
+        tasks.spawn(backups::keep_good(config.clone(), store.clone(), clock.clone()).in_current_span());
         let restored = store.restored_sessions().await?;
         if restored > 0 {
             tracing::warn!(

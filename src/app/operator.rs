@@ -278,6 +278,7 @@ impl control::Operator for Operator {
     fn status(&self) -> Boxed<'_, Result<Status, OperatorError>> {
         Box::pin(async move {
             let mut status = self.status.clone();
+            status.backup = self.store.last_backup().await?;
             let devices = self.store.devices().await?;
             status.devices = devices.iter().filter(|device| device.home.is_none()).count();
             if let Some(Running { since, radios, fns, reach, .. }) = &self.running {

@@ -27,6 +27,7 @@ use crate::config::{Config, Role};
 use crate::discovery::{Resolver, Suffix};
 use crate::front::{self, Front};
 use crate::partners::{Quirk, Version};
+use crate::systemd;
 use crate::tls;
 
 use super::credentials::Credentials;
@@ -166,8 +167,9 @@ impl Way {
                 Some(opened.with_context(|| format!("open the front on {listen} ([front] listen)"))?);
         }
         let is_brought = !reach.tunnels.is_empty() || reach.front.is_some();
-        let doorstep = Doorstep { listen: backend.listen, brought: is_brought.then_some(brought) };
-        let is_open = answers && (doorstep.listen.is_some() || is_brought);
+        let passed = systemd::listener("backend").filter(|_| answers);
+        let doorstep = Doorstep { listen: backend.listen, passed, brought: is_brought.then_some(brought) };
+        let is_open = answers && (doorstep.listen.is_some() || doorstep.passed.is_some() || is_brought);
         let server = match is_open {
             true => Some(self.listen(doorstep, ours, rooms, out, resolver).await?),
             false => None,

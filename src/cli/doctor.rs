@@ -1,10 +1,14 @@
 //! `roamgate doctor`: what is wrong with this node's configuration, clock, names, certificates and partners, and what to do about
 //! each. Asks the DNS and knocks at partners' doors; changes nothing.
 
-use std::path::PathBuf;
+mod bundle;
+mod own;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -15,7 +19,7 @@ use crate::backend::door::Deadline;
 use crate::backend::message::Party;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control::Client;
+use crate::control::{Client, Method, Status};
 use crate::discovery::resolve::DiscoveryError;
 use crate::discovery::{Dnssec, Resolver, Security};
 use crate::pki::check::{self, Weight};
@@ -33,6 +37,9 @@ pub(super) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Write what helps somebody else to help into a file (.tar.gz): findings, status and configuration, without secrets
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArg,
 }
@@ -75,6 +82,9 @@ pub(super) async fn run(args: DoctorArgs, clock: Clock) -> Result<ExitCode, Fail
     let loaded = args.config.load()?;
     let findings = examine(&loaded.config, &clock).await;
     let faults = findings.iter().filter(|finding| finding.state == State::Fault).count();
+    if let Some(file) = &args.bundle {
+        support(file, &loaded.config, &findings, &clock).await?;
+    }
     if args.json {
         // a finding has no way to fail
         show_json(&serde_json::to_value(&findings).unwrap_or_default());
@@ -84,10 +94,42 @@ pub(super) async fn run(args: DoctorArgs, clock: Clock) -> Result<ExitCode, Fail
     Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The bundle, written.
+async fn support(file: &Path, config: &Config, findings: &[Finding], clock: &Clock) -> anyhow::Result<()> {
+    let status = match Client::daemon(&config.control_socket()).await {
+        Ok(Some(client)) => client.call(Method::GET, "/v1/status", None::<&()>).await.ok(),
+        _ => None,
+    };
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let json = |value: &serde_json::Value| serde_json::to_string_pretty(value).unwrap_or_default();
+    let machine = format!(
+        "roamgate {}\n{}\n{}",
+        env!("CARGO_PKG_VERSION"),
+        read("/proc/version").trim(),
+        read("/proc/device-tree/model").trim_end_matches('\0')
+    );
+    let parts = [
+        ("machine.txt", machine),
+        ("findings.json", json(&serde_json::to_value(findings)?)),
+        ("status.json", status.as_ref().map(json).unwrap_or_default()),
+        ("roamgate.toml", bundle::shown(&config.to_toml()?)?),
+        ("memory.txt", read("/proc/meminfo")),
+        (
+            "log.txt",
+            "journalctl -u roamgate --since -1h has the log: look through it before you pass it on\n".into(),
+        ),
+    ];
+    let to = std::fs::File::create_new(file).with_context(|| format!("make {}", file.display()))?;
+    bundle::pack(&parts, to, clock.unix())
+}
+
 async fn examine(config: &Config, clock: &Clock) -> Vec<Finding> {
     let mut findings = Findings::default();
     configuration(config, &mut findings);
-    daemon(config, &mut findings).await;
+    let status = daemon(config, &mut findings).await;
+    own::disk(config, &mut findings);
+    own::radios(config, status.is_some(), clock, &mut findings).await;
+    own::backups(config, status.as_ref().and_then(|status| status.backup), clock, &mut findings);
     time(clock, &mut findings);
     trust(config, clock, &mut findings);
     names(config, clock, &mut findings).await;
@@ -105,12 +147,29 @@ fn configuration(config: &Config, findings: &mut Findings) {
     }
 }
 
-async fn daemon(config: &Config, findings: &mut Findings) {
+/// What the running hotspot says of itself, if one runs.
+async fn daemon(config: &Config, findings: &mut Findings) -> Option<Status> {
     let socket = config.control_socket();
-    match Client::daemon(&socket).await {
-        Ok(Some(_)) => findings.good("daemon", format!("answers at {}", socket.display())),
-        Ok(None) => findings.hint("daemon", "none runs", "start it: `roamgate run`"),
-        Err(error) => findings.fault("daemon", error.to_string(), error.remedy()),
+    let client = match Client::daemon(&socket).await {
+        Ok(Some(client)) => client,
+        Ok(None) => {
+            findings.hint("daemon", "none runs", "start it: `roamgate run`");
+            return None;
+        }
+        Err(error) => {
+            findings.fault("daemon", error.to_string(), error.remedy());
+            return None;
+        }
+    };
+    match client.call(Method::GET, "/v1/status", None::<&()>).await {
+        Ok(status) => {
+            findings.good("daemon", format!("answers at {}", socket.display()));
+            Some(serde_json::from_value(status).unwrap_or_default())
+        }
+        Err(error) => {
+            findings.fault("daemon", error.to_string(), error.remedy());
+            None
+        }
     }
 }
 

@@ -217,6 +217,11 @@ fn remedy_for(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     })
 }
 
+/// The command line's definition, for manual pages and completions.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// The whole program: parse, run, print what went wrong.
 pub fn main() -> ExitCode {
     // clap answers wrong use with exit code 2 by itself

@@ -9,10 +9,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArg, Fail, config, show};
 use crate::app::Node;
-use crate::clock::Clock;
+use crate::backend::door::Boxed;
+use crate::clock::{Clock, Instant};
 use crate::config::{Config, Role};
 use crate::control::{self, Client, Socket};
 use crate::radio;
+use crate::store::Store;
 use crate::systemd as manager;
 use crate::telemetry::Tap;
 
@@ -66,7 +68,7 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
     let devices = control::Operator::status(&*node.operator()).await.map_or(0, |status| status.devices);
     show(&greeting(&real, &source, devices));
     manager::ready(&format!("NetID {}, devices: {devices}", config.network.net_ids.first()));
-    let watchdog = tokio::spawn(watch(clock.clone()));
+    let watchdog = tokio::spawn(watch(clock.clone(), vouchers(node.store(), &heads)));
 
     let failed = failed(&heads);
     tokio::pin!(failed);
@@ -221,12 +223,51 @@ fn changed(running: &Config, fresh: &Config) -> Vec<String> {
     all
 }
 
-/// Tell the service manager that the runtime still turns.
-async fn watch(clock: Clock) {
+/// Somebody whose work could come to a stand without the program ending, and how he is asked whether it has.
+struct Voucher {
+    name: String,
+    ask: Box<dyn Fn() -> Boxed<'static, ()> + Send + Sync>,
+}
+
+/// The writer of the store, and each radio. That the runtime turns is shown by their being asked.
+fn vouchers(store: &Store, heads: &[(String, Arc<dyn radio::Heads>)]) -> Vec<Voucher> {
+    let store = store.clone();
+    let ask = move || -> Boxed<'static, ()> {
+        let store = store.clone();
+        // a store that fails says so itself; what counts here is that it says something
+        Box::pin(async move { _ = store.vouch().await })
+    };
+    let mut all = vec![Voucher { name: "the store".into(), ask: Box::new(ask) }];
+    for (name, heads) in heads {
+        let heads = heads.clone();
+        let ask = move || -> Boxed<'static, ()> {
+            let heads = heads.clone();
+            Box::pin(async move { heads.vouch().await })
+        };
+        all.push(Voucher { name: format!("radio {name}"), ask: Box::new(ask) });
+    }
+    all
+}
+
+/// Who has not vouched by then.
+async fn silent(all: &[Voucher], by: Instant) -> Vec<&str> {
+    let asked = all.iter().map(|voucher| async move {
+        let answer = tokio::time::timeout_at(by, (voucher.ask)()).await;
+        answer.is_err().then_some(&*voucher.name)
+    });
+    futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// Tell the service manager that we are alive, as long as everybody vouches for it. It starts us anew otherwise.
+async fn watch(clock: Clock, all: Vec<Voucher>) {
     let Some(interval) = manager::watchdog() else { return };
     loop {
-        manager::alive();
-        clock.sleep(interval).await;
+        let next = clock.now() + interval;
+        match silent(&all, next).await.as_slice() {
+            [] => manager::alive(),
+            names => tracing::error!("no sign of life from {}: the watchdog is not fed", names.join(", ")),
+        }
+        clock.sleep_until(next).await;
     }
 }
 
@@ -234,6 +275,24 @@ async fn watch(clock: Clock) {
 mod tests {
     use super::*;
     use crate::config::parse;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_hangs_is_named_and_nobody_waits_for_him_for_ever() {
+        let voucher = |name: &str, hangs: bool| Voucher {
+            name: name.into(),
+            ask: Box::new(move || match hangs {
+                true => Box::pin(std::future::pending()),
+                false => Box::pin(tokio::time::sleep(Duration::from_secs(1))),
+            }),
+        };
+        let all = [voucher("the store", false), voucher("radio roof", true)];
+        let by = Clock::system().now() + Duration::from_secs(5);
+        assert_eq!(silent(&all, by).await, ["radio roof"]);
+        assert_eq!(
+            silent(&all[..1], Clock::system().now() + Duration::from_secs(5)).await,
+            Vec::<&str>::new()
+        );
+    }
 
     #[test]
     fn the_greeting_says_who_we_are_and_what_comes_next() {

@@ -399,9 +399,14 @@ impl Config {
     /// A backup now and then.
     fn check_backup(&self, refuse: &mut impl FnMut(String, String, &str)) {
         let Some(backup) = &self.backup else { return };
-        let mut at = |key: &str, reason: &str, remedy: &str| refuse(format!("backup.{key}"), reason.into(), remedy);
+        let mut at =
+            |key: &str, reason: &str, remedy: &str| refuse(format!("backup.{key}"), reason.into(), remedy);
         if backup.recipients.is_empty() {
-            at("recipients", "nobody could open them", "`roamgate backup key FILE` makes a key and says its recipient");
+            at(
+                "recipients",
+                "nobody could open them",
+                "`roamgate backup key FILE` makes a key and says its recipient",
+            );
         }
         if backup.directory.is_none() && backup.s3.is_none() {
             at("directory", "there is no place for them", "name a directory, or an s3 bucket");
@@ -415,7 +420,8 @@ impl Config {
         if let Some(bucket) = &backup.s3 {
             let url = bucket.endpoint.parse::<url::Url>().ok();
             let here = url.as_ref().and_then(url::Url::host_str).is_some_and(|host| {
-                host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+                host == "localhost"
+                    || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
             });
             match url.as_ref().map(url::Url::scheme) {
                 Some("https") if bucket.ca.is_none() => at(

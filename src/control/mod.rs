@@ -254,6 +254,9 @@ pub struct Status {
     /// What it shows to partners, and certificates that end soon: a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificate: Vec<String>,
+    /// When the last backup was made, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<u64>,
     /// Devices whose home we are.
     pub devices: usize,
     /// What was counted since the start, by room: `radio`, `fns` and `store`; empty where no daemon runs.

@@ -155,8 +155,10 @@ impl Fns {
 
     /// An address of types 3 to 7 that nobody known to us has given: whose it may be, the federation knows.
     async fn listed(&self, addr: DevAddr, gateway: GatewayEui, by: Deadline) -> Vec<NetId> {
+        // who is listed has been looked at; the others are let in by the default alone
+        let lets = self.partners.default.as_ref().is_some_and(|rules| rules.passive.start);
         let of_kind = addr.kind().and_then(|kind| NetId::new(u32::from(kind) << 21));
-        let Some(of_kind) = of_kind.filter(|_| addr.net_id().is_none()) else { return Vec::new() };
+        let Some(of_kind) = of_kind.filter(|_| lets && addr.net_id().is_none()) else { return Vec::new() };
         // a question costs little, but anybody can make such frames
         match self.admit_unserved(gateway, of_kind, false) {
             Ok(()) => self.peers.networks(addr, by).await,

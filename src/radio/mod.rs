@@ -135,6 +135,10 @@ pub trait Heads: Air {
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
+    /// Ends as soon as the radio has shown that it is alive, if it has a thread that could hang.
+    fn vouch(&self) -> Boxed<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
     /// Ends when the radio has given up, with the reason: then the program should, so that it is started anew.
     fn failed(&self) -> Boxed<'_, String> {
         Box::pin(std::future::pending())

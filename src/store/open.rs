@@ -50,7 +50,7 @@ pub enum OpenError {
         source: rusqlite::Error,
     },
     /// The file is broken.
-    #[error("database {} is damaged ({what}): restore a backup", path.display())]
+    #[error("database {} is damaged ({what}), and there is no snapshot beside it: restore a backup", path.display())]
     Damaged {
         /// The database.
         path: PathBuf,
@@ -121,7 +121,11 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Store, OpenError> {
     let lock = lock(path)?;
     make_file(path).map_err(|source| OpenError::File { path: path.into(), source })?;
     let failed = |source| failure(path, source);
-    let (mut sql, crashed) = connect(path).map_err(failed)?;
+    let (mut sql, crashed) = match connect(path) {
+        Err(error) if is_damaged(&error) && snapshot::recover(path, &error, &clock)? => connect(path),
+        other => other,
+    }
+    .map_err(failed)?;
     migrations::migrate(&mut sql, path)?;
     snapshot::come_back(&mut sql, clock.unix()).map_err(failed)?;
     let sealed_before = secrets::read_check(&sql).map_err(failed)?.is_some();
@@ -199,6 +203,10 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, bool)> {
         tracing::info!(path = %path.display(), "the last run did not close the store; it is whole");
     }
     Ok((sql, crashed))
+}
+
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 fn failure(path: &Path, source: rusqlite::Error) -> OpenError {

@@ -4,6 +4,8 @@
 //! repeats (DESIGN: promises), so a restored database begins far behind all that can have been used. It carries a mark for
 //! that; whoever opens it first moves the numbers on and takes the mark away, in one transaction, whatever happens in between.
 
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -22,6 +24,8 @@ const FCNT_STEP: u32 = 16_000;
 const FCNT_STEP_WIDE: u32 = 60_000;
 /// JoinNonces move on by so many: no device joins as often between a backup and its restore, and 250 restores are left.
 const JOIN_NONCE_STEP: u32 = 65_536;
+/// Behind the name of a database: its last good image.
+const GOOD: &str = ".good";
 /// A JoinNonce has 24 bits.
 const LAST_JOIN_NONCE: u32 = 0xFF_FFFF;
 /// The registry's serial number, so that secondaries take what comes.
@@ -63,6 +67,11 @@ impl Store {
             Ok((found, Done::new(Commit::Nothing)))
         });
         Ok(found.await?.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Ends when the writer has come round: it is alive.
+    pub async fn vouch(&self) -> Result<(), StoreError> {
+        self.queue.run(false, |_| Ok(((), Done::new(Commit::Nothing)))).await
     }
 
     /// A backup was made just now.
@@ -184,6 +193,61 @@ fn opened(image: &[u8]) -> Result<Connection, String> {
         "ok" => Ok(sql),
         _ => Err(format!("the database in it is damaged: {said}")),
     }
+}
+
+/// Keep an image beside its database, for the day on which the database is found damaged. It is whole, or not there.
+pub fn keep_good(database: &Path, image: &[u8]) -> io::Result<()> {
+    opened(image).map_err(io::Error::other)?;
+    let (good, fresh) = (open::beside(database, GOOD), open::beside(database, ".good.new"));
+    write(&fresh, image)?;
+    std::fs::rename(&fresh, &good)?;
+    open::sync_folder(database)
+}
+
+/// When that was done last, seconds since 1970.
+pub fn last_good(database: &Path) -> Option<u64> {
+    let made = std::fs::metadata(open::beside(database, GOOD)).ok()?.modified().ok()?;
+    made.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+/// A database that is damaged gives way to the last good image of it, marked as one that comes back. `false`: there is none.
+pub(super) fn recover(database: &Path, why: &rusqlite::Error, clock: &Clock) -> Result<bool, OpenError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::File { path, source }
+    };
+    let good = open::beside(database, GOOD);
+    let Ok(image) = std::fs::read(&good) else { return Ok(false) };
+    // one that is damaged itself helps nobody
+    let Ok(image) = marked(&image, false) else { return Ok(false) };
+    let unix = clock.unix();
+    for part in ["", "-wal", "-shm"] {
+        let (from, to) =
+            (open::beside(database, part), open::beside(database, &format!(".damaged-{unix}{part}")));
+        match std::fs::rename(&from, &to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&from)(error)),
+            _ => {}
+        }
+    }
+    let fresh = open::beside(database, ".new");
+    write(&fresh, &image).map_err(failed(&fresh))?;
+    std::fs::rename(&fresh, database).map_err(failed(database))?;
+    open::sync_folder(database).map_err(failed(database))?;
+    let age = unix.saturating_sub(last_good(database).unwrap_or(unix)) / 3600;
+    tracing::error!(
+        path = %database.display(),
+        %why,
+        "the database was damaged and has given way to its snapshot of {age} hours ago: devices that were added or have joined since \
+         have to be added or join again; what was damaged lies beside it"
+    );
+    Ok(true)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Files that belong to a database: itself, its log, what it is locked and sealed with.

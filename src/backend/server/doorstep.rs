@@ -25,6 +25,8 @@ pub struct Arrival {
 pub struct Doorstep {
     /// A port of ours.
     pub listen: Option<SocketAddr>,
+    /// The same, open already: the service manager has opened it, perhaps one that only it may.
+    pub passed: Option<std::net::TcpListener>,
     /// What is brought from elsewhere.
     pub brought: Option<mpsc::Receiver<Arrival>>,
 }
@@ -38,14 +40,18 @@ pub(super) struct Open {
 impl Doorstep {
     /// A port and nothing else.
     pub fn at(listen: SocketAddr) -> Doorstep {
-        Doorstep { listen: Some(listen), brought: None }
+        Doorstep { listen: Some(listen), ..Doorstep::default() }
     }
 
     /// Open the port; its address, if there is one.
     pub(super) async fn open(self) -> io::Result<(Open, Option<SocketAddr>)> {
-        let listener = match self.listen {
-            Some(listen) => Some(TcpListener::bind(listen).await?),
-            None => None,
+        let listener = match (self.passed, self.listen) {
+            (Some(passed), _) => {
+                passed.set_nonblocking(true)?;
+                Some(TcpListener::from_std(passed)?)
+            }
+            (None, Some(listen)) => Some(TcpListener::bind(listen).await?),
+            (None, None) => None,
         };
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         Ok((Open { listener, brought: self.brought }, address))

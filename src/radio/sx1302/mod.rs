@@ -441,6 +441,15 @@ impl Air for Head {
 }
 
 impl Heads for Head {
+    fn vouch(&self) -> Boxed<'_, ()> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            // a thread that is gone has said why to `failed`
+            if self.commands.send(Command::Vouch(reply)).is_ok() {
+                let _ = answer.await;
+            }
+        })
+    }
     fn has(&self, gateway: GatewayEui) -> bool {
         gateway == self.gateway
     }

@@ -50,6 +50,8 @@ pub(super) enum Command {
     Send(Tx, oneshot::Sender<Result<Sent, AirError>>),
     /// The GPS receiver said something.
     Gps(Said),
+    /// Say that you are alive.
+    Vouch(oneshot::Sender<()>),
 }
 
 /// What the thread tells, and others read.
@@ -208,6 +210,10 @@ impl Owner {
                     self.transmit()
                 }
                 Ok(Command::Gps(said)) => self.hear_gps(said).and_then(|()| self.transmit()),
+                Ok(Command::Vouch(reply)) => {
+                    let _ = reply.send(());
+                    self.turn()
+                }
                 Err(RecvTimeoutError::Timeout) => self.turn(),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
@@ -570,6 +576,8 @@ impl Owner {
                 Ok(Command::Gps(said)) => {
                     self.fix.says(said, self.terms.clock.now());
                 }
+                // it works on its cure
+                Ok(Command::Vouch(reply)) => _ = reply.send(()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
