@@ -82,6 +82,15 @@ fn a_wrong_file_is_refused_with_line_column_key_and_reason() {
     }
 }
 
+#[test]
+fn what_the_package_brings_is_right_and_keeps_its_data_where_the_unit_lets_it() {
+    let text = include_str!("../../systemd/roamgate.toml");
+    let config = read(text, &[]).unwrap().checked().unwrap().config;
+    let unit = include_str!("../../systemd/roamgate.service");
+    assert!(config.store.url.path().starts_with("/var/lib/roamgate") && unit.contains("StateDirectory=roamgate\n"));
+    assert!(config.control_socket().starts_with("/run/roamgate") && unit.contains("RuntimeDirectory=roamgate\n"));
+}
+
 const BACKEND: &str = "[backend]\nlisten = \"[::]:443\"\nidentity = { chain = \"c.pem\", key = \"k.pem\" }\nroots = [\"r.pem\"]\n";
 const DISCOVERY: &str = "[discovery]\njoin_eui_suffix = \"j.example\"\nnet_id_suffix = \"n.example\"\n";
 const ROAMING: &str = "[roaming.default]\npassive = { start = true, activation = true }\n";
