@@ -288,6 +288,10 @@ mod tests {
             let at = at.index(damaged.len());
             damaged[at] ^= flip;
             prop_assume!(!damaged[1..].windows(2).any(|pair| pair == SYNC));
+            // A damaged length can fit the eight bits of the checksum by chance: then nobody sees that it is damaged.
+            let seen = packet(&[damaged.clone(), encode(&after)].concat());
+            let fooled = matches!(seen, Ok((_, length)) | Err((Bad::Range, length)) if length != damaged.len());
+            prop_assume!(!fooled);
             let bytes = [encode(&before), damaged, encode(&after)].concat();
             let batch = parse(&bytes);
             prop_assert!(batch.packets.contains(&before) && batch.packets.contains(&after));

@@ -87,8 +87,13 @@ fn what_the_package_brings_is_right_and_keeps_its_data_where_the_unit_lets_it() 
     let text = include_str!("../../systemd/roamgate.toml");
     let config = read(text, &[]).unwrap().checked().unwrap().config;
     let unit = include_str!("../../systemd/roamgate.service");
-    assert!(config.store.url.path().starts_with("/var/lib/roamgate") && unit.contains("StateDirectory=roamgate\n"));
-    assert!(config.control_socket().starts_with("/run/roamgate") && unit.contains("RuntimeDirectory=roamgate\n"));
+    assert!(
+        config.store.url.path().starts_with("/var/lib/roamgate")
+            && unit.contains("StateDirectory=roamgate\n")
+    );
+    assert!(
+        config.control_socket().starts_with("/run/roamgate") && unit.contains("RuntimeDirectory=roamgate\n")
+    );
 }
 
 const BACKEND: &str = "[backend]\nlisten = \"[::]:443\"\nidentity = { chain = \"c.pem\", key = \"k.pem\" }\nroots = [\"r.pem\"]\n";
