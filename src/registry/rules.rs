@@ -174,6 +174,14 @@ impl Suffixes {
         }
     }
 
+    /// The name at which a thing is handed over to servers of its owner's: of a block the one above all of it.
+    pub fn cut(&self, thing: Thing) -> String {
+        match thing {
+            Thing::Join(range) => join_eui_subtree(range, &self.join_eui),
+            other => self.name(other),
+        }
+    }
+
     /// Names that a member may have in a certificate, each with everything below it.
     pub fn subtrees(&self, claims: &[Claim]) -> Vec<String> {
         let subtree = |claim: &Claim| match thing(claim)? {
@@ -232,12 +240,22 @@ pub fn block(range: JoinEuiRange) -> Result<JoinEuiRange, Refused> {
     }
 }
 
-/// Whether these may stand for a thing: a block stands for each of its names, and none of those is a delegation.
-pub fn suit(thing: Thing, granted: &[Granted]) -> Result<(), Refused> {
-    let is_block = matches!(thing, Thing::Join(range) if range.bits() < 64);
-    let delegates = granted.iter().any(|record| record.kind == u16::from(RecordType::NS));
-    match is_block && delegates {
-        true => Err(Refused::Set("a block is not delegated as a whole: point it to a host (CNAME)")),
+/// Whether these hand a name over to servers of the member's own.
+pub fn delegates(granted: &[Granted]) -> bool {
+    granted.iter().any(|record| record.kind == u16::from(RecordType::NS))
+}
+
+/// Whether these may stand at a name: a server that has its own name below what it serves is found by nobody, because no address of it
+/// is kept here.
+pub fn suit(name: &str, granted: &[Granted]) -> Result<(), Refused> {
+    let within = |data: &str| {
+        data.trim_end_matches('.') == name || data.trim_end_matches('.').ends_with(&format!(".{name}"))
+    };
+    let is_hidden = |record: &Granted| record.kind == u16::from(RecordType::NS) && within(&record.data);
+    match granted.iter().any(is_hidden) {
+        true => Err(Refused::Set(
+            "a name server below the name that it serves is found by nobody: name one elsewhere",
+        )),
         false => Ok(()),
     }
 }
@@ -422,13 +440,15 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_no_delegation() {
-        let granted = records(&[wish("NS", "ns.member.example")]).unwrap();
-        let join = |text: &str| Thing::Join(text.parse().unwrap());
-        assert!(suit(join("70B3D57ED0000000/40"), &granted).is_err());
-        suit(join("70B3D57ED0000001/64"), &granted).unwrap();
-        suit(Thing::Net("C00ABC".parse().unwrap()), &granted).unwrap();
-        suit(join("70B3D57ED0000000/40"), &records(&[wish("A", "192.0.2.1")]).unwrap()).unwrap();
+    fn a_name_server_stands_elsewhere() {
+        let name = "c00abc.netids.iotroam.example";
+        let with = |data: &str| suit(name, &records(&[wish("NS", data)]).unwrap());
+        with("ns.member.example").unwrap();
+        with("ns.netids.iotroam.example").unwrap();
+        with("xc00abc.netids.iotroam.example").unwrap();
+        assert!(with("ns.C00ABC.netids.iotroam.example.").is_err() && with(name).is_err());
+        assert!(delegates(&records(&[wish("NS", "ns.member.example")]).unwrap()));
+        assert!(!delegates(&records(&[wish("A", "192.0.2.1")]).unwrap()));
     }
 
     #[test]

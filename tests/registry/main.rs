@@ -51,9 +51,6 @@ async fn a_block_is_found_at_a_host_and_a_device_can_move_away() {
     leads_to(office.join("70B3D57ED0000001", None).await, "192.0.2.1");
     leads_to(office.join("70B3D57ED0ABCDEF", Some("0102030405060708")).await, "192.0.2.1");
     is_nowhere(office.join("70B3D57ED1000001", None).await);
-    let delegated = json!({ "records": [{ "type": "NS", "data": "ns.member.example" }] });
-    let path = "/v1/join-euis/70B3D57ED0000000-40";
-    office.refused(&key, Method::PUT, path, delegated, 422, "not delegated as a whole").await;
     // one JoinEUI elsewhere: the block's wildcard stands for it no more
     office.done(&key, Method::PUT, "/v1/join-euis/70B3D57ED0000001", address("192.0.2.2")).await;
     leads_to(office.join("70B3D57ED0000001", None).await, "192.0.2.2");
@@ -86,6 +83,31 @@ async fn a_block_is_found_at_a_host_and_a_device_can_move_away() {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), 503);
+}
+
+#[tokio::test]
+async fn a_block_is_handed_over_to_servers_of_its_owners() {
+    let office = Office::open().await;
+    let key = office.member("One", "C00ABC", A).await;
+    let path = "/v1/join-euis/70B3D57ED0000000-40";
+    let cut = "0.d.e.7.5.d.3.b.0.7.joineuis.iotroam.example";
+    let to = |server: &str| json!({ "records": [{ "type": "NS", "data": server }] });
+    office.refused(&key, Method::PUT, path, to(&format!("ns.{cut}")), 422, "found by nobody").await;
+    office.done(&key, Method::PUT, path, address("192.0.2.1")).await;
+    office.refused(&key, Method::PUT, path, to("ns.member.example"), 409, "records below it").await;
+    office.done(&key, Method::DELETE, path, Value::Null).await;
+    let put = office.done(&key, Method::PUT, path, to("ns.member.example")).await;
+    assert_eq!((&put["name"], &put["records"][0]["data"]), (&json!(cut), &json!("ns.member.example.")));
+    assert_eq!(office.done(&key, Method::GET, path, Value::Null).await, put);
+    office.refused(&key, Method::PUT, path, address("192.0.2.1"), 409, "is delegated").await;
+    // whoever asks for a name of the block is sent there
+    let referral = office.question(&format!("1.0.0.0.0.0.{cut}")).await;
+    assert!(!referral.metadata.authoritative && referral.answers.is_empty(), "{referral}");
+    let sent = referral.authorities.iter().filter(|record| record.record_type() == RecordType::NS);
+    let sent: Vec<String> = sent.map(|record| format!("{} {}", record.name, record.data)).collect();
+    assert_eq!(sent, [format!("{cut}. ns.member.example.")]);
+    office.done(&key, Method::DELETE, path, Value::Null).await;
+    is_nowhere(office.join("70B3D57ED0000001", None).await);
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
+use hickory_proto::op::{Message, MessageType, OpCode, Query};
+use hickory_proto::rr::RecordType;
 use reqwest::{Method, StatusCode};
 use roamgate::backend::door::Deadline;
 use roamgate::clock::Clock;
@@ -148,6 +150,17 @@ impl Office {
             Ok(((), true))
         });
         done.await.unwrap();
+    }
+
+    /// What the zone's own server says to a question for addresses.
+    pub async fn question(&self, name: &str) -> Message {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(registry::absolute(name).unwrap(), RecordType::A));
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.send_to(&message.to_vec().unwrap(), self.running.dns.address).await.unwrap();
+        let mut answer = [0; 1500];
+        let length = socket.recv(&mut answer).await.unwrap();
+        Message::from_vec(&answer[..length]).unwrap()
     }
 
     pub fn soon(&self) -> Deadline {

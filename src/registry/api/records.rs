@@ -86,6 +86,17 @@ impl Desk {
         if !under.is_empty() {
             name = format!("{under}.{}", name.trim_start_matches("*."));
         }
+        self.placed(name)
+    }
+
+    /// Where records of a thing can stand: at its own name, and where it is handed over, which for a block is another.
+    fn places(&self, thing: Thing, under: &str) -> Result<[(String, Vec<u8>); 2], Problem> {
+        let own = self.place(thing, under)?;
+        let cut = if under.is_empty() { self.placed(self.suffixes.cut(thing))? } else { own.clone() };
+        Ok([own, cut])
+    }
+
+    fn placed(&self, name: String) -> Result<(String, Vec<u8>), Problem> {
         let absolute =
             crate::registry::absolute(&name).map_err(|error| Problem::Failed(error.to_string()))?;
         let place = zone::place(&absolute, &self.served.apex().origin);
@@ -99,11 +110,13 @@ fn wish(entry: &Entry) -> Wish {
 }
 
 pub(super) async fn look(State(desk): Shared, asking: Asking, at: At) -> Told<NameView> {
-    let (thing, (name, place)) = (at.thing, desk.place(at.thing, &at.under)?);
+    let (thing, [own, cut]) = (at.thing, desk.places(at.thing, &at.under)?);
     let told = desk.within(asking, Scope::Read, move |book, caller| {
         owns(book, caller.member.id, thing)?;
-        let records = book.at(&place)?.iter().map(wish).collect();
-        Ok(NameView { name: name.clone(), records })
+        let handed_over = book.at(&cut.1)?;
+        let (name, found) =
+            if handed_over.is_empty() { (&own.0, book.at(&own.1)?) } else { (&cut.0, handed_over) };
+        Ok(NameView { name: name.clone(), records: found.iter().map(wish).collect() })
     });
     told.await.map(axum::Json)
 }
@@ -115,8 +128,7 @@ fn fits(book: &Book<'_>, place: &[u8], granted: &[rules::Granted]) -> Result<(),
     if view.cut.first().is_some_and(|cut| cut.place != place) {
         return in_the_way("a name above it is delegated (NS): what stands below is said there");
     }
-    let is_cut = granted.iter().any(|record| record.kind == u16::from(RecordType::NS));
-    if is_cut && view.below {
+    if rules::delegates(granted) && view.below {
         return in_the_way("there are records below it: remove them before the name is delegated");
     }
     Ok(())
@@ -134,9 +146,10 @@ fn entries(place: &[u8], granted: &[rules::Granted], member: MemberId) -> Vec<En
 }
 
 pub(super) async fn put(State(desk): Shared, asking: Asking, at: At, body: Bytes) -> Told<NameView> {
-    let (thing, (name, place)) = (at.thing, desk.place(at.thing, &at.under)?);
+    let (thing, [own, cut]) = (at.thing, desk.places(at.thing, &at.under)?);
     let granted = rules::records(&read::<Records>(&body)?.records)?;
-    rules::suit(thing, &granted)?;
+    let (name, place) = if rules::delegates(&granted) { cut } else { own };
+    rules::suit(&name, &granted)?;
     let told = desk.within(asking, Scope::Write, move |book, caller| {
         owns(book, caller.member.id, thing)?;
         fits(book, &place, &granted)?;
@@ -152,15 +165,19 @@ pub(super) async fn put(State(desk): Shared, asking: Asking, at: At, body: Bytes
 }
 
 pub(super) async fn clear(State(desk): Shared, asking: Asking, at: At) -> Result<StatusCode, Problem> {
-    let (thing, (name, place)) = (at.thing, desk.place(at.thing, &at.under)?);
+    let (thing, places) = (at.thing, desk.places(at.thing, &at.under)?);
     let done = desk.within(asking, Scope::Write, move |book, caller| {
         owns(book, caller.member.id, thing)?;
-        if book.at(&place)?.is_empty() {
-            return Err(Refused::Missing(format!("record at {name}")).into());
+        let mut found = None;
+        for (name, place) in &places {
+            if !book.at(place)?.is_empty() {
+                book.put(place, &[])?;
+                found = Some(name);
+            }
         }
-        book.put(&place, &[])?;
+        let name = found.ok_or_else(|| Refused::Missing(format!("record at {}", places[0].0)))?;
         book.next_serial()?;
-        note(book, caller, "records removed", &name)?;
+        note(book, caller, "records removed", name)?;
         Ok(())
     });
     done.await.map(|()| StatusCode::NO_CONTENT)
