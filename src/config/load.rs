@@ -203,7 +203,10 @@ pub fn parse(
             }])
         })?;
         let error = match toml::from_str(&merged) {
-            Ok(config) => return Ok(Loaded { config, path, variables, text }),
+            Ok(config) => {
+                let config = Config { file: path.clone(), ..config };
+                return Ok(Loaded { config, path, variables, text });
+            }
             Err(error) => error,
         };
         // 000001 or 1700 may have been meant as text: where a number does not fit, its text is tried.

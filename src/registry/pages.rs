@@ -161,7 +161,7 @@ async fn sign_in(
     body: Bytes,
 ) -> Response {
     let mut fields = fields(&body);
-    // each try costs, and is given back to whoever is right
+    // each try costs, right or wrong
     let guess = site.desk.guesses.wrong(api::whence(from, &headers));
     if let Err(wait) = guess {
         let text = format!("Too many tries. Wait {} s.", wait.0.as_secs().max(1));

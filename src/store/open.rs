@@ -127,7 +127,7 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Store, OpenError> {
     }
     .map_err(failed)?;
     migrations::migrate(&mut sql, path)?;
-    snapshot::come_back(&mut sql, clock.unix()).map_err(failed)?;
+    snapshot::come_back(&mut sql, path, clock.unix()).map_err(failed)?;
     let sealed_before = secrets::read_check(&sql).map_err(failed)?.is_some();
     let key = secrets::sealing_key(config.key.as_ref(), path, sealed_before, &clock)?;
     let seal = Seal::new(&key, clock.clone());

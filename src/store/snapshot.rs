@@ -49,11 +49,7 @@ impl Store {
     pub async fn snapshot(&self) -> Result<Vec<u8>, StoreError> {
         self.queue
             .run(true, |db| {
-                let mut image = db.sql.serialize("main")?.to_vec();
-                // not "with a log beside it": an image has none (file format of SQLite, offsets 18 and 19)
-                if let Some(versions) = image.get_mut(18..20) {
-                    versions.fill(1);
-                }
+                let image = image(db.sql)?;
                 Ok((image, Done::new(Commit::Nothing)))
             })
             .await
@@ -122,10 +118,18 @@ pub fn marked(image: &[u8], rejoin: bool) -> Result<Vec<u8>, String> {
 }
 
 /// Move the numbers of a marked database on, and take its mark away.
-pub(super) fn come_back(sql: &mut Connection, unix: u64) -> rusqlite::Result<()> {
+pub(super) fn come_back(sql: &mut Connection, database: &Path, unix: u64) -> rusqlite::Result<()> {
     let select = "SELECT value FROM meta WHERE name = 'comes back'";
     let mark: Option<String> = sql.query_row(select, [], |row| row.get(0)).optional()?;
     let Some(mark) = mark else { return Ok(()) };
+    // An older image that came back another time would use again what is used from here on.
+    let good = open::beside(database, GOOD);
+    match std::fs::remove_file(&good).and_then(|()| open::sync_folder(database)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error)));
+        }
+        _ => {}
+    }
     // what is written here is on the disk before anything is sent
     sql.pragma_update(None, "synchronous", "FULL")?;
     let work = sql.transaction()?;
@@ -135,7 +139,22 @@ pub(super) fn come_back(sql: &mut Connection, unix: u64) -> rusqlite::Result<()>
     let write =
         "INSERT INTO meta (name, value) VALUES ('came back', ?1) ON CONFLICT DO UPDATE SET value = ?1";
     work.execute(write, [text])?;
-    work.commit()
+    work.commit()?;
+    // the next time begins behind this one
+    if let Err(error) = keep_good(database, &image(sql)?) {
+        tracing::warn!("no snapshot of the database was kept: {error}");
+    }
+    Ok(())
+}
+
+/// A database as one file.
+fn image(sql: &Connection) -> rusqlite::Result<Vec<u8>> {
+    let mut image = sql.serialize("main")?.to_vec();
+    // not "with a log beside it": an image has none (file format of SQLite, offsets 18 and 19)
+    if let Some(versions) = image.get_mut(18..20) {
+        versions.fill(1);
+    }
+    Ok(image)
 }
 
 fn move_on(sql: &Connection, unix: u64, rejoin: bool) -> rusqlite::Result<Restored> {
