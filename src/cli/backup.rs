@@ -158,8 +158,11 @@ pub(super) async fn restore(args: RestoreArgs, clock: Clock) -> Result<ExitCode,
     if args.look {
         return Ok(ExitCode::SUCCESS);
     }
-    let (path, text) = contents.config.clone().unwrap_or_default();
-    let config = config::parse(Some(path), text, std::iter::empty())?.config;
+    let config = match contents.config.clone() {
+        Some((path, text)) => config::parse(Some(path), text, std::iter::empty())?.config,
+        // made by a hotspot without a file: what holds here is what held there
+        None => ConfigArg { file: None }.load()?.config,
+    };
     let socket = config.control_socket();
     if Client::daemon(&socket).await.is_ok_and(|client| client.is_some()) {
         return Err(Fail::new(
