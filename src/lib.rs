@@ -35,5 +35,6 @@ pub mod store;
 pub mod systemd;
 pub mod telemetry;
 pub mod tls;
+pub mod update;
 pub mod usage;
 pub mod web;

@@ -14,7 +14,7 @@ const HOUSE: &str = "
     pages     registry  control > web
     state     store
     shell     front > backend::tunnel > radio  backend::mapping  backend::client  backend::server  application
-    adapters  backup  discovery  discovery::resolve  discovery::cache  pki  pki::enrol  pki::folder > pki::make > pki::request > tls
+    adapters  backup  update  discovery  discovery::resolve  discovery::cache  pki  pki::enrol  pki::folder > pki::make > pki::request > tls
     roles     fns  sns  hns  js
     rules     jit  partners  usage  discovery::name  discovery::publish  discovery::bucket  pki::check  pki::dane  pki::revoke  pki::name
     words     backend  backend::door > backend::pending > backend::tokens > backend::manners > backend::message > backend::keywrap > lorawan

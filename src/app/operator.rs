@@ -14,7 +14,7 @@ use crate::backup::archive::Lock;
 use crate::clock::{Clock, Instant};
 use crate::config::{Config, Role};
 use crate::control::{
-    self, ChangeDevice, DeviceRecord, DeviceView, Import, New, NewDevice, OperatorError, PartnerView,
+    self, ChangeDevice, DeviceRecord, DeviceView, Health, Import, New, NewDevice, OperatorError, PartnerView,
     PartnersView, Status, UsageView, Wrong,
 };
 use crate::discovery::Resolver;
@@ -36,6 +36,8 @@ use super::{align_roaming, as_kek, backups, partners, personalised};
 
 /// So long another network is asked to let a device go.
 const REGAIN: Duration = Duration::from_secs(5);
+/// Who is well answers within so long.
+const PROMPT: Duration = Duration::from_secs(5);
 
 /// The operator's hands.
 pub struct Operator {
@@ -296,6 +298,22 @@ impl control::Operator for Operator {
                 ]);
             }
             Ok(status)
+        })
+    }
+
+    fn health(&self) -> Boxed<'_, Result<Health, OperatorError>> {
+        Box::pin(async move {
+            let by = self.clock.now() + PROMPT;
+            let store = tokio::time::timeout_at(by, self.store.vouch()).await;
+            let mut radios: BTreeMap<String, bool> = BTreeMap::new();
+            let running = self.running.iter().flat_map(|running| &running.radios.0);
+            for radio in running {
+                let lives = tokio::time::timeout_at(by, radio.vouch()).await.is_ok();
+                for head in radio.status() {
+                    *radios.entry(head.name).or_default() |= lives && head.online;
+                }
+            }
+            Ok(Health { store: matches!(store, Ok(Ok(()))), radios })
         })
     }
 

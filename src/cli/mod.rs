@@ -21,6 +21,7 @@ mod run;
 mod spectrum;
 mod status;
 mod tail;
+mod update;
 mod usage;
 
 use std::io::Write;
@@ -92,6 +93,9 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Put a backup back, here or on another box. Nothing that is sent repeats.
     Restore(backup::RestoreArgs),
+    /// Whether there is a newer version, and whether an update did no harm.
+    #[command(subcommand)]
+    Update(update::UpdateCommand),
     /// The concentrator by hand: look, listen, send, scan, record; and its firmware.
     #[command(subcommand)]
     Radio(radio::RadioCommand),
@@ -262,6 +266,7 @@ impl Cli {
             Command::Usage(command) => usage::run(command, clock).await,
             Command::Registry(command) => registry::run(command, clock).await,
             Command::Backup(args) => backup::backup(args, clock).await,
+            Command::Update(command) => update::run(command, clock).await,
             Command::Restore(args) => backup::restore(args, clock).await,
             Command::Radio(command) => radio::run(command, clock).await,
             Command::Doctor(args) => doctor::run(args, clock).await,

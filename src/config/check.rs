@@ -9,7 +9,7 @@ use crate::lorawan::{JoinEuiRange, NetId};
 use crate::partners::{KekKey, Version};
 use crate::pki::dane::Evidence;
 use crate::pki::enrol;
-use crate::{application, backend, discovery, radio};
+use crate::{application, backend, discovery, radio, update};
 
 /// A combination of values that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,6 +204,17 @@ impl Config {
         }
         self.check_federation(&mut refuse);
         self.check_backup(&mut refuse);
+        if let Some(Err(error)) = self.update.as_ref().map(update::Config::address) {
+            refuse(
+                "update.url".into(),
+                error.to_string(),
+                "the address that whoever makes the program publishes",
+            );
+        }
+        if self.update.as_ref().is_some_and(|update| update.roots.is_empty()) {
+            let reason = "nobody vouches for the server, and the system's roots are never used";
+            refuse("update.roots".into(), reason.into(), "name a PEM file of the roots that may");
+        }
         let ranges = &self.join_server.join_euis;
         for (i, range) in ranges.iter().enumerate() {
             if let Some(earlier) = ranges.iter().take(i).find(|earlier| overlap(**earlier, *range)) {
@@ -591,6 +602,8 @@ impl Config {
                 files.push(("registry.authority".into(), authority.join(name)));
             }
         }
+        let roots = self.update.iter().flat_map(|update| &update.roots);
+        files.extend(roots.map(|path| ("update.roots".into(), path.clone())));
         let bucket = self.backup.as_ref().and_then(|backup| backup.s3.as_ref());
         files.extend(bucket.map(|bucket| ("backup.s3.secret_file".into(), bucket.secret_file.clone())));
         if let Some(path) = self.application.mqtt.as_ref().and_then(|mqtt| mqtt.password_file.clone()) {

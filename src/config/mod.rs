@@ -20,7 +20,7 @@ use crate::backend::message::MacVersion;
 use crate::lorawan::region::SubBands;
 use crate::lorawan::{NetId, NsId, Region};
 use crate::pki::enrol;
-use crate::{application, backend, backup, discovery, front, js, partners, radio, registry, store};
+use crate::{application, backend, backup, discovery, front, js, partners, radio, registry, store, update};
 
 pub use check::Refusal;
 pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
@@ -29,7 +29,7 @@ pub use load::{ConfigError, Loaded, Place, Problem, load, parse};
 pub const DEFAULT_PATH: &str = "/etc/roamgate/roamgate.toml";
 
 /// The sections in the order in which a person reads them.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "network",
     "store",
     "radio",
@@ -43,6 +43,7 @@ const SECTIONS: [&str; 13] = [
     "control",
     "registry",
     "backup",
+    "update",
 ];
 
 /// Everything that can be configured. The default is the standalone hotspot.
@@ -75,6 +76,8 @@ pub struct Config {
     pub registry: Option<registry::Config>,
     /// A backup now and then. Absent: by hand.
     pub backup: Option<backup::Config>,
+    /// Who says which version is the newest. Absent: nobody.
+    pub update: Option<update::Config>,
     /// The file that all this was read from.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -96,6 +99,7 @@ impl Default for Config {
             control: control::Config::default(),
             registry: None,
             backup: None,
+            update: None,
             file: None,
         }
     }

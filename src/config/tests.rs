@@ -238,6 +238,8 @@ fn what_cannot_be_together_is_refused_at_its_line() {
             "backup.recipients: ",
             "nobody could open them",
         ),
+        ("[update]\nurl = \"http://x.example\"\nroots = [\"r.pem\"]\n".into(), "update.url: ", "not an address"),
+        ("[update]\nurl = \"https://x.example/n\"\nroots = []\n".into(), "update.roots: ", "nobody vouches"),
         (BACKUP.replace("directory = \"/mnt\"", ""), "backup.directory: ", "no place"),
         (format!("{BACKUP}every = \"10m\"\n"), "backup.every: ", "wears out"),
         (format!("{BACKUP}keep = 0\n"), "backup.keep: ", "removed as soon"),

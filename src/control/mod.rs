@@ -47,6 +47,8 @@ pub const PAYLOAD_LIMIT: usize = 242;
 pub trait Operator: Send + Sync {
     /// How the node is.
     fn status(&self) -> Boxed<'_, Result<Status, OperatorError>>;
+    /// Whether what makes this node work is well now.
+    fn health(&self) -> Boxed<'_, Result<Health, OperatorError>>;
     /// Make a device ours: its home network and its root keys.
     fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<(), OperatorError>>;
     /// All devices, by DevEUI.
@@ -262,6 +264,15 @@ pub struct Status {
     /// What was counted since the start, by room: `radio`, `fns` and `store`; empty where no daemon runs.
     #[serde(default)]
     pub counters: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// Whether what makes a node work is well: what an update can break, and neither the clock nor the Internet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// The store's writer answers.
+    pub store: bool,
+    /// Each radio, by its name: it lives, and has a head that is online.
+    pub radios: BTreeMap<String, bool>,
 }
 
 /// May this downlink wait for the device? The decision for [`Operator::enqueue`]; may run twice.

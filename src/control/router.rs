@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{
-    AddDevice, AddDownlink, ChangeDevice, DeviceRecord, DeviceView, DownlinkView, Forgotten, ImportDevices,
-    ImportReport, MakeBackup, Operator, OperatorError, PartnerView, PartnersView, Rejoin, Reloaded,
-    RowTrouble, Served, Status, Trouble, UsageView, invalid,
+    AddDevice, AddDownlink, ChangeDevice, DeviceRecord, DeviceView, DownlinkView, Forgotten, Health,
+    ImportDevices, ImportReport, MakeBackup, Operator, OperatorError, PartnerView, PartnersView, Rejoin,
+    Reloaded, RowTrouble, Served, Status, Trouble, UsageView, invalid,
 };
 use crate::clock::Clock;
 use crate::discovery::cache::Line;
@@ -58,6 +58,7 @@ struct Desk {
 pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/health", get(health))
         .route("/v1/devices", get(devices).post(add_device))
         .route("/v1/devices/import", post(import).layer(DefaultBodyLimit::max(IMPORT_LIMIT)))
         .route("/v1/devices/export", get(export))
@@ -100,6 +101,10 @@ async fn backup(State(desk): State<Desk>, body: Bytes) -> Answer<Response> {
 
 async fn status(State(desk): State<Desk>) -> Answer<axum::Json<Status>> {
     Ok(axum::Json(desk.operator.status().await?))
+}
+
+async fn health(State(desk): State<Desk>) -> Answer<axum::Json<Health>> {
+    Ok(axum::Json(desk.operator.health().await?))
 }
 
 async fn devices(State(desk): State<Desk>) -> Answer<axum::Json<Vec<DeviceView>>> {

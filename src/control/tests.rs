@@ -30,6 +30,9 @@ impl Operator for Fake {
         let devices = self.0.lock().unwrap().len();
         Box::pin(async move { Ok(Status { devices, ..Status::default() }) })
     }
+    fn health(&self) -> Boxed<'_, Result<Health, OperatorError>> {
+        Box::pin(std::future::ready(Ok(Health { store: true, ..Health::default() })))
+    }
     fn reload(&self) -> Boxed<'_, Result<String, OperatorError>> {
         Box::pin(std::future::ready(Ok("c00abc.netids.iot.example".into())))
     }

@@ -1,0 +1,1 @@
+FILESEXTRAPATHS:prepend:roamgate := "${THISDIR}/chrony:"
