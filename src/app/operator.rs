@@ -23,6 +23,7 @@ use crate::fns::{Air, Fns, Learned};
 use crate::hns::{Device, Devices, Hns, QueueItem};
 use crate::lorawan::{DevEui, Key, NetId};
 use crate::radio::Radios;
+use crate::radio::sx1302::model::Modelled;
 use crate::sns::Sns;
 use crate::store::{self, Addition, Store, Taken};
 use crate::tls::signed::Signed;
@@ -315,6 +316,10 @@ impl control::Operator for Operator {
             }
             Ok(Health { store: matches!(store, Ok(Ok(()))), radios })
         })
+    }
+
+    fn model(&self) -> Option<Modelled> {
+        self.running.as_ref()?.radios.0.iter().find_map(|radio| radio.model())
     }
 
     fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<(), OperatorError>> {

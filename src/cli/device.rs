@@ -11,7 +11,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::abp::AbpArgs;
-use super::{ConfigArg, Fail, bulk, client, show, table};
+use super::{ConfigArg, Fail, bulk, client, device_try, show, table};
 use crate::clock::Clock;
 use crate::control::{
     AddDevice, AddDownlink, ChangeDevice, Class, Client, DeviceView, DownlinkView, Method, Rejoin, Served,
@@ -27,6 +27,8 @@ pub(super) enum DeviceCommand {
     Import(bulk::ImportArgs),
     /// Write all devices as a file that can be imported.
     Export(bulk::ExportArgs),
+    /// Play a device to a hotspot whose radio is a model: it joins and sends.
+    Try(device_try::TryArgs),
 }
 
 /// What is done to one device, and the list of all.
@@ -200,6 +202,7 @@ pub(super) async fn run(command: DeviceCommand, clock: Clock) -> Result<ExitCode
     let command = match command {
         DeviceCommand::Import(args) => return bulk::import(args, clock).await,
         DeviceCommand::Export(args) => return bulk::export(args, clock).await,
+        DeviceCommand::Try(args) => return device_try::run(args, clock).await,
         DeviceCommand::One(command) => command,
     };
     let config = match &command {

@@ -10,6 +10,7 @@ mod certificate;
 mod config;
 mod device;
 pub mod device_file;
+mod device_try;
 mod dns;
 mod dns_zone;
 mod doctor;

@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::discovery::cache::Line;
 use crate::hns;
 use crate::lorawan::{DevAddr, DevEui, JoinEui, Key, NetId};
+use crate::radio::sx1302::model::Modelled;
 use crate::tls::signed::Signed;
 
 pub use client::{Client, ClientError, Method};
@@ -49,6 +50,8 @@ pub trait Operator: Send + Sync {
     fn status(&self) -> Boxed<'_, Result<Status, OperatorError>>;
     /// Whether what makes this node work is well now.
     fn health(&self) -> Boxed<'_, Result<Health, OperatorError>>;
+    /// The model that is this node's radio, if one is.
+    fn model(&self) -> Option<Modelled>;
     /// Make a device ours: its home network and its root keys.
     fn add_device(&self, device: NewDevice) -> Boxed<'_, Result<(), OperatorError>>;
     /// All devices, by DevEUI.
@@ -273,6 +276,42 @@ pub struct Health {
     pub store: bool,
     /// Each radio, by its name: it lives, and has a head that is online.
     pub radios: BTreeMap<String, bool>,
+}
+
+/// A frame for the air around a model of a concentrator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelHeard {
+    /// PHYPayload, hexadecimal.
+    pub phy: String,
+    /// Hertz.
+    pub frequency: u32,
+    /// As Semtech's `datr` writes it.
+    pub data_rate: String,
+    /// How long ago its last symbol left, in microseconds.
+    pub ended_us: u64,
+}
+
+/// What a model of a concentrator was told to radiate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelSent {
+    /// To be asked for next.
+    pub next: usize,
+    /// What came since.
+    pub frames: Vec<ModelFrame>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFrame {
+    /// PHYPayload, hexadecimal.
+    pub phy: String,
+    /// Hertz.
+    pub frequency: u32,
+    /// As Semtech's `datr` writes it.
+    pub data_rate: String,
+    /// In how many microseconds its first symbol leaves.
+    pub starts_us: u64,
 }
 
 /// May this downlink wait for the device? The decision for [`Operator::enqueue`]; may run twice.

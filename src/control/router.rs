@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -15,12 +16,13 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     AddDevice, AddDownlink, ChangeDevice, DeviceRecord, DeviceView, DownlinkView, Forgotten, Health,
-    ImportDevices, ImportReport, MakeBackup, Operator, OperatorError, PartnerView, PartnersView, Rejoin,
-    Reloaded, RowTrouble, Served, Status, Trouble, UsageView, invalid,
+    ImportDevices, ImportReport, MakeBackup, ModelFrame, ModelHeard, ModelSent, Operator, OperatorError,
+    PartnerView, PartnersView, Rejoin, Reloaded, RowTrouble, Served, Status, Trouble, UsageView, invalid,
 };
 use crate::clock::Clock;
 use crate::discovery::cache::Line;
 use crate::lorawan::{DevEui, NetId};
+use crate::radio::sx1302::model::{Frame, Modelled};
 use crate::telemetry::Tap;
 use crate::tls::signed::Signed;
 
@@ -54,11 +56,22 @@ struct Desk {
     clock: Clock,
 }
 
+impl Desk {
+    fn model(&self) -> Answer<Modelled> {
+        self.operator.model().ok_or_else(|| {
+            let remedy = "[[radio]] kind = \"sx1302\", model = true: for trying, not for use";
+            invalid("no radio of this hotspot is a model".to_owned(), remedy)
+        })
+    }
+}
+
 /// The one router, for every way in. Without a `tap` nothing can be followed.
 pub fn router(operator: Arc<dyn Operator>, tap: Option<Tap>, clock: Clock) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/health", get(health))
+        .route("/v1/air", post(hear))
+        .route("/v1/air/{after}", get(radiated))
         .route("/v1/devices", get(devices).post(add_device))
         .route("/v1/devices/import", post(import).layer(DefaultBodyLimit::max(IMPORT_LIMIT)))
         .route("/v1/devices/export", get(export))
@@ -105,6 +118,44 @@ async fn status(State(desk): State<Desk>) -> Answer<axum::Json<Status>> {
 
 async fn health(State(desk): State<Desk>) -> Answer<axum::Json<Health>> {
     Ok(axum::Json(desk.operator.health().await?))
+}
+
+/// What a radio that is a model hears: somebody tries the hotspot without hardware.
+async fn hear(State(desk): State<Desk>, body: Bytes) -> Answer<StatusCode> {
+    let ModelHeard { phy, frequency, data_rate, ended_us } = read(&body)?;
+    let model = desk.model()?;
+    let phy = hex::decode(&phy).map_err(|error| invalid(format!("phy: {error}"), "hexadecimal digits"))?;
+    if phy.is_empty() || phy.len() > 255 {
+        return Err(invalid(format!("{} bytes are no frame", phy.len()), "1 to 255 bytes"));
+    }
+    let modulation = data_rate.parse().map_err(|error| invalid(error, "such as SF7BW125"))?;
+    let ended = Duration::from_micros(ended_us.min(60_000_000));
+    let now = desk.clock.now();
+    let end = now.checked_sub(ended).unwrap_or(now);
+    model.hear(Frame { phy, frequency, modulation, rssi: -60, snr: 9.0, end, broken: false });
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What it radiates; waits a second for something that is new.
+async fn radiated(State(desk): State<Desk>, after: extract::Path<usize>) -> Answer<axum::Json<ModelSent>> {
+    let (model, by) = (desk.model()?, desk.clock.now() + Duration::from_secs(1));
+    let all = loop {
+        let all = model.radiated();
+        if all.len() != *after || desk.clock.now() >= by {
+            break all;
+        }
+        desk.clock.sleep(Duration::from_millis(2)).await;
+    };
+    let now = desk.clock.now();
+    let frames = all.iter().skip(*after).filter_map(|sent| {
+        Some(ModelFrame {
+            phy: hex::encode(&sent.phy),
+            frequency: sent.frequency,
+            data_rate: sent.modulation?.to_string(),
+            starts_us: sent.start.saturating_duration_since(now).as_micros() as u64,
+        })
+    });
+    Ok(axum::Json(ModelSent { next: all.len(), frames: frames.collect() }))
 }
 
 async fn devices(State(desk): State<Desk>) -> Answer<axum::Json<Vec<DeviceView>>> {

@@ -16,6 +16,7 @@ use crate::backup::archive::{self, Lock};
 use crate::clock::Clock;
 use crate::discovery::cache::{Cache, Found, Security, Trouble, Way, Worth};
 use crate::partners::Passive;
+use crate::radio::sx1302::model::Modelled;
 use crate::store::usage::Month;
 use crate::telemetry::Tap;
 use crate::tls::signed::Signed;
@@ -32,6 +33,9 @@ impl Operator for Fake {
     }
     fn health(&self) -> Boxed<'_, Result<Health, OperatorError>> {
         Box::pin(std::future::ready(Ok(Health { store: true, ..Health::default() })))
+    }
+    fn model(&self) -> Option<Modelled> {
+        None
     }
     fn reload(&self) -> Boxed<'_, Result<String, OperatorError>> {
         Box::pin(std::future::ready(Ok("c00abc.netids.iot.example".into())))

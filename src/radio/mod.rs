@@ -139,6 +139,10 @@ pub trait Heads: Air {
     fn vouch(&self) -> Boxed<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+    /// The model that is in the chip's place, if one is.
+    fn model(&self) -> Option<sx1302::model::Modelled> {
+        None
+    }
     /// Ends when the radio has given up, with the reason: then the program should, so that it is started anew.
     fn failed(&self) -> Boxed<'_, String> {
         Box::pin(std::future::pending())

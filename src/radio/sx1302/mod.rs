@@ -319,6 +319,7 @@ struct Head {
     gateway: GatewayEui,
     location: Option<(f64, f64)>,
     beacon: bool,
+    model: Option<Modelled>,
     shared: Arc<Shared>,
     commands: thread_channel::Sender<Command>,
     /// Follows the GPS receiver, and ends with us.
@@ -341,7 +342,7 @@ pub async fn open_with(
     let name = config.name();
     let failed = |source: CardError| RadioError::Card { name: name.clone(), source: Box::new(source) };
     let mut card =
-        Card::new(config, &around.region, &config.firmware(&around.state), model).map_err(failed)?;
+        Card::new(config, &around.region, &config.firmware(&around.state), model.clone()).map_err(failed)?;
     let (started, up) = oneshot::channel();
     let (sender, heard) = mpsc::channel(QUEUE);
     let (commands, orders) = thread_channel::channel();
@@ -396,8 +397,16 @@ pub async fn open_with(
             if let Some(port) = gps {
                 follower.spawn(gps::follow(port, gps_baud.0, name.clone(), clock.clone(), commands.clone()));
             }
-            let heads =
-                Head { name: name.clone(), gateway, location, beacon, shared, commands, _gps: follower };
+            let heads = Head {
+                name: name.clone(),
+                gateway,
+                location,
+                beacon,
+                model,
+                shared,
+                commands,
+                _gps: follower,
+            };
             let heads = Arc::new(heads);
             Ok(Radio { name, heard, heads })
         }
@@ -441,6 +450,9 @@ impl Air for Head {
 }
 
 impl Heads for Head {
+    fn model(&self) -> Option<Modelled> {
+        self.model.clone()
+    }
     fn vouch(&self) -> Boxed<'_, ()> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();

@@ -1,1 +1,1 @@
-FILESEXTRAPATHS:prepend:roamgate := "${THISDIR}/chrony:"
+FILESEXTRAPATHS:prepend:roamgate-os := "${THISDIR}/chrony:"
