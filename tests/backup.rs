@@ -175,6 +175,49 @@ async fn a_damaged_database_gives_way_to_its_snapshot() {
     assert!(Store::open(&config, clock).is_err());
 }
 
+/// An update migrates the database, is found ill, and is taken back: the program before goes on with what it left.
+#[tokio::test]
+async fn an_update_that_is_taken_back_leaves_a_database_that_opens() {
+    use roamgate::store::snapshot;
+    let clock = Clock::system();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("one.db");
+    let config = roamgate::store::Config { url: roamgate::store::Url::sqlite(&path), ..Default::default() };
+    let serial = async |store: &Store| store.registry(|book| Ok((book.serial()?, false))).await.unwrap();
+    let store = Store::open(&config, clock.clone()).unwrap();
+    let before = store.snapshot().await.unwrap();
+    store.close().await.unwrap();
+    let newer = || {
+        let sql = rusqlite::Connection::open(&path).unwrap();
+        sql.pragma_update(None, "user_version", 1000).unwrap();
+    };
+    // without a snapshot it is refused, and stays as it is
+    newer();
+    let error = Store::open(&config, clock.clone()).unwrap_err().to_string();
+    assert!(error.contains("newer program"), "{error}");
+    // with the one from before the migration it gives way
+    snapshot::keep_good(&path, &before).unwrap();
+    let store = Store::open(&config, clock.clone()).unwrap();
+    assert_eq!(serial(&store).await, 1001, "numbers have moved on");
+    let later = store.snapshot().await.unwrap();
+    store.close().await.unwrap();
+    let aside = |what: &str| {
+        let names = std::fs::read_dir(folder.path()).unwrap();
+        names.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains(what)).count()
+    };
+    assert_eq!(aside(".newer-"), 1, "what the newer program left is kept");
+    // a snapshot that the newer program has made is none for this one
+    newer();
+    let image = {
+        let good = folder.path().join("one.db.good");
+        std::fs::write(&good, &later).unwrap();
+        rusqlite::Connection::open(&good).unwrap().pragma_update(None, "user_version", 1000).unwrap();
+        std::fs::read(&good).unwrap()
+    };
+    assert!(Store::open(&config, clock).unwrap_err().to_string().contains("newer program"));
+    assert_eq!(std::fs::read(folder.path().join("one.db.good")).unwrap(), image);
+}
+
 /// Whatever happens between the last file and the end of the restore: whoever opens the database first moves its numbers on.
 #[tokio::test]
 async fn a_restore_that_was_interrupted_repeats_nothing_either() {

@@ -9,7 +9,7 @@ use crate::backup::archive::{self, Contents, Lock};
 use crate::backup::shelf::{self, Shelf};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::store::{Store, snapshot};
+use crate::store::{Room, Store, snapshot};
 
 /// Everything that makes this node this node, as it is now.
 pub async fn contents(config: &Config, store: &Store, clock: &Clock) -> anyhow::Result<Contents> {
@@ -60,6 +60,9 @@ pub async fn keep_good(config: Config, store: Store, clock: Clock) {
         if clock.unix() < due {
             continue;
         }
+        if store.room() >= Room::Low {
+            continue;
+        }
         let kept = async {
             let (image, database) = (store.snapshot().await?, database.clone());
             tokio::task::spawn_blocking(move || snapshot::keep_good(&database, &image)).await??;
@@ -102,6 +105,10 @@ pub async fn once(
     let name = shelf::name(&net_id, clock.wall());
     let mut failed = Vec::new();
     for shelf in Shelf::all(backup, clock)? {
+        if shelf.is_here(&config.store.folder()) && store.room() >= Room::Low {
+            failed.push(format!("{shelf}: it is on the disk of the database, which is nearly full"));
+            continue;
+        }
         let done = async {
             shelf.put(&name, &packed).await?;
             shelf.tidy(&net_id, backup.keep).await

@@ -77,6 +77,18 @@ pub enum Shelf {
     S3(Box<S3>),
 }
 
+impl Shelf {
+    /// Whether it is on the same disk as this folder.
+    pub fn is_here(&self, folder: &Path) -> bool {
+        let disk =
+            |path: &Path| std::fs::metadata(path).ok().map(|it| std::os::unix::fs::MetadataExt::dev(&it));
+        match self {
+            Shelf::Directory(path) => disk(path).is_some_and(|of| Some(of) == disk(folder)),
+            Shelf::S3(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Shelf {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -22,7 +22,7 @@ use crate::radio::simulated::{Air, Link};
 /// Of the head in the air of this process.
 const HERE: GatewayEui = GatewayEui::from_msb([0x02, 0, 0, 0xff, 0xfe, 0, 0, 1]);
 /// It does not try for ever.
-const JOINS: u32 = 3;
+const JOINS: u16 = 3;
 /// Between two frames: a device keeps its duty cycle, and ours has 1 %.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -79,13 +79,17 @@ pub(super) async fn run(args: TryArgs, clock: Clock) -> Result<ExitCode, Fail> {
         stands,
     );
     device.move_to(&[(HERE, Link::NEAR)]);
+    // DevNonces count up (TS001 1.0.4): from one try to the next with the time, as nothing is kept here
+    let nonces = (clock.unix() / 8) as u16;
     let walk = async {
+        device.set_dev_nonce(nonces);
         let mut join = device.join().await;
-        for _ in 1..JOINS {
+        for further in 1..JOINS {
             if join.ok {
                 break;
             }
             clock.sleep(PAUSE).await;
+            device.set_dev_nonce(nonces.wrapping_add(further));
             join = device.join().await;
         }
         told(&join, args.json);

@@ -108,12 +108,8 @@ impl Fns {
                 "roaming is off: no [roaming.default] and no [[roaming.partner]] admits anybody");
             return Err(Unanswered::Rule(format!("device {dev_eui} does not exist here and roaming is off")));
         }
-        if !self.clock.is_trusted() {
-            self.count.clock.add();
-            return Err(Unanswered::Rule(
-                "the clock is not set: visitors wait until GPS or NTP sets it".into(),
-            ));
-        }
+        self.has_time()?;
+        self.has_room()?;
         let join_eui = match join.towards {
             Towards::Js(join_eui) => Some(join_eui),
             Towards::Handover(_) | Towards::Rekeying(_) => None,

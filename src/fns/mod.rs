@@ -37,6 +37,7 @@ use crate::limits::{Buckets, Rate, Seldom};
 use crate::lorawan::frame::Uplink;
 use crate::lorawan::{GatewayEui, Modulation, NetId, Region};
 use crate::partners;
+use activate::Unanswered;
 
 use activate::Joining;
 use budget::Budgets;
@@ -201,6 +202,8 @@ pub struct Counters {
     pub malformed: Counter,
     /// Visitors' frames dropped because the clock is not set.
     pub clock: Counter,
+    /// Visitors' frames dropped because the disk is nearly full.
+    pub disk: Counter,
     /// Unknown devices dropped before any lookup or message.
     pub throttled: Counter,
     /// Visitors' frames that `[roaming.filter]` keeps out.
@@ -221,13 +224,14 @@ pub struct Counters {
 
 impl Counters {
     /// Every one by its name.
-    pub fn named(&self) -> [(&'static str, u64); 13] {
+    pub fn named(&self) -> [(&'static str, u64); 14] {
         [
             ("heard", self.heard.get()),
             ("copies", self.copies.get()),
             ("late", self.late.get()),
             ("malformed", self.malformed.get()),
             ("clock", self.clock.get()),
+            ("disk", self.disk.get()),
             ("throttled", self.throttled.get()),
             ("filtered", self.filtered.get()),
             ("unknown", self.unknown.get()),
@@ -343,6 +347,28 @@ pub struct Fns {
 }
 
 impl Fns {
+    /// Visitors are carried only while there is room for what is written of them.
+    fn has_room(&self) -> Result<(), Unanswered> {
+        if self.parking.is_full() {
+            self.count.disk.add();
+            return Err(Unanswered::Rule(
+                "the disk is nearly full: what room there is is for the devices at home".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Visitors wait for a clock that is set.
+    fn has_time(&self) -> Result<(), Unanswered> {
+        if !self.clock.is_trusted() {
+            self.count.clock.add();
+            return Err(Unanswered::Rule(
+                "the clock is not set: visitors wait until GPS or NTP sets it".into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// From its parts, with nothing heard yet.
     pub fn new(parts: Parts) -> Fns {
         Fns {

@@ -85,6 +85,8 @@ pub trait Parking: Send + Sync {
     fn places(&self) -> Boxed<'_, Result<Vec<Place>, StoreError>>;
     /// Keep a frame.
     fn park(&self, frame: Parked) -> Boxed<'_, Result<(), StoreError>>;
+    /// There is hardly any room: visitors are to be turned away.
+    fn is_full(&self) -> bool;
     /// Read one; `None`: it is gone, or cannot be read.
     fn parked(&self, number: u64) -> Boxed<'_, Result<Option<Parked>, StoreError>>;
     /// They are not wanted any more.
@@ -258,7 +260,8 @@ impl Fns {
         let frame = Parked { number, account, by_context, phy_payload: heard.phy.clone(), ul };
         let place = Place::from(&frame);
         if let Err(error) = self.parking.park(frame).await {
-            tracing::warn!(NetID = %net_id, "a frame is lost, its home cannot be reached and neither can the disk: {error}");
+            self.count.parked_dropped.add();
+            tracing::warn!(NetID = %net_id, "a frame is lost: neither its home can be reached nor the store: {error}");
             return false;
         }
         let gone = {

@@ -62,6 +62,7 @@ impl Fns {
         frame: DataFrame<'_>,
         by: Deadline,
     ) -> Result<(PrStartAns, NetId), Unanswered> {
+        self.has_room()?;
         let addr = frame.dev_addr();
         if let Err(key) = self.partners.filter.carries(addr) {
             self.count.filtered.add();
@@ -94,12 +95,7 @@ impl Fns {
                 format!("no session of {addr} here, and no network that roams with us has this address");
             return Err(Unanswered::Rule(why));
         }
-        if !self.clock.is_trusted() {
-            self.count.clock.add();
-            return Err(Unanswered::Rule(
-                "the clock is not set: visitors wait until GPS or NTP sets it".into(),
-            ));
-        }
+        self.has_time()?;
         let now = self.clock.now();
         let mut asked = FuturesUnordered::new();
         let mut last = because.unwrap_or_else(|| {

@@ -21,6 +21,7 @@ mod rows;
 mod secrets;
 mod sessions;
 pub mod snapshot;
+mod space;
 mod stats;
 mod terms;
 pub mod testing;
@@ -40,6 +41,7 @@ pub use devices::{AddError, Addition, Change, DeviceSummary, NewDevice, Taken};
 pub use open::OpenError;
 pub use outbox::Told;
 pub use secrets::{CredentialName, KeySource};
+pub use space::Room;
 pub use stats::Stats;
 
 use crate::backend::door::{Commit, StoreError};
@@ -48,7 +50,7 @@ use crate::lorawan::NetId;
 use writer::Done;
 
 /// Section `[store]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where the database is.
@@ -59,6 +61,15 @@ pub struct Config {
     /// the first start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<KeySource>,
+    /// Megabytes of its disk that are to stay free: below it load is shed, in the order of [`Room`].
+    pub reserve_mb: u32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let (url, durability) = (Url::default(), Durability::default());
+        Config { url, durability, key: None, reserve_mb: 128 }
+    }
 }
 
 impl Config {
@@ -157,6 +168,7 @@ pub struct Store {
     queue: writer::Queue,
     learned: Arc<RwLock<BTreeSet<NetId>>>,
     counters: Arc<stats::Counters>,
+    space: Arc<space::Space>,
 }
 
 impl Store {

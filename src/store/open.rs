@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::secrets::{self, Seal};
+use super::space::Space;
 use super::writer::{self, Machine};
 use super::{Config, Durability, Store, learned, migrations, snapshot};
 use crate::clock::Clock;
@@ -65,7 +66,7 @@ pub enum OpenError {
     },
     /// Written by a later version of this program.
     #[error(
-        "database {} has schema {found}, this program knows up to {known}: use the newer program, or restore the backup made before the upgrade",
+        "database {} has schema {found}, this program knows up to {known}: use the newer program, or restore a backup from before the update",
         path.display()
     )]
     Newer {
@@ -121,15 +122,29 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Store, OpenError> {
     let lock = lock(path)?;
     make_file(path).map_err(|source| OpenError::File { path: path.into(), source })?;
     let failed = |source| failure(path, source);
-    let (mut sql, crashed) = match connect(path) {
-        Err(error) if is_damaged(&error) && snapshot::recover(path, &error, &clock)? => connect(path),
+    let (mut sql, mut crashed) = match connect(path) {
+        Err(error) if is_damaged(&error) && snapshot::recover(path, &error, "damaged", &clock)? => {
+            connect(path)
+        }
         other => other,
     }
     .map_err(failed)?;
-    migrations::migrate(&mut sql, path)?;
+    match migrations::migrate(&mut sql, path) {
+        // a newer program was here, and its update was taken back
+        Err(error @ OpenError::Newer { .. }) => {
+            drop(sql);
+            if !snapshot::recover(path, &error, "newer", &clock)? {
+                return Err(error);
+            }
+            (sql, crashed) = connect(path).map_err(failed)?;
+            migrations::migrate(&mut sql, path)?;
+        }
+        other => other?,
+    }
     snapshot::come_back(&mut sql, path, clock.unix()).map_err(failed)?;
     let sealed_before = secrets::read_check(&sql).map_err(failed)?.is_some();
     let key = secrets::sealing_key(config.key.as_ref(), path, sealed_before, &clock)?;
+    let store_clock = clock.clone();
     let seal = Seal::new(&key, clock.clone());
     secrets::check(&sql, &seal, path)?;
     let learned = Arc::new(RwLock::new(learned::load(&sql).map_err(failed)?));
@@ -139,7 +154,8 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Store, OpenError> {
         machine.inherits();
     }
     let counters = machine.counters();
-    Ok(Store { queue: writer::start(machine), learned, counters })
+    let space = Arc::new(Space::new(config.folder(), u64::from(config.reserve_mb) << 20, store_clock));
+    Ok(Store { queue: writer::start(machine), learned, counters, space })
 }
 
 /// Only one process at a time. The kernel gives the lock up with the process, however that ends; so

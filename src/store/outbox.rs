@@ -12,6 +12,7 @@ use crate::lorawan::DevEui;
 
 impl Outbox for Store {
     fn put(&self, sinks: Vec<Sink>, event: Event, most: u32) -> Boxed<'_, Result<u64, StoreError>> {
+        let most = self.may_wait(most);
         Box::pin(self.queue.run(false, move |db| {
             let dropped = append(db, &Letter { sinks: sinks.clone(), event: event.clone(), most })?;
             // The row of the uplink in `forward` goes after this one came: a power cut that takes this, takes that first.
@@ -55,13 +56,14 @@ impl Devices for Told {
     }
 
     fn telling(&self, dev_eui: DevEui, decide: Telling) -> Boxed<'_, Result<(), StoreError>> {
-        let postman = self.postman.clone();
+        let (postman, most) = (self.postman.clone(), self.store.may_wait(u32::MAX));
         let work = move |db: &Db<'_>| {
             let (news, done) = devices::telling(db, dev_eui, &decide)?;
             let Some((device, notices)) = news else { return Ok((None, done)) };
             let mut dropped = 0;
             for notice in &notices {
-                dropped += append(db, &postman.letter(&device, notice))?;
+                let letter = postman.letter(&device, notice);
+                dropped += append(db, &Letter { most: letter.most.min(most), ..letter })?;
             }
             Ok((Some(dropped), Done { outbox: Mark::Waits, ..done }))
         };

@@ -3,6 +3,7 @@
 use rusqlite::OptionalExtension;
 use serde::{Deserialize, Serialize};
 
+use super::Room;
 use super::Store;
 use super::metadata::{Hex, Ul};
 use super::rows::{Seconds, Text};
@@ -39,7 +40,15 @@ impl Parking for Store {
 
     // A frame that a power cut takes was promised to nobody: no reason to wait for the disk.
     fn park(&self, frame: Parked) -> Boxed<'_, Result<(), StoreError>> {
+        if self.room() >= Room::Tight {
+            let full = StoreError("its disk is nearly full".into());
+            return Box::pin(std::future::ready(Err(full)));
+        }
         Box::pin(self.queue.run(false, move |db| park(db, &frame)))
+    }
+
+    fn is_full(&self) -> bool {
+        self.room() >= Room::Last
     }
 
     fn parked(&self, number: u64) -> Boxed<'_, Result<Option<Parked>, StoreError>> {

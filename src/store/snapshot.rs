@@ -141,7 +141,7 @@ pub(super) fn come_back(sql: &mut Connection, database: &Path, unix: u64) -> rus
     work.execute(write, [text])?;
     work.commit()?;
     // the next time begins behind this one
-    if let Err(error) = keep_good(database, &image(sql)?) {
+    if let Err(error) = keep(sql, database) {
         tracing::warn!("no snapshot of the database was kept: {error}");
     }
     Ok(())
@@ -223,26 +223,40 @@ pub fn keep_good(database: &Path, image: &[u8]) -> io::Result<()> {
     open::sync_folder(database)
 }
 
+/// Keep the image of a database that is open.
+pub(super) fn keep(sql: &Connection, database: &Path) -> io::Result<()> {
+    keep_good(database, &image(sql).map_err(io::Error::other)?)
+}
+
 /// When that was done last, seconds since 1970.
 pub fn last_good(database: &Path) -> Option<u64> {
     let made = std::fs::metadata(open::beside(database, GOOD)).ok()?.modified().ok()?;
     made.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
-/// A database that is damaged gives way to the last good image of it, marked as one that comes back. `false`: there is none.
-pub(super) fn recover(database: &Path, why: &rusqlite::Error, clock: &Clock) -> Result<bool, OpenError> {
+/// A database that cannot be used gives way to the last good image of it, marked as one that comes back; it is put aside with `what` it is
+/// in its name. `false`: there is none that this program can use.
+pub(super) fn recover(
+    database: &Path,
+    why: &dyn std::fmt::Display,
+    what: &str,
+    clock: &Clock,
+) -> Result<bool, OpenError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| OpenError::File { path, source }
     };
     let good = open::beside(database, GOOD);
     let Ok(image) = std::fs::read(&good) else { return Ok(false) };
-    // one that is damaged itself helps nobody
+    // one that is damaged itself, or newer, helps nobody
+    if !opened(&image).is_ok_and(|sql| migrations::is_known(&sql)) {
+        return Ok(false);
+    }
     let Ok(image) = marked(&image, false) else { return Ok(false) };
     let unix = clock.unix();
     for part in ["", "-wal", "-shm"] {
         let (from, to) =
-            (open::beside(database, part), open::beside(database, &format!(".damaged-{unix}{part}")));
+            (open::beside(database, part), open::beside(database, &format!(".{what}-{unix}{part}")));
         match std::fs::rename(&from, &to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&from)(error)),
             _ => {}
@@ -256,8 +270,8 @@ pub(super) fn recover(database: &Path, why: &rusqlite::Error, clock: &Clock) -> 
     tracing::error!(
         path = %database.display(),
         %why,
-        "the database was damaged and has given way to its snapshot of {age} hours ago: devices that were added or have joined since \
-         have to be added or join again; what was damaged lies beside it"
+        "the database cannot be used and has given way to its snapshot of {age} hours ago: devices that were added or have joined since \
+         have to be added or join again; it lies beside it, {what}"
     );
     Ok(true)
 }

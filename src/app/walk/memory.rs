@@ -13,6 +13,8 @@ pub(super) struct Memory {
     airtime: Mutex<BTreeMap<NetId, (u64, Duration)>>,
     pub(super) contexts: Mutex<BTreeMap<fns::contexts::ContextId, fns::contexts::Context>>,
     pub(super) visits: Mutex<BTreeMap<(u64, NetId), sns::Visit>>,
+    /// Its disk is.
+    pub(super) full: Mutex<bool>,
     pub(super) parked: Mutex<BTreeMap<u64, fns::parked::Parked>>,
     pub(super) carried: Mutex<Vec<(NetId, crate::usage::Kind, crate::usage::Way, usize)>>,
     /// On whose account each of `carried` went.
@@ -200,6 +202,9 @@ impl fns::hold_off::Limits for Memory {
 }
 
 impl fns::parked::Parking for Memory {
+    fn is_full(&self) -> bool {
+        *self.full.lock().unwrap()
+    }
     fn places(&self) -> Boxed<'_, Result<Vec<fns::parked::Place>, StoreError>> {
         done(self.parked.lock().unwrap().values().map(fns::parked::Place::from).collect())
     }

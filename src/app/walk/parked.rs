@@ -158,3 +158,26 @@ async fn after_a_day_and_under_an_untrusted_clock_nothing_is_sent() {
     away.house.fns.send_parked().await.unwrap();
     assert_eq!((away.house.fns.parked(), street.messages().len(), away.counted()), (0, 0, [1, 0, 1]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_the_disk_is_full_visitors_are_turned_away_and_the_devices_at_home_are_not() {
+    for rules in [ROAMING, STATEFUL] {
+        let (street, mut home, mut away, mut device) = visiting(rules).await;
+        *away.memory.full.lock().unwrap() = true;
+        away.hears(&device.up(true, false, &[], b"1")).await;
+        pause().await;
+        assert!(away.transmitted().is_none());
+        away.hears(&Device::new().join_request()).await;
+        pause().await;
+        assert_eq!((street.messages().len(), away.house.fns.counters().disk.get()), (0, 2));
+        // its own devices a hotspot carries on
+        *home.memory.full.lock().unwrap() = true;
+        home.hears(&device.up(true, false, &[], b"2")).await;
+        assert!(home.transmitted().is_some());
+        pause().await;
+        // and abroad as well, as soon as there is room
+        *away.memory.full.lock().unwrap() = false;
+        away.hears(&device.up(true, false, &[], b"3")).await;
+        assert!(away.transmitted().is_some());
+    }
+}

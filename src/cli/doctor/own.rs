@@ -8,9 +8,6 @@ use crate::config::Config;
 use crate::radio;
 use crate::radio::sx1302::tools::Bench;
 
-/// Bytes that are left on a disk: below the first somebody should look, below the second nothing can be kept for long.
-const ROOM: (u64, u64) = (256 << 20, 32 << 20);
-
 fn size(bytes: u64) -> String {
     match bytes {
         0..=9_999_999 => format!("{} kB", bytes / 1000),
@@ -33,9 +30,11 @@ pub(super) fn disk(config: &Config, findings: &mut Findings) {
             let whole = room.f_blocks.saturating_mul(room.f_frsize);
             let what = format!("{} of {} are free at {}", size(free), size(whole), folder.display());
             let remedy = "remove what is not needed there; `roamgate backup` first";
+            // load is shed below the reserve; somebody should look before that
+            let reserve = u64::from(config.store.reserve_mb) << 20;
             match free {
-                _ if free < ROOM.1 => findings.fault(area, what, remedy),
-                _ if free < ROOM.0 => findings.hint(area, what, remedy),
+                _ if free < reserve => findings.fault(area, what, remedy),
+                _ if free < 2 * reserve => findings.hint(area, what, remedy),
                 _ => findings.good(area, what),
             }
         }

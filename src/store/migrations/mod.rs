@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::OpenError;
+use super::{OpenError, snapshot};
 
 /// In the file's header: "ROAM". Tells our databases from anybody else's.
 pub(super) const APPLICATION_ID: i64 = 0x524F_414D;
@@ -40,6 +40,12 @@ const STEPS: &[&str] = &[
 /// The schema that this program works with.
 pub(super) const NEWEST: usize = STEPS.len();
 
+/// Whether this program can read it, or bring it to [`NEWEST`].
+pub(super) fn is_known(sql: &Connection) -> bool {
+    let version = sql.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    version.is_ok_and(|version| usize::try_from(version).is_ok_and(|version| version <= NEWEST))
+}
+
 /// Bring the database to [`NEWEST`].
 pub(super) fn migrate(sql: &mut Connection, path: &Path) -> Result<(), OpenError> {
     migrate_to(sql, path, NEWEST)
@@ -60,6 +66,12 @@ pub(super) fn migrate_to(sql: &mut Connection, path: &Path, newest: usize) -> Re
     let stands = usize::try_from(found).unwrap_or(usize::MAX);
     if stands > STEPS.len() {
         return Err(OpenError::Newer { path: path.into(), found, known: STEPS.len() });
+    }
+    if stands < newest && !empty {
+        // the way back, where the update that brought this program is taken back
+        if let Err(error) = snapshot::keep(sql, path) {
+            tracing::warn!(path = %path.display(), "no snapshot from before the migration was kept: {error}");
+        }
     }
     for (step, version) in STEPS.iter().zip(1..=newest).skip(stands) {
         let transaction = sql.transaction().map_err(failed)?;

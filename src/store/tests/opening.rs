@@ -273,6 +273,10 @@ async fn usage_events_and_contexts_of_the_17th_version_are_all_there_afterwards(
     drop(sql);
     std::fs::write(folder.path().join("roamgate.db.key"), hex::encode([0x5A; 32])).unwrap();
     let store = Store::open(&Config { url: Url::sqlite(&path), ..Config::default() }, clock()).unwrap();
+    // the way back to the program before
+    let kept = rusqlite::Connection::open(folder.path().join("roamgate.db.good")).unwrap();
+    let version: i64 = kept.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 17);
     let usage = store.usage("2026-11".into()).await.unwrap();
     let them = "C0002F".parse().unwrap();
     assert_eq!(usage.traffic, [TrafficRecord::new(them, Kind::Passive, [1, 3, 2, 4])]);

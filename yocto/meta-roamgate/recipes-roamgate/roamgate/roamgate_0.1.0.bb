@@ -16,15 +16,14 @@ EXTERNALSRC = "${ROAMGATE_TREE}"
 EXTERNALSRC_BUILD = "${WORKDIR}/build"
 
 CARGO_BUILD_FLAGS += "--bin roamgate --features systemd"
-# a quarter less to download and to keep twice
+# as the profile dist of Cargo.toml: a quarter less to download and to keep twice
 export CARGO_PROFILE_RELEASE_LTO = "fat"
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS = "1"
 
 do_install() {
     install -D -m 0755 ${B}/target/${CARGO_TARGET_SUBDIR}/roamgate ${D}${bindir}/roamgate
-    for unit in roamgate.service roamgate.socket; do
-        install -D -m 0644 ${S}/systemd/$unit ${D}${systemd_system_unitdir}/$unit
-    done
+    install -D -m 0644 ${S}/systemd/roamgate.service ${D}${systemd_system_unitdir}/roamgate.service
+    install -D -m 0644 ${S}/systemd/roamgate-partners.socket ${D}${systemd_system_unitdir}/roamgate-partners.socket
     install -D -m 0644 ${S}/systemd/60-roamgate.rules ${D}${nonarch_libdir}/udev/rules.d/60-roamgate.rules
     install -D -m 0640 ${S}/systemd/roamgate.toml ${D}${sysconfdir}/roamgate/roamgate.toml
 }
@@ -34,7 +33,7 @@ USERADD_PACKAGES = "${PN}"
 GROUPADD_PARAM:${PN} = "--system roamgate-radio"
 USERADD_PARAM:${PN} = "--system --home-dir ${localstatedir}/lib/roamgate --no-create-home --shell /sbin/nologin --groups roamgate-radio --user-group roamgate"
 
-SYSTEMD_SERVICE:${PN} = "roamgate.service roamgate.socket"
+SYSTEMD_SERVICE:${PN} = "roamgate.service roamgate-partners.socket"
 FILES:${PN} += "${nonarch_libdir}/udev"
 CONFFILES:${PN} = "${sysconfdir}/roamgate/roamgate.toml"
 RRECOMMENDS:${PN} = "sx1302-firmware ca-certificates"
