@@ -32,7 +32,7 @@ async fn main() {
     let folder = tempfile::tempdir().expect("a folder");
     let clock = Clock::system();
     let url = Url::sqlite(folder.path().join("registry.db"));
-    let config = store::Config { url, durability: Durability::Balanced, key: None };
+    let config = store::Config { url, durability: Durability::Balanced, ..Default::default() };
 
     let begun = clock.now();
     let key = fill(&Store::open(&config, clock.clone()).expect("a store"), &clock, count).await;

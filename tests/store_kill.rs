@@ -35,7 +35,7 @@ fn addr(n: u8) -> DevAddr {
 
 fn config(database: &Path, strict: bool) -> Config {
     let durability = if strict { Durability::Strict } else { Durability::Balanced };
-    Config { url: Url::sqlite(database), durability, key: None }
+    Config { url: Url::sqlite(database), durability, ..Config::default() }
 }
 
 fn say(line: String) {

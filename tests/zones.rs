@@ -363,7 +363,7 @@ async fn registry(folder: &Path) -> (registry::Running, SocketAddr) {
 async fn registry_with(folder: &Path, more: &str) -> (registry::Running, Store) {
     let clock = Clock::system();
     let url = Url::sqlite(folder.join("registry.db"));
-    let config = store::Config { url, durability: Durability::Balanced, key: None };
+    let config = store::Config { url, durability: Durability::Balanced, ..Default::default() };
     let store = Store::open(&config, clock.clone()).unwrap();
     let text = format!(
         "zone = \"{ORIGIN}\"\nlisten = \"127.0.0.1:0\"\ndns = \"127.0.0.1:0\"\nservers = [\"ns.{ORIGIN}\"]\n\
@@ -547,7 +547,7 @@ async fn a_primary_that_has_another_secret_takes_nothing_and_nothing_is_lost() {
     // the right one, and all of it arrives
     std::fs::write(&secret, SECRET).unwrap();
     let url = Url::sqlite(own.path().join("registry.db"));
-    let config = store::Config { url, durability: Durability::Balanced, key: None };
+    let config = store::Config { url, durability: Durability::Balanced, ..Default::default() };
     let clock = Clock::system();
     let store = Store::open(&config, clock.clone()).unwrap();
     let text = format!(

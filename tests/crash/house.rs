@@ -490,7 +490,7 @@ pub async fn act(action: Action, to: &mpsc::UnboundedSender<String>) {
 
 fn open(folder: &Path, clock: &Clock) -> Result<Store, roamgate::store::OpenError> {
     let url = Url::sqlite(folder.join(child::DATABASE));
-    Store::open(&Config { url, durability: Durability::Balanced, key: None }, clock.clone())
+    Store::open(&Config { url, durability: Durability::Balanced, ..Default::default() }, clock.clone())
 }
 
 /// What a store holds; the store is looked at in a copy.

@@ -94,6 +94,9 @@ impl Contexts for World {
 }
 
 impl Parking for World {
+    fn is_full(&self) -> bool {
+        false
+    }
     fn places(&self) -> Boxed<'_, Result<Vec<Place>, StoreError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }

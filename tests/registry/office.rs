@@ -208,7 +208,7 @@ pub fn free() -> SocketAddr {
 /// The registry's store in a folder.
 pub fn store(folder: &Path, clock: &Clock) -> Store {
     let url = Url::sqlite(folder.join("registry.db"));
-    let config = store::Config { url, durability: Durability::Balanced, key: None };
+    let config = store::Config { url, durability: Durability::Balanced, ..Default::default() };
     Store::open(&config, clock.clone()).unwrap()
 }
 
