@@ -45,8 +45,9 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
         let entry = entry.expect("a folder of the repository can be listed");
         let (path, name) = (entry.path(), entry.file_name());
-        let made = ["target", ".git", "roamgate-data", "corpus", "artifacts"];
-        if made.iter().any(|made| name == *made) {
+        // made here, and in no clone
+        let made = ["target", ".git", "roamgate-data", "corpus", "artifacts", "roamgate-crates.inc"];
+        if made.iter().any(|made| name == *made) || name == "build" && path.is_dir() {
             continue;
         }
         if path.is_dir() { walk(&path, found) } else { found.push(path) }
