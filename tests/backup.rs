@@ -129,14 +129,24 @@ async fn sessions_end_where_nothing_may_be_taken_twice() {
     federation.stop().await.unwrap();
 }
 
+/// A store of its own, and where it is.
+fn one(folder: &tempfile::TempDir) -> (std::path::PathBuf, roamgate::store::Config) {
+    let path = folder.path().join("one.db");
+    let url = roamgate::store::Url::sqlite(&path);
+    (path, roamgate::store::Config { url, ..Default::default() })
+}
+
+/// The registry's number, which moves on with all others.
+async fn serial(store: &Store) -> u32 {
+    store.registry(|book| Ok((book.serial()?, false))).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_damaged_database_gives_way_to_its_snapshot() {
     use roamgate::store::snapshot;
     let clock = Clock::system();
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("one.db");
-    let config = roamgate::store::Config { url: roamgate::store::Url::sqlite(&path), ..Default::default() };
-    let serial = async |store: &Store| store.registry(|book| Ok((book.serial()?, false))).await.unwrap();
+    let (path, config) = one(&folder);
     let store = Store::open(&config, clock.clone()).unwrap();
     snapshot::keep_good(&path, &store.snapshot().await.unwrap()).unwrap();
     assert!(snapshot::keep_good(&path, b"no database").is_err());
@@ -181,9 +191,7 @@ async fn an_update_that_is_taken_back_leaves_a_database_that_opens() {
     use roamgate::store::snapshot;
     let clock = Clock::system();
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("one.db");
-    let config = roamgate::store::Config { url: roamgate::store::Url::sqlite(&path), ..Default::default() };
-    let serial = async |store: &Store| store.registry(|book| Ok((book.serial()?, false))).await.unwrap();
+    let (path, config) = one(&folder);
     let store = Store::open(&config, clock.clone()).unwrap();
     let before = store.snapshot().await.unwrap();
     store.close().await.unwrap();
@@ -223,22 +231,19 @@ async fn an_update_that_is_taken_back_leaves_a_database_that_opens() {
 async fn a_restore_that_was_interrupted_repeats_nothing_either() {
     let clock = Clock::system();
     let folder = tempfile::tempdir().unwrap();
-    let url = roamgate::store::Url::sqlite(folder.path().join("one.db"));
-    let config = roamgate::store::Config { url, ..Default::default() };
+    let (path, config) = one(&folder);
     let store = Store::open(&config, clock.clone()).unwrap();
     let image = store.snapshot().await.unwrap();
     assert_eq!(store.came_back().await.unwrap(), None);
     store.close().await.unwrap();
     let marked = roamgate::store::snapshot::marked(&image, false).unwrap();
-    std::fs::write(folder.path().join("one.db"), marked).unwrap();
+    std::fs::write(&path, marked).unwrap();
     let store = Store::open(&config, clock.clone()).unwrap();
     assert!(store.came_back().await.unwrap().is_some());
-    let serial = store.registry(|book| Ok((book.serial()?, false))).await.unwrap();
-    assert_eq!(serial, 1001, "once");
+    assert_eq!(serial(&store).await, 1001, "once");
     store.close().await.unwrap();
     let store = Store::open(&config, clock).unwrap();
-    let serial = store.registry(|book| Ok((book.serial()?, false))).await.unwrap();
-    assert_eq!(serial, 1001, "and once only");
+    assert_eq!(serial(&store).await, 1001, "and once only");
     assert!(roamgate::store::snapshot::marked(b"no database", false).is_err());
     assert!(roamgate::store::snapshot::marked(&image[..image.len() / 2], false).is_err());
 }

@@ -144,17 +144,17 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Store, OpenError> {
     snapshot::come_back(&mut sql, path, clock.unix()).map_err(failed)?;
     let sealed_before = secrets::read_check(&sql).map_err(failed)?.is_some();
     let key = secrets::sealing_key(config.key.as_ref(), path, sealed_before, &clock)?;
-    let store_clock = clock.clone();
     let seal = Seal::new(&key, clock.clone());
     secrets::check(&sql, &seal, path)?;
     let learned = Arc::new(RwLock::new(learned::load(&sql).map_err(failed)?));
     let strict = config.durability == Durability::Strict;
+    let reserve = u64::from(config.reserve_mb) << 20;
+    let space = Arc::new(Space::new(config.folder(), reserve, clock.clone()));
     let mut machine = Machine::new(sql, seal, clock, path.into(), strict, lock).map_err(failed)?;
     if crashed {
         machine.inherits();
     }
     let counters = machine.counters();
-    let space = Arc::new(Space::new(config.folder(), u64::from(config.reserve_mb) << 20, store_clock));
     Ok(Store { queue: writer::start(machine), learned, counters, space })
 }
 

@@ -3,11 +3,10 @@
 use rusqlite::OptionalExtension;
 use serde::{Deserialize, Serialize};
 
-use super::Room;
-use super::Store;
 use super::metadata::{Hex, Ul};
 use super::rows::{Seconds, Text};
 use super::writer::{Db, Done, Fault};
+use super::{Room, Store};
 use crate::backend::door::{Boxed, Commit, StoreError};
 use crate::backend::message::{Account, UlMeta};
 use crate::fns::parked::{Parked, Parking, Place};

@@ -26,6 +26,8 @@ const FCNT_STEP_WIDE: u32 = 60_000;
 const JOIN_NONCE_STEP: u32 = 65_536;
 /// Behind the name of a database: its last good image.
 const GOOD: &str = ".good";
+/// One is made each day. Sessions of one that is older, in seconds, are not believed: their devices join again.
+const GOOD_FOR: u64 = 2 * 86_400;
 /// A JoinNonce has 24 bits.
 const LAST_JOIN_NONCE: u32 = 0xFF_FFFF;
 /// The registry's serial number, so that secondaries take what comes.
@@ -252,8 +254,10 @@ pub(super) fn recover(
     if !opened(&image).is_ok_and(|sql| migrations::is_known(&sql)) {
         return Ok(false);
     }
-    let Ok(image) = marked(&image, false) else { return Ok(false) };
     let unix = clock.unix();
+    let age = unix.saturating_sub(last_good(database).unwrap_or(unix));
+    // in so long a session may have used more numbers than it is moved on by
+    let Ok(image) = marked(&image, age > GOOD_FOR) else { return Ok(false) };
     for part in ["", "-wal", "-shm"] {
         let (from, to) =
             (open::beside(database, part), open::beside(database, &format!(".{what}-{unix}{part}")));
@@ -266,7 +270,7 @@ pub(super) fn recover(
     write(&fresh, &image).map_err(failed(&fresh))?;
     std::fs::rename(&fresh, database).map_err(failed(database))?;
     open::sync_folder(database).map_err(failed(database))?;
-    let age = unix.saturating_sub(last_good(database).unwrap_or(unix)) / 3600;
+    let age = age / 3600;
     tracing::error!(
         path = %database.display(),
         %why,

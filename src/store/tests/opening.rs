@@ -166,6 +166,27 @@ async fn a_newer_a_foreign_and_a_damaged_database_are_refused() {
     assert!(matches!(error(), OpenError::NotOurs { .. }));
 }
 
+/// Nobody knows what a session has sent since an old snapshot was made.
+#[tokio::test]
+async fn sessions_go_on_from_a_snapshot_of_yesterday_and_end_with_an_older_one() {
+    for (days, goes_on) in [(1, true), (3, false)] {
+        let (folder, store) = fresh();
+        put(&store, session(1)).await;
+        let image = store.snapshot().await.unwrap();
+        store.close().await.unwrap();
+        let path = folder.path().join("data/roamgate.db");
+        snapshot::keep_good(&path, &image).unwrap();
+        let made = std::time::SystemTime::now() - Duration::from_secs(days * 86_400);
+        let good = std::fs::File::options().write(true).open(open::beside(&path, ".good")).unwrap();
+        good.set_modified(made).unwrap();
+        std::fs::write(&path, "not a database, but a text that is long enough").unwrap();
+        let store = Store::open(&config(&folder), Clock::system()).unwrap();
+        let back = store.came_back().await.unwrap().unwrap();
+        assert_eq!([back.sessions, back.ended], if goes_on { [1, 0] } else { [0, 1] }, "{days}");
+        store.close().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn after_a_crash_a_damaged_database_is_found_and_a_whole_one_opens() {
     let (folder, store) = fresh();
