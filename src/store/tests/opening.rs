@@ -176,7 +176,7 @@ async fn sessions_go_on_from_a_snapshot_of_yesterday_and_end_with_an_older_one()
         store.close().await.unwrap();
         let path = folder.path().join("data/roamgate.db");
         snapshot::keep_good(&path, &image).unwrap();
-        let made = std::time::SystemTime::now() - Duration::from_secs(days * 86_400);
+        let made = std::time::SystemTime::from(Clock::system().wall()) - Duration::from_secs(days * 86_400);
         let good = std::fs::File::options().write(true).open(open::beside(&path, ".good")).unwrap();
         good.set_modified(made).unwrap();
         std::fs::write(&path, "not a database, but a text that is long enough").unwrap();
