@@ -1,4 +1,4 @@
-//! `kill -9` at random moments: nothing that was answered is lost, nothing is given out twice.
+//! `kill -9` at random moments: nothing durable that was answered is lost, and in `strict` nothing at all; nothing is given out twice.
 //!
 //! The test starts itself again as a child that takes nonces and counters from the store and prints
 //! each when the store has answered. The parent kills it, opens the store, and compares. What to take
@@ -214,8 +214,13 @@ fn nothing_answered_is_lost_and_nothing_is_given_out_twice() {
         // Short ones hit the opening, the first of all the making.
         let most = if round % 4 == 0 { 30 } else { 160 };
         let after = Duration::from_micros(rng.random_range(1_000..most * 1_000));
-        for line in run_and_kill(&database, round % 3 == 0, after) {
+        let strict = round % 3 == 0;
+        for line in run_and_kill(&database, strict, after) {
             answers += 1;
+            // `balanced` may forget them with the process
+            if !strict && matches!(line.0.as_str(), "up" | "answered") {
+                continue;
+            }
             assert!(seen.insert(line.clone()), "round {round}: twice: {line:?}");
         }
         runtime.block_on(check(&database, &seen, round));

@@ -404,7 +404,7 @@ impl Field {
             // of the time in which frames came
             cost.cpu.as_secs_f64() * 100.0 / took.as_secs_f64().min(count as f64 / f64::from(rate)),
             each(cost.written as f64 / 1e3),
-            each(cost.full_commits as f64 + 3.0 * cost.checkpoints as f64),
+            each(cost.commits as f64 + 3.0 * cost.checkpoints as f64),
             ms(outcome.driver),
         );
         let held = outcome.lost == 0 && outcome.at(0.99) < Duration::from_secs(1);
@@ -581,7 +581,7 @@ fn latency_row(what: &str, times: &[Duration], lost: usize, cost: Option<Used>, 
                 "{:.2} ms | {:.1} kB | {:.2}",
                 each(cost.cpu.as_secs_f64() * 1e3),
                 each(cost.written as f64 / 1e3),
-                each(cost.full_commits as f64)
+                each(cost.commits as f64)
             )
         },
     );

@@ -108,7 +108,7 @@ pub struct Used {
     /// Bytes given to the file system.
     pub written: u64,
     /// Commits that waited for the disk.
-    pub full_commits: u64,
+    pub commits: u64,
     /// Copies of the log into the database.
     pub checkpoints: u64,
 }
@@ -119,7 +119,7 @@ impl std::ops::Sub for Used {
         Used {
             cpu: self.cpu.saturating_sub(before.cpu),
             written: self.written.saturating_sub(before.written),
-            full_commits: self.full_commits.saturating_sub(before.full_commits),
+            commits: self.commits.saturating_sub(before.commits),
             checkpoints: self.checkpoints.saturating_sub(before.checkpoints),
         }
     }
@@ -131,7 +131,7 @@ impl std::ops::Add for Used {
         Used {
             cpu: self.cpu + other.cpu,
             written: self.written + other.written,
-            full_commits: self.full_commits + other.full_commits,
+            commits: self.commits + other.commits,
             checkpoints: self.checkpoints + other.checkpoints,
         }
     }
@@ -166,7 +166,7 @@ impl Node {
         Ok(Used {
             cpu: Duration::from_millis(10 * ticks),
             written,
-            full_commits: count("full_commits")?,
+            commits: count("commits")?,
             checkpoints: count("checkpoints")?,
         })
     }

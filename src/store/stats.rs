@@ -9,15 +9,13 @@ pub struct Stats {
     pub jobs: u64,
     /// Of these, failed (their caller got a `StoreError`).
     pub failed: u64,
-    /// Transactions that wrote something.
+    /// Transactions that wrote something, and waited for the disk.
     pub commits: u64,
-    /// Of these, waited for the disk.
-    pub full_commits: u64,
     /// Rows inserted, changed or deleted.
     pub rows: u64,
-    /// Batches run again because a decision turned out to be durable.
+    /// Batches run again because one of their jobs failed.
     pub reruns: u64,
-    /// Times the writer pushed lazy commits by itself to keep the bounds of `balanced`.
+    /// Of the commits, those that the writer made by itself to keep the bounds of `balanced`.
     pub pushes: u64,
     /// Times the log was copied into the database.
     pub checkpoints: u64,
@@ -31,12 +29,11 @@ pub struct Stats {
 
 impl Stats {
     /// Every one by its name.
-    pub fn named(&self) -> [(&'static str, u64); 11] {
+    pub fn named(&self) -> [(&'static str, u64); 10] {
         [
             ("jobs", self.jobs),
             ("failed", self.failed),
             ("commits", self.commits),
-            ("full_commits", self.full_commits),
             ("rows", self.rows),
             ("reruns", self.reruns),
             ("pushes", self.pushes),
@@ -70,7 +67,6 @@ pub(super) struct Counters {
     pub jobs: Counter,
     pub failed: Counter,
     pub commits: Counter,
-    pub full_commits: Counter,
     pub rows: Counter,
     pub reruns: Counter,
     pub pushes: Counter,
@@ -86,7 +82,6 @@ impl Counters {
             jobs: self.jobs.get(),
             failed: self.failed.get(),
             commits: self.commits.get(),
-            full_commits: self.full_commits.get(),
             rows: self.rows.get(),
             reruns: self.reruns.get(),
             pushes: self.pushes.get(),

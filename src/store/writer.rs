@@ -1,35 +1,36 @@
 //! The writer: one task that takes what has queued and commits it together.
 //!
-//! Everything that reads or writes the database is a [`Job`] and runs here, in the order it came.
-//! A batch is one transaction. Where a job of it fails, it is taken back and run again with a savepoint before each job, so that
-//! the failing one takes back only its own writes. (Savepoints in every batch cost more than the jobs: SQLite copies every page
-//! before its first change behind one, a kilobyte at a time.) A batch that waits for the disk runs in one short `spawn_blocking` (a thread that tokio does not
-//! know would let paused time leap, a blocking loop would freeze it). One that does not is done where the
-//! writer stands: it takes less time than two changes of thread, of which an uplink at home would need a dozen.
-//! A disk that keeps even such a batch waiting is left to the other thread for a while.
+//! Everything that reads or writes the database is a [`Job`] and runs here, in the order it came; what has queued is a batch.
+//! Where a job of it fails, the batch is taken back and run again with a savepoint before each job, so that
+//! the failing one takes back only its own writes. (Savepoints before every job cost more than the jobs: SQLite copies every page
+//! before its first change behind one, a kilobyte at a time.)
 //!
-//! # What a crash costs
+//! # When it is committed
 //!
-//! The database is in WAL mode: a commit appends to the log. With `synchronous=FULL` it then waits
-//! until the log is on the disk, with `NORMAL` it leaves the log to the kernel's cache.
+//! A commit writes whole pages into the log and waits until they are on the disk (WAL mode, `synchronous=FULL`). A batch with a
+//! durable job is committed at once, in `strict` every batch that wrote. In `balanced` any other is *held*: its callers are
+//! answered, its pages stay in memory, and the next batch goes on in the same transaction, behind a savepoint of its own. So a
+//! page that a hundred uplinks change is written once: the card lives longer, and most uplinks at home cost no call of the
+//! system at all.
 //!
-//! | | `kill -9`, panic | power cut, kernel crash |
-//! |---|---|---|
-//! | durable job (both modes), `strict` | nothing | nothing |
-//! | `balanced`, a counter | nothing: the cache is the kernel's | what was taken in the last 30 s, at most 1,024 frames |
-//! | `balanced`, a message for the next room or for an application | nothing | what waited less than 1 s |
+//! What is held is committed with the next durable batch, and where none comes before the bounds are reached ([`Ledger`]):
 //!
-//! A batch with one durable job commits with FULL, and FULL pushes the whole log: it makes every lazy
-//! commit before it durable too. Where no such batch comes, the writer pushes by itself before the
-//! bounds are reached ([`Ledger`]). A message that the next room has answered in time is no longer
-//! waited for, so at home most uplinks cost no wait for the disk at all.
+//! | | `kill -9`, panic, power cut, kernel crash |
+//! |---|---|
+//! | durable job (both modes), `strict` | nothing is lost |
+//! | `balanced`, a counter | what was taken in the last 30 s, at most 1,024 frames |
+//! | `balanced`, a message for the next room or for an application | what waited less than 1 s |
 //!
-//! A run that ended without closing the store leaves debts: its lazy commits may be nowhere but in the kernel's cache, since
-//! nobody knows when. The next run pays them before its first job ([`Machine::inherits`]).
+//! A message that the next room has answered in time is no longer waited for. A disk that refuses a commit (it is full, mostly) takes
+//! with it what was held: SQLite ends the transaction, and the store goes on as after a crash.
 //!
-//! Whether a job is durable is known only when its decision has run, and SQLite takes the level only
-//! outside a transaction. So a batch that began with NORMAL and turns out to be durable is taken back
-//! and run again with FULL: the reason why a decision may run twice.
+//! A batch that only works in memory is done where the writer stands: it takes less time than two changes of thread, of which an
+//! uplink at home would need a dozen. One that commits does so in one short `spawn_blocking` (a thread that tokio does not
+//! know would let paused time leap, a blocking loop would freeze it). A disk that keeps even reads waiting is left to the other
+//! thread for a while.
+//!
+//! A run that ended without closing the store may leave commits whose wait had not ended: they lie in the kernel's cache, and
+//! are read, but may be lost yet. The next run waits for them before its first job ([`Machine::inherits`]).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -62,12 +63,12 @@ const FORWARD_WAIT: Duration = Duration::from_millis(900);
 const RETRY: Duration = Duration::from_secs(1);
 /// So many lazily accepted frames are never exceeded.
 const FRAMES: u32 = 1024;
-/// Commits after which the log is copied into the database as soon as nobody has asked for anything for
+/// Pages in the log after which it is copied into the database as soon as nobody has asked for anything for
 /// [`IDLE`], so that nobody's receive window waits for it. (SQLite would do it inside somebody's commit.)
-const CHECKPOINT: u32 = 256;
+const CHECKPOINT: i64 = 1024;
 const IDLE: Duration = Duration::from_millis(10);
-/// Commits after which that cannot wait any longer.
-const CHECKPOINT_NOW: u32 = 512;
+/// Pages after which that cannot wait any longer.
+const CHECKPOINT_NOW: i64 = 2048;
 /// A batch on the writer's own thread that took so long has waited for the disk; then all go to the other thread
 /// for a while.
 const SLOW: Duration = Duration::from_millis(60);
@@ -158,7 +159,7 @@ impl Done {
 
 /// One read-decide-write.
 pub(super) trait Job: Send {
-    /// Will surely, or most likely, be durable: lets the batch begin with FULL.
+    /// Will surely, or most likely, be durable: the batch is for the thread that may wait.
     fn durable(&self) -> bool;
     /// May be called twice; only the writes of the last call are committed.
     fn run(&mut self, db: &Db<'_>) -> Result<Done, Fault>;
@@ -239,7 +240,7 @@ impl Queue {
     }
 }
 
-/// What lies in the log and may not be on the disk yet.
+/// What may not be on the disk yet.
 #[derive(Debug, Default)]
 struct Ledger {
     /// Anything at all.
@@ -266,7 +267,7 @@ impl Ledger {
         due.map(|due| self.not_before.map_or(due, |not_before| due.max(not_before)))
     }
 
-    /// A job was committed with NORMAL.
+    /// A job was done and not committed.
     fn note(&mut self, done: &Done, wrote: bool, now: Instant) {
         if let Some(key) = done.answered {
             self.forward.remove(&key);
@@ -299,11 +300,11 @@ pub(super) struct Machine {
     arrivals: Arrivals,
     path: PathBuf,
     strict: bool,
-    /// The level that SQLite has now.
-    full: bool,
     ledger: Ledger,
-    /// Commits that wrote since the last checkpoint.
-    since_checkpoint: u32,
+    /// Rows that batches before have written in the transaction that is open. (None is open without any.)
+    held: u64,
+    /// Pages of the log that are not in the database.
+    log: i64,
     /// Until then every batch goes to the other thread.
     slow_until: Option<Instant>,
     /// Held as long as the database is open; after the connection, which must be gone first.
@@ -312,27 +313,30 @@ pub(super) struct Machine {
 
 type Outcomes = Vec<Result<Done, Fault>>;
 
+/// A batch that has run.
+struct Ran {
+    outcomes: Outcomes,
+    /// What its jobs that stand have written.
+    rows: u64,
+    frames: u32,
+    /// It is to be committed now.
+    commits: bool,
+}
+
 /// What came of a batch on the writer's own thread.
 enum Here {
     Done(Vec<Result<(), StoreError>>),
-    /// Nothing was done: this is for the other thread, in this way.
-    Elsewhere(Way),
+    /// The rest is for the other thread.
+    Elsewhere(Rest),
 }
 
-/// How a batch is run.
-#[derive(Debug, Clone, Copy, Default)]
-struct Way {
-    /// It will have to wait for the disk.
-    full: bool,
-    /// A savepoint before each job: one of them fails.
-    apart: bool,
-}
-
-enum Attempt {
-    Committed(Outcomes),
-    NeedsFull,
-    /// A job failed, and there are no savepoints to take it back alone.
-    NeedsApart,
+/// What is left to do of a batch.
+enum Rest {
+    All,
+    /// One of its jobs fails: a savepoint before each.
+    Apart,
+    /// It has run.
+    Commit(Ran),
 }
 
 impl Machine {
@@ -354,9 +358,9 @@ impl Machine {
             counters: Arc::default(),
             path,
             strict,
-            full: true,
             ledger: Ledger::default(),
-            since_checkpoint: 0,
+            held: 0,
+            log: 0,
             slow_until: None,
             _lock: lock,
         })
@@ -371,78 +375,76 @@ impl Machine {
         self.ledger.due().is_some_and(|due| due <= self.clock.now())
     }
 
-    /// Run all jobs and commit without waiting for the disk.
-    fn commit_here(&mut self, jobs: &mut [Box<dyn Job>]) -> Here {
+    /// Run all jobs, as far as nothing waits for the disk.
+    fn work_here(&mut self, jobs: &mut [Box<dyn Job>]) -> Here {
         let now = self.clock.now();
         let slow = self.slow_until.is_some_and(|until| now < until);
         if self.strict || self.is_due() || slow || jobs.iter().any(|job| job.durable()) {
-            return Here::Elsewhere(Way::default());
+            return Here::Elsewhere(Rest::All);
         }
-        let mut way = Way::default();
-        let here = match self.attempt(jobs, way, false, now) {
-            Ok(Attempt::Committed(outcomes)) => Here::Done(self.told(outcomes)),
-            Ok(again) => {
-                self.again(&again, &mut way);
-                Here::Elsewhere(way)
-            }
+        let here = match self.run(jobs, false, false) {
+            Ok(Some(ran)) if ran.commits => Here::Elsewhere(Rest::Commit(ran)),
             // tried again over there, where failures are told
             Err(_) => {
                 self.back();
-                Here::Elsewhere(way)
+                Here::Elsewhere(Rest::All)
             }
+            Ok(None) => {
+                self.again();
+                Here::Elsewhere(Rest::Apart)
+            }
+            Ok(Some(ran)) => match self.settle(ran, now) {
+                Ok(outcomes) => Here::Done(self.told(outcomes)),
+                Err(_) => {
+                    self.back();
+                    Here::Elsewhere(Rest::All)
+                }
+            },
         };
         let done = self.clock.now();
         self.slow_until = (done - now >= SLOW).then(|| done + SLOW_FOR);
         here
     }
 
-    /// Everything back, to be run once more in the way that has proved to be needed.
-    fn again(&mut self, needs: &Attempt, way: &mut Way) {
-        match needs {
-            Attempt::Committed(_) => {}
-            Attempt::NeedsFull => way.full = true,
-            Attempt::NeedsApart => way.apart = true,
-        }
+    /// The batch back, to be run once more with savepoints.
+    fn again(&mut self) {
         self.counters.reruns.add(1);
         self.back();
     }
 
-    /// Run all jobs and commit; one outcome each.
-    fn commit(&mut self, jobs: &mut [Box<dyn Job>], mut way: Way) -> Vec<Result<(), StoreError>> {
+    /// Run and commit what is left of a batch; one outcome each.
+    fn work(&mut self, jobs: &mut [Box<dyn Job>], mut rest: Rest) -> Vec<Result<(), StoreError>> {
         let now = self.clock.now();
         let due = self.is_due();
-        way.full = way.full || self.strict || due || jobs.iter().any(|job| job.durable());
         if jobs.is_empty() && due {
             self.counters.pushes.add(1);
         }
-        loop {
-            match self.attempt(jobs, way, due, now) {
-                Ok(Attempt::Committed(outcomes)) => return self.told(outcomes),
-                // at most once for each of the two: nothing needs what it has
-                Ok(again) => self.again(&again, &mut way),
-                Err(fault) => {
-                    self.back();
-                    self.ledger.not_before = Some(now + RETRY);
-                    let error = StoreError(format!("{}: {fault}", self.path.display()));
-                    tracing::error!(%error, jobs = jobs.len(), "a batch was not committed");
-                    self.counters.failed.add(jobs.len() as u64);
-                    return jobs.iter().map(|_| Err(error.clone())).collect();
+        let fault = loop {
+            let ran = match rest {
+                Rest::Commit(ran) => Ok(Some(ran)),
+                Rest::All => self.run(jobs, false, due),
+                Rest::Apart => self.run(jobs, true, due),
+            };
+            match ran.and_then(|ran| ran.map(|ran| self.settle(ran, now)).transpose()) {
+                Ok(Some(outcomes)) => return self.told(outcomes),
+                // at most once: with savepoints a job fails alone
+                Ok(None) => {
+                    self.again();
+                    rest = Rest::Apart;
                 }
+                Err(fault) => break fault,
             }
-        }
+        };
+        self.back();
+        self.ledger.not_before = Some(now + RETRY);
+        let error = StoreError(format!("{}: {fault}", self.path.display()));
+        tracing::error!(%error, jobs = jobs.len(), "a batch was not committed");
+        self.counters.failed.add(jobs.len() as u64);
+        jobs.iter().map(|_| Err(error.clone())).collect()
     }
 
-    fn attempt(
-        &mut self,
-        jobs: &mut [Box<dyn Job>],
-        Way { full, apart }: Way,
-        due: bool,
-        now: Instant,
-    ) -> Result<Attempt, Fault> {
-        if self.full != full {
-            self.sql.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
-            self.full = full;
-        }
+    /// Run all jobs behind what is held. `None`: one failed, and there are no savepoints to take it back alone.
+    fn run(&mut self, jobs: &mut [Box<dyn Job>], apart: bool, due: bool) -> Result<Option<Ran>, Fault> {
         let db = Db {
             sql: &self.sql,
             seal: &self.seal,
@@ -450,7 +452,7 @@ impl Machine {
             arrivals: &self.arrivals,
             counters: &self.counters,
         };
-        db.run("BEGIN", [])?;
+        db.run(if self.held > 0 { "SAVEPOINT batch" } else { "BEGIN" }, [])?;
         let mut outcomes = Outcomes::with_capacity(jobs.len());
         // Rows of the jobs that stand. (SQLite counts those that were taken back too.)
         let mut rows = 0;
@@ -458,7 +460,7 @@ impl Machine {
             let before = db.sql.total_changes();
             let outcome = if apart { alone(job.as_mut(), &db)? } else { guarded(job.as_mut(), &db) };
             if outcome.is_err() && !apart {
-                return Ok(Attempt::NeedsApart);
+                return Ok(None);
             }
             if outcome.is_ok() {
                 rows += db.sql.total_changes() - before;
@@ -468,38 +470,74 @@ impl Machine {
         let standing = || outcomes.iter().flatten();
         let frames: u32 = standing().map(|done| done.frames).sum();
         let durable = standing().any(|done| done.commit == Commit::Durable);
-        // A durable decision that changed nothing rests on what it read, and that may be lazy.
-        let must_push = durable && (rows > 0 || self.ledger.dirty);
-        if !full && (must_push || (rows > 0 && self.ledger.frames + frames >= FRAMES)) {
-            return Ok(Attempt::NeedsFull);
-        }
-        if full && rows == 0 && self.ledger.dirty && (durable || due) {
-            // A commit without a page does not wait for the disk: give it one.
-            rows += db.run("UPDATE meta SET value = value + 1 WHERE name = 'flushes'", [])? as u64;
-        }
-        db.run("COMMIT", [])?;
-        if rows > 0 {
-            self.counters.commits.add(1);
-            self.counters.full_commits.add(full.into());
-            self.counters.rows.add(rows);
-            self.since_checkpoint += 1;
-        }
-        self.counters.uplinks.add(frames.into());
-        if full && rows > 0 {
-            self.ledger = Ledger::default();
-        } else {
-            outcomes.iter().flatten().for_each(|done| self.ledger.note(done, rows > 0, now));
-        }
-        Ok(Attempt::Committed(outcomes))
+        // A durable decision that changed nothing rests on what it read, and that may be held.
+        let commits = (rows > 0 && (self.strict || durable || self.ledger.frames + frames >= FRAMES))
+            || (self.ledger.dirty && (durable || due));
+        Ok(Some(Ran { outcomes, rows, frames, commits }))
     }
 
-    /// Leave whatever transaction is open.
+    /// Commit a batch, or hold it.
+    fn settle(&mut self, ran: Ran, now: Instant) -> Result<Outcomes, Fault> {
+        let Ran { outcomes, mut rows, frames, commits } = ran;
+        let run = |sql: &str| -> Result<usize, Fault> { Ok(self.sql.prepare_cached(sql)?.execute([])?) };
+        if commits && self.held + rows == 0 {
+            // A commit without a page does not wait for the disk: give it one.
+            rows += run("UPDATE meta SET value = value + 1 WHERE name = 'flushes'")? as u64;
+        }
+        if commits || self.held + rows == 0 {
+            run("COMMIT")?;
+        } else if self.held > 0 {
+            run("RELEASE batch")?;
+        }
+        self.counters.rows.add(rows);
+        self.counters.uplinks.add(frames.into());
+        if commits {
+            self.counters.commits.add(1);
+            self.held = 0;
+            self.ledger = Ledger::default();
+            self.measure();
+        } else {
+            self.held += rows;
+            outcomes.iter().flatten().for_each(|done| self.ledger.note(done, rows > 0, now));
+        }
+        Ok(outcomes)
+    }
+
+    /// Take the batch back, and leave what is held as it was before.
     fn back(&mut self) {
-        if !self.sql.is_autocommit()
-            && let Err(error) = self.sql.execute_batch("ROLLBACK")
-        {
+        let back = match (self.sql.is_autocommit(), self.held > 0) {
+            (false, true) => self.sql.execute_batch("ROLLBACK TO batch; RELEASE batch"),
+            (false, false) => self.sql.execute_batch("ROLLBACK"),
+            // After some failures (a full disk, I/O) SQLite has rolled everything back already.
+            (true, true) => {
+                let Ledger { frames, .. } = std::mem::take(&mut self.ledger);
+                self.held = 0;
+                tracing::error!(
+                    frames,
+                    "the disk has refused what was not on it yet: it is lost, as in a power cut"
+                );
+                Ok(())
+            }
+            (true, false) => Ok(()),
+        };
+        if let Err(error) = back {
             tracing::error!(%error, "ROLLBACK");
         }
+    }
+
+    /// Commit what is held, between batches.
+    fn push(&mut self) -> rusqlite::Result<()> {
+        if self.held > 0 {
+            let done = self.sql.execute_batch("COMMIT");
+            if done.is_err() {
+                self.back();
+                return done;
+            }
+            self.held = 0;
+            self.ledger = Ledger::default();
+            self.counters.commits.add(1);
+        }
+        Ok(())
     }
 
     fn told(&self, outcomes: Outcomes) -> Vec<Result<(), StoreError>> {
@@ -508,14 +546,24 @@ impl Machine {
         outcomes.into_iter().map(|outcome| outcome.map(drop).map_err(StoreError::from)).collect()
     }
 
+    /// The pragma's answer: pages in the log, and of these those that are in the database.
+    fn log(&self, mode: &str) -> rusqlite::Result<(i64, i64, i64)> {
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        self.sql.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?.query_row([], row)
+    }
+
+    /// How long the log is.
+    fn measure(&mut self) {
+        if let Ok((_, log, copied)) = self.log("NOOP") {
+            self.log = log - copied;
+        }
+    }
+
     /// Copy the log into the database and begin it anew: the log stays short.
     fn checkpoint(&mut self, mode: &str) {
-        self.since_checkpoint = 0;
-        let row = |row: &rusqlite::Row<'_>| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-        };
-        match self.sql.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], row) {
-            // It waits for the disk, log first: nothing is lazy any more.
+        self.log = 0;
+        match self.push().and_then(|()| self.log(mode)) {
+            // It waits for the disk, log first: nothing is at stake any more.
             Ok((0, log, copied)) if log == copied => self.ledger = Ledger::default(),
             Ok(_) => {}
             Err(error) => tracing::error!(%error, path = %self.path.display(), "checkpoint"),
@@ -523,8 +571,8 @@ impl Machine {
         self.counters.checkpoints.add(1);
     }
 
-    /// The last run did not close the store. What it wrote lazily may still be nowhere but in the kernel's cache, and
-    /// nobody knows since when: the bounds hold over a crash too.
+    /// The last run did not close the store. Its last commit may still be nowhere but in the kernel's cache: before anybody reads it,
+    /// it is on the disk.
     pub fn inherits(&mut self) {
         let now = self.clock.now();
         self.ledger = Ledger { dirty: true, counters: Some(now), outbox: Some(now), ..Ledger::default() };
@@ -533,9 +581,20 @@ impl Machine {
 
     /// The last push; the connection copies its log and deletes it.
     fn close(mut self) -> Result<(), StoreError> {
+        let pushed = self.push();
         self.checkpoint("TRUNCATE");
-        let Machine { sql, path, _lock, .. } = self;
-        sql.close().map_err(|(_, error)| StoreError(format!("{}: {error}", path.display())))
+        pushed.map_err(|error| StoreError(format!("{}: {error}", self.path.display())))
+    }
+}
+
+/// The runtime may end before anybody has closed the store.
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if !std::thread::panicking()
+            && let Err(error) = self.push()
+        {
+            tracing::error!(%error, path = %self.path.display(), "COMMIT");
+        }
     }
 }
 
@@ -586,7 +645,7 @@ async fn write(mut machine: Machine, mut queue: mpsc::Receiver<Message>) {
     let clock = machine.clock.clone();
     let mut taken = Vec::with_capacity(BATCH);
     loop {
-        let tidy = (machine.since_checkpoint >= CHECKPOINT).then(|| clock.now() + IDLE);
+        let tidy = (machine.log >= CHECKPOINT).then(|| clock.now() + IDLE);
         let due = machine.ledger.due().into_iter().chain(tidy).min();
         match due {
             Some(due) => tokio::select! {
@@ -616,12 +675,12 @@ async fn write(mut machine: Machine, mut queue: mpsc::Receiver<Message>) {
                 Message::Close(reply) => close = Some(reply),
             }
         }
-        let here = if idle { Here::Done(Vec::new()) } else { machine.commit_here(&mut jobs) };
+        let here = if idle { Here::Done(Vec::new()) } else { machine.work_here(&mut jobs) };
         let outcomes = match here {
             Here::Done(outcomes) => outcomes,
-            Here::Elsewhere(way) => {
+            Here::Elsewhere(rest) => {
                 let batch = move || {
-                    let outcomes = machine.commit(&mut jobs, way);
+                    let outcomes = machine.work(&mut jobs, rest);
                     (machine, jobs, outcomes)
                 };
                 // Fails only when the runtime ends: then nobody waits any more.
@@ -640,9 +699,7 @@ async fn write(mut machine: Machine, mut queue: mpsc::Receiver<Message>) {
             let _ = reply.send(closing.unwrap_or_else(|_| Err(closed())));
             return;
         }
-        let tidy =
-            machine.since_checkpoint >= CHECKPOINT_NOW || (idle && machine.since_checkpoint >= CHECKPOINT);
-        if tidy {
+        if machine.log >= CHECKPOINT_NOW || (idle && machine.log >= CHECKPOINT) {
             let tidy = move || {
                 machine.checkpoint("PASSIVE");
                 machine

@@ -382,7 +382,7 @@ impl House {
     }
 
     async fn judges(&mut self, at: u64) {
-        let lossy = self.mode == Mode::Balanced && self.crash == Crash::Cut;
+        let lossy = self.mode == Mode::Balanced;
         match look(&self.image(), &self.copy(), &self.world, &self.clock).await {
             Ok(found) => {
                 let lost = lock(&self.world).check(&found, lossy, at);

@@ -138,57 +138,6 @@ impl House {
     }
 }
 
-/// A program that dies hands its debts on: what it had not synced is on the disk in time although the next one, whom
-/// nobody sends anything, never accepted any of it.
-pub async fn hold_over_a_crash_of_the_program() {
-    let mut house = House::new(Mode::Balanced, Crash::Cut).await;
-    house.is_away(true);
-    let mut at_stake = 0;
-    for _ in 0..3 {
-        house.world().next_round();
-        let before = house.image();
-        let mut running = house.starts(true);
-        house.is_ready(&mut running).await;
-        // Unconfirmed uplinks alone, and all of them in the outbox: nothing that the next run does makes them durable.
-        let devices = house.world().devices.len();
-        for n in 0..devices {
-            let mut rng = StdRng::seed_from_u64(n as u64);
-            loop {
-                let joined = house.world().session_of(n).is_some();
-                if joined {
-                    break;
-                }
-                let action = house.world().joins(n, &mut rng);
-                act(action, &running.to).await;
-            }
-            for _ in 0..3 {
-                let action = {
-                    let mut world = house.world();
-                    let session = world.session_of(n).expect("it has joined");
-                    world.sends_this(session, false, false, Some(vec![n as u8; 12]))
-                };
-                act(action, &running.to).await;
-            }
-        }
-        sleep(Duration::from_millis(100)).await;
-        house.dies(running).await;
-        let disk = house.tells_disk(&before);
-        at_stake += disk.unsynced();
-        house.disk = Some(disk);
-
-        house.world().next_round();
-        let mut running = house.starts(true);
-        house.is_ready(&mut running).await;
-        sleep(UNDELIVERED + Duration::from_millis(100)).await;
-        house.dies(running).await;
-        let disk = house.tells_disk(&before);
-        house.lays(&disk.durable());
-        house.inspects().await;
-        house.must_be_innocent();
-    }
-    assert!(at_stake > 0, "nothing was at stake");
-}
-
 /// The uplink that a record says was accepted.
 fn of_uplink(record: &Record) -> Option<(DevAddr, u32)> {
     let What::Said(line) = &record.what else { return None };

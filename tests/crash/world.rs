@@ -559,8 +559,8 @@ impl World {
         missing.into_iter().for_each(|fault| self.fault(fault));
     }
 
-    /// The promises, against what the store holds after a crash at `now`. `lossy`: the mode is `balanced` and the power
-    /// was cut, so some of what was accepted lazily may be gone.
+    /// The promises, against what the store holds after a crash at `now`. `lossy`: the mode is `balanced`, so some
+    /// of what was accepted lazily may be gone.
     pub fn check(&mut self, found: &Found, lossy: bool, now: u64) -> Lost {
         let mut faults = Vec::new();
         let mut lost = Lost::default();
