@@ -332,7 +332,7 @@ async fn backups_go_to_a_folder_and_a_bucket_and_the_newest_stay() {
     objects.lock().unwrap().insert("attic/holiday.jpg".into(), vec![1]);
     for _ in 0..3 {
         let backup = config.backup.as_ref().unwrap();
-        roamgate::app::backups::once(&config, backup, &store, &clock).await.unwrap();
+        roamgate::app::backups::once(&config, backup, &store, None, &clock).await.unwrap();
         clock.move_wall(jiff::SignedDuration::from_secs(1));
     }
     assert_eq!(std::fs::read_dir(at("stick")).unwrap().count(), 2);
@@ -351,6 +351,88 @@ async fn backups_go_to_a_folder_and_a_bucket_and_the_newest_stay() {
     // one place that fails keeps no other from being served, and is told
     std::fs::remove_dir_all(at("stick")).unwrap();
     let backup = config.backup.as_ref().unwrap();
-    let error = roamgate::app::backups::once(&config, backup, &store, &clock).await.unwrap_err().to_string();
+    let error =
+        roamgate::app::backups::once(&config, backup, &store, None, &clock).await.unwrap_err().to_string();
     assert!(error.contains("is it mounted") && !error.contains("bucket"), "{error}");
+}
+
+/// Make one with this configuration, as the schedule does, beside the running node.
+async fn once(config: &Path, node: &roamgate::app::Node, clock: &Clock) -> anyhow::Result<()> {
+    let config = roamgate::config::load(Some(config), std::iter::empty())?.checked()?.config;
+    let way = roamgate::app::way::Way::new(&config, clock)?;
+    let out = way.out(way.resolver()?)?.unwrap();
+    let bring: std::sync::Arc<dyn roamgate::backup::shelf::Bring> = std::sync::Arc::new(out);
+    let backup = config.backup.as_ref().unwrap();
+    roamgate::app::backups::once(&config, backup, node.store(), Some(&bring), clock).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partner_keeps_them_and_a_new_box_with_our_certificate_gets_them_back() {
+    let clock = Clock::system();
+    let (mut federation, _device) = federation(&clock).await;
+    let folder = federation.folder.path.clone();
+    let at = |name: &str| folder.join(name);
+    let add = |name: &str, more: &str| {
+        let before = std::fs::read_to_string(at(name)).unwrap();
+        std::fs::write(at(name), format!("{before}\n{more}")).unwrap();
+    };
+    let (home, visited) = (text(&at("home.toml")), text(&at("visited.toml")));
+    let recipient = done(&["backup", "key", &text(&at("key"))]).lines().next().unwrap().to_owned();
+    add("home.toml", &format!("[backup]\nrecipients = [\"{recipient}\"]\npartner = \"000000\"\n"));
+    done(&["config", "check", "-c", &home]);
+
+    // it was not asked to
+    let node = federation.home.node().unwrap();
+    let error = once(&at("home.toml"), node, &clock).await.unwrap_err().to_string();
+    assert!(error.contains("NetID 000000") && error.contains("no keep_backups_mb"), "{error}");
+    assert!(node.store().last_backup().await.unwrap().is_none());
+    refused(&["backup", "kept", "--at", "000000", "-c", &home], "no keep_backups_mb");
+    assert_eq!(done(&["backup", "kept", "-c", &visited]), "Nothing is kept here for partners.\n");
+
+    let entry = "[[roaming.partner]]\nnet_id = \"000001\"\nkeep_backups_mb = 1\npassive = { start = true, activation = true }\n";
+    add("visited.toml", entry);
+    federation.visited.restart(&federation.air, &clock).await.unwrap();
+    let node = federation.home.node().unwrap();
+    assert_eq!(
+        done(&["backup", "kept", "--at", "000000", "-c", &home]),
+        "NetID 000000 keeps nothing of ours.\n"
+    );
+    for _ in 0..2 {
+        once(&at("home.toml"), node, &clock).await.unwrap();
+        clock.move_wall(jiff::SignedDuration::from_secs(1));
+    }
+    let listed = done(&["backup", "kept", "--at", "000000", "-c", &home]);
+    assert_eq!(listed.matches("000000  roamgate-000001-").count(), 2, "{listed}");
+    let here = done(&["backup", "kept", "-c", &visited]);
+    assert!(here.contains("000001  roamgate-000001-") && here.contains("kept/000001\n"), "{here}");
+
+    // nobody else gets at them, and nothing else is taken
+    let own = roamgate::config::load(Some(&at("visited.toml")), std::iter::empty()).unwrap();
+    let way = roamgate::app::way::Way::new(&own.checked().unwrap().config, &clock).unwrap();
+    let visitor = way.out(way.resolver().unwrap()).unwrap().unwrap();
+    let error = visitor.left(roamgate::demo::federation::HOME.net_id).await.unwrap_err().to_string();
+    assert!(error.contains("no backups of NetID 000000 are kept here"), "{error}");
+    let home_way = roamgate::config::load(Some(&at("home.toml")), std::iter::empty()).unwrap();
+    let home_way = roamgate::app::way::Way::new(&home_way.checked().unwrap().config, &clock).unwrap();
+    let client = home_way.out(home_way.resolver().unwrap()).unwrap().unwrap();
+    let visited_id = roamgate::demo::federation::VISITED.net_id;
+    for (name, length, words) in [
+        ("../000000/roamgate-000001-20261130T031200Z.age", 10, "HTTP 4"),
+        ("roamgate-000000-20261130T031200Z.age", 10, "is called roamgate-000001-TIME.age"),
+        ("roamgate-000001-20261130T031200Z.age", 1_100_000, "longer than 1 MB"),
+    ] {
+        let error = client.leave(visited_id, name, vec![7; length]).await.unwrap_err().to_string();
+        assert!(error.contains(words), "{name}: {error}");
+    }
+    let kept = std::fs::read_dir(at("kept/000001")).unwrap().count();
+    assert_eq!((kept, std::fs::read_dir(at("kept")).unwrap().count()), (2, 1));
+
+    // the box is gone: a new one has a certificate and nothing else
+    let back = text(&at("back.age"));
+    let said = done(&["backup", "fetch", "000000", &back, "-c", &home]);
+    assert!(said.contains("roamgate restore"), "{said}");
+    refused(&["backup", "fetch", "000000", &back, "-c", &home], "already");
+    let said = done(&["restore", &back, "--key", &text(&at("key")), "--look"]);
+    assert!(said.contains("backup of 000001"), "{said}");
+    federation.stop().await.unwrap();
 }

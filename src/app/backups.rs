@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 
+use crate::backend::server::Keeping;
 use crate::backup::archive::{self, Contents, Lock};
-use crate::backup::shelf::{self, Shelf};
+use crate::backup::kept::Kept;
+use crate::backup::shelf::{self, Bring, Shelf};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::{Room, Store, snapshot};
@@ -74,8 +77,19 @@ pub async fn keep_good(config: Config, store: Store, clock: Clock) {
     }
 }
 
-/// Make one to every place now and then, as `[backup]` says.
-pub async fn keep(config: Config, store: Store, clock: Clock) {
+/// Where those of partners are kept: beside the database.
+pub fn kept(config: &Config) -> Kept {
+    Kept::at(config.store.folder().join("kept"))
+}
+
+/// The same for partners that ask, as long as the disk has room.
+pub fn keeping(config: &Config, store: &Store) -> Keeping {
+    let store = store.clone();
+    Keeping { kept: kept(config), has_room: Arc::new(move || store.room() < Room::Low) }
+}
+
+/// Make one to every place now and then, as `[backup]` says. `bring`: the way to partners.
+pub async fn keep(config: Config, store: Store, bring: Option<Arc<dyn Bring>>, clock: Clock) {
     let Some(backup) = &config.backup else { return };
     loop {
         // a node that is started often makes no more of them
@@ -86,7 +100,7 @@ pub async fn keep(config: Config, store: Store, clock: Clock) {
         if clock.unix() < next || !clock.is_trusted() {
             continue;
         }
-        match once(&config, backup, &store, &clock).await {
+        match once(&config, backup, &store, bring.as_ref(), &clock).await {
             Ok(()) => {}
             Err(error) => tracing::error!("no backup was made: {error:#}; it is tried again within the hour"),
         }
@@ -98,13 +112,14 @@ pub async fn once(
     config: &Config,
     backup: &crate::backup::Config,
     store: &Store,
+    bring: Option<&Arc<dyn Bring>>,
     clock: &Clock,
 ) -> anyhow::Result<()> {
     let packed = packed(config, store, clock, Lock::Recipients(backup.recipients.clone())).await?;
     let net_id = config.network.net_ids.first().to_string();
     let name = shelf::name(&net_id, clock.wall());
     let mut failed = Vec::new();
-    for shelf in Shelf::all(backup, clock)? {
+    for shelf in Shelf::all(backup, bring, clock)? {
         if shelf.is_here(&config.store.folder()) && store.room() >= Room::Low {
             failed.push(format!("{shelf}: it is on the disk of the database, which is nearly full"));
             continue;

@@ -27,6 +27,7 @@ use crate::backend::door::{Peers, StoreError};
 use crate::backend::keywrap::{Kek, Keks};
 use crate::backend::message::ClassMode;
 use crate::backend::server::Server;
+use crate::backup::shelf::Bring;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::discovery::Resolver;
@@ -100,7 +101,10 @@ impl Node {
         if let Some(client) = &out {
             tasks.spawn(client.clone().keep_warm().in_current_span());
         }
-        let (server, reach) = way.open(&ours, house.clone(), out, resolver.clone(), &mut tasks).await?;
+        let bring = out.clone().map(|out| Arc::new(out) as Arc<dyn Bring>);
+        let keeping = backups::keeping(&config, &store);
+        let (server, reach) =
+            way.open(&ours, house.clone(), out, resolver.clone(), keeping, &mut tasks).await?;
         let reach = Arc::new(reach);
         let operator = Operator::running(&config, store.clone(), clock.clone(), air, &house, reach.clone())
             .asking(resolver.clone())
@@ -122,7 +126,7 @@ impl Node {
         if let Some(resolver) = &resolver {
             tasks.spawn(names::keep(resolver.clone(), store.clone(), clock.clone()).in_current_span());
         }
-        tasks.spawn(backups::keep(config.clone(), store.clone(), clock.clone()).in_current_span());
+        tasks.spawn(backups::keep(config.clone(), store.clone(), bring, clock.clone()).in_current_span());
         tasks.spawn(backups::keep_good(config.clone(), store.clone(), clock.clone()).in_current_span());
         let restored = store.restored_sessions().await?;
         if restored > 0 {

@@ -19,7 +19,7 @@ use crate::backend::mapping::{self, Mapping};
 use crate::backend::message::wire::{self, Dialect};
 use crate::backend::message::{Answer, Party, Request};
 use crate::backend::pending::Pending;
-use crate::backend::server::{self, Doorstep, Server};
+use crate::backend::server::{self, Doorstep, Keeping, Server};
 use crate::backend::tokens::Tokens;
 use crate::backend::tunnel::{self, Tunnel};
 use crate::clock::Clock;
@@ -130,6 +130,7 @@ impl Way {
         rooms: Arc<dyn Rooms>,
         out: Option<Client>,
         resolver: Option<Resolver>,
+        keeping: Keeping,
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<(Option<Server>, Reach)> {
         let (Some(backend), Some(credentials)) = (&self.config.backend, &self.credentials) else {
@@ -171,7 +172,7 @@ impl Way {
         let doorstep = Doorstep { listen: backend.listen, passed, brought: is_brought.then_some(brought) };
         let is_open = answers && (doorstep.listen.is_some() || doorstep.passed.is_some() || is_brought);
         let server = match is_open {
-            true => Some(self.listen(doorstep, ours, rooms, out, resolver).await?),
+            true => Some(self.listen(doorstep, ours, rooms, out, resolver, keeping).await?),
             false => None,
         };
         Ok((server, reach))
@@ -184,6 +185,7 @@ impl Way {
         rooms: Arc<dyn Rooms>,
         out: Option<Client>,
         resolver: Option<Resolver>,
+        keeping: Keeping,
     ) -> anyhow::Result<Server> {
         let credentials = self.credentials.as_ref().context("no identity to answer with")?;
         let (shown, trust) = (&credentials.shown, &credentials.trust);
@@ -209,6 +211,7 @@ impl Way {
             resolver,
             rooms,
             deliver: out.map(|out| Arc::new(out) as Arc<dyn Deliver>),
+            keeping: Some(keeping),
             pending: self.pending.clone(),
             tokens: self.tokens.clone(),
             manners: self.manners.clone(),

@@ -3,6 +3,7 @@
 //! The exchange runs in a task of its own: a caller whose time is up stops waiting, and the connection
 //! lives on for the next frame. A POST whose bytes have left is never sent again.
 
+mod backups;
 mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,6 +7,7 @@
 
 mod doorstep;
 mod guest;
+mod keep;
 mod patience;
 mod said;
 
@@ -32,9 +33,11 @@ use tower::ServiceExt;
 use tracing::{Instrument, Span};
 
 pub use doorstep::{Arrival, Doorstep, Wire};
+pub use keep::Keeping;
 
 use doorstep::Open;
 use guest::Guest;
+use keep::Keeper;
 use patience::{Patience, remedy};
 use said::{Key, Said};
 
@@ -175,6 +178,8 @@ pub struct Parts {
     pub rooms: Arc<dyn Rooms>,
     /// Brings answers to partners that do not wait for them.
     pub deliver: Option<Arc<dyn Deliver>>,
+    /// Keeps partners' backups.
+    pub keeping: Option<Keeping>,
     /// Answers that our own requests wait for.
     pub pending: Arc<Pending>,
     /// What partners want to see again.
@@ -217,6 +222,7 @@ pub async fn serve(
         resolver: parts.resolver,
         rooms: parts.rooms,
         deliver: parts.deliver,
+        keeper: parts.keeping.map(Keeper::new),
         pending: parts.pending,
         tokens: parts.tokens,
         manners: parts.manners,
@@ -423,6 +429,7 @@ struct Reception {
     resolver: Option<Resolver>,
     rooms: Arc<dyn Rooms>,
     deliver: Option<Arc<dyn Deliver>>,
+    keeper: Option<Keeper>,
     pending: Arc<Pending>,
     tokens: Arc<Tokens>,
     manners: Arc<Manners>,
@@ -441,6 +448,9 @@ async fn receive(State(reception): State<Arc<Reception>>, request: HttpRequest) 
     let Some(guest) = request.extensions().get::<Arc<Guest>>().cloned() else {
         return plain(StatusCode::INTERNAL_SERVER_ERROR);
     };
+    if request.uri().path().starts_with(keep::PLACE) {
+        return reception.keep(&guest, request).await;
+    }
     if request.method() != Method::POST {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED);
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));

@@ -1,8 +1,9 @@
-//! Where backups are kept: a folder, a bucket. The newest few stay, older ones go; nothing else there is touched.
+//! Where backups are kept: a folder, a bucket, a partner's hotspot. The newest few stay, older ones go; nothing else there is touched.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::Config;
+use crate::backend::door::Boxed;
 use crate::clock::Clock;
+use crate::lorawan::NetId;
 use crate::tls;
 
 /// Every backup's name begins and ends so.
@@ -67,6 +70,15 @@ pub enum ShelfError {
     /// The bucket said no, or nothing.
     #[error("the bucket: {0}")]
     Bucket(String),
+    /// The partner said no, or nothing.
+    #[error("{0}")]
+    Partner(String),
+}
+
+/// Brings a backup to a partner.
+pub trait Bring: Send + Sync {
+    /// In words why it is not there.
+    fn bring<'a>(&'a self, to: NetId, name: &'a str, file: Vec<u8>) -> Boxed<'a, Result<(), String>>;
 }
 
 /// A place.
@@ -75,6 +87,8 @@ pub enum Shelf {
     Directory(PathBuf),
     /// A bucket.
     S3(Box<S3>),
+    /// A partner, and who brings them there.
+    Partner(NetId, Arc<dyn Bring>),
 }
 
 impl Shelf {
@@ -84,7 +98,7 @@ impl Shelf {
             |path: &Path| std::fs::metadata(path).ok().map(|it| std::os::unix::fs::MetadataExt::dev(&it));
         match self {
             Shelf::Directory(path) => disk(path).is_some_and(|of| Some(of) == disk(folder)),
-            Shelf::S3(_) => false,
+            Shelf::S3(_) | Shelf::Partner(..) => false,
         }
     }
 }
@@ -94,6 +108,7 @@ impl fmt::Display for Shelf {
         match self {
             Shelf::Directory(path) => path.display().fmt(to),
             Shelf::S3(s3) => s3.bucket.base_url().fmt(to),
+            Shelf::Partner(net_id, _) => write!(to, "NetID {net_id}"),
         }
     }
 }
@@ -103,25 +118,34 @@ pub fn name(net_id: &str, made: Timestamp) -> String {
     format!("{BEGIN}{net_id}-{}{END}", made.strftime("%Y%m%dT%H%M%SZ"))
 }
 
+/// Whether a backup of this node may be called so.
+pub fn is_of(name: &str, net_id: &str) -> bool {
+    let middle = name.strip_prefix(BEGIN).and_then(|name| name.strip_prefix(net_id));
+    let time = middle.and_then(|name| name.strip_prefix('-')?.strip_suffix(END));
+    time.is_some_and(|time| jiff::fmt::strtime::parse("%Y%m%dT%H%M%SZ", time).is_ok() && time.len() == 16)
+}
+
 /// Of these names, the backups of a node that are too many: all but the newest `keep`.
 pub fn too_many(names: impl IntoIterator<Item = String>, net_id: &str, keep: usize) -> Vec<String> {
-    let begin = format!("{BEGIN}{net_id}-");
-    let is_ours = |name: &String| {
-        let middle = name.strip_prefix(&begin).and_then(|name| name.strip_suffix(END));
-        middle.is_some_and(|time| time.len() == 16 && time.ends_with('Z'))
-    };
-    let mut ours: Vec<String> = names.into_iter().filter(is_ours).collect();
+    let mut ours: Vec<String> = names.into_iter().filter(|name| is_of(name, net_id)).collect();
     ours.sort_unstable();
     ours.truncate(ours.len().saturating_sub(keep));
     ours
 }
 
 impl Shelf {
-    /// Every place that the configuration names.
-    pub fn all(config: &Config, clock: &Clock) -> Result<Vec<Shelf>, ShelfError> {
+    /// Every place that the configuration names. `bring`: the way to partners, where there is one.
+    pub fn all(
+        config: &Config,
+        bring: Option<&Arc<dyn Bring>>,
+        clock: &Clock,
+    ) -> Result<Vec<Shelf>, ShelfError> {
         let mut all: Vec<Shelf> = config.directory.iter().cloned().map(Shelf::Directory).collect();
         if let Some(bucket) = &config.s3 {
             all.push(Shelf::S3(Box::new(S3::new(bucket, clock.clone())?)));
+        }
+        if let (Some(partner), Some(bring)) = (config.partner, bring) {
+            all.push(Shelf::Partner(partner, bring.clone()));
         }
         Ok(all)
     }
@@ -135,6 +159,9 @@ impl Shelf {
                 written.unwrap_or_else(|error| Err(ShelfError::Setup(error.to_string())))
             }
             Shelf::S3(s3) => s3.put(name, bytes).await,
+            Shelf::Partner(partner, by) => {
+                by.bring(*partner, name, bytes.to_vec()).await.map_err(ShelfError::Partner)
+            }
         }
     }
 
@@ -147,6 +174,8 @@ impl Shelf {
                 entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
             }
             Shelf::S3(s3) => s3.names().await?,
+            // it does so itself
+            Shelf::Partner(..) => return Ok(()),
         };
         for name in too_many(names, net_id, keep) {
             match self {
@@ -155,6 +184,7 @@ impl Shelf {
                     std::fs::remove_file(&path).map_err(|source| ShelfError::File { path, source })?;
                 }
                 Shelf::S3(s3) => s3.remove(&name).await?,
+                Shelf::Partner(..) => {}
             }
         }
         Ok(())
@@ -271,6 +301,7 @@ mod tests {
         assert_eq!(at(3), "roamgate-C00ABC-20261103T000000Z.age");
         let other = name("C00ABD", Timestamp::UNIX_EPOCH);
         let strangers = ["roamgate-C00ABC-notes.age".to_owned(), "holiday.jpg".into(), other];
+        assert!(!strangers.iter().any(|name| is_of(name, "C00ABC")) && is_of(&at(3), "C00ABC"));
         let names = || (1..=5).map(at).chain(strangers.clone());
         assert_eq!(too_many(names(), "C00ABC", 3), [at(1), at(2)]);
         assert_eq!(too_many(names(), "C00ABC", 5), Vec::<String>::new());

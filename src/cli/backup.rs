@@ -10,12 +10,16 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::{ConfigArg, Fail, client, show};
+use crate::app::backups;
+use crate::app::way::Way;
 use crate::backend;
 use crate::backup::archive::{self, Contents, Opener, Recipient};
+use crate::backup::kept::Entry;
 use crate::backup::shelf;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::control::{Client, MakeBackup};
+use crate::lorawan::NetId;
 use crate::pki::folder::Folder;
 use crate::pki::make::{self, NewFile};
 use crate::store::{KeySource, Store, snapshot};
@@ -46,6 +50,28 @@ enum BackupCommand {
         /// The file to write; it must not be there yet
         file: PathBuf,
     },
+    /// List the backups that are kept here for partners, or what a partner keeps for us
+    Kept {
+        /// The partner whose hotspot is asked
+        #[arg(long, value_name = "NETID")]
+        at: Option<NetId>,
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Bring a backup of ours back from a partner's hotspot. Any box with a certificate for our NetID may ask for it
+    Fetch {
+        /// The partner that keeps it
+        #[arg(value_name = "NETID")]
+        from: NetId,
+        /// The file to write; it must not be there yet
+        #[arg(value_name = "FILE")]
+        to: PathBuf,
+        /// Which one, as `backup kept` calls it; the newest where none is named
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        config: ConfigArg,
+    },
 }
 
 /// Arguments of `restore`.
@@ -71,8 +97,13 @@ pub(super) struct RestoreArgs {
 }
 
 pub(super) async fn backup(args: BackupArgs, clock: Clock) -> Result<ExitCode, Fail> {
-    if let Some(BackupCommand::Key { file }) = &args.command {
-        return key(file);
+    match &args.command {
+        Some(BackupCommand::Key { file }) => return key(file),
+        Some(BackupCommand::Kept { at, config }) => return kept(*at, config, &clock).await,
+        Some(BackupCommand::Fetch { from, to, name, config }) => {
+            return fetch(*from, to, name.as_deref(), config, &clock).await;
+        }
+        None => {}
     }
     let file = args.to.clone().context("name the file to write")?;
     is_free(&file)?;
@@ -126,6 +157,71 @@ fn key(file: &Path) -> Result<ExitCode, Fail> {
         .map_err(anyhow::Error::new)?;
     show(&format!(
         "{recipient}\n  {} opens what is locked for it: keep it where the box is not\n  next    recipients = [\"{recipient}\"] in [backup], or --recipient\n",
+        file.display()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The way to partners, with what this box shows them.
+fn partners(config: &ConfigArg, clock: &Clock) -> anyhow::Result<backend::client::Client> {
+    let way = Way::new(&config.load()?.config, clock)?;
+    way.out(way.resolver()?)?
+        .context("there is no [backend] in the configuration, so no partner can be asked")
+}
+
+async fn kept(at: Option<NetId>, config: &ConfigArg, clock: &Clock) -> Result<ExitCode, Fail> {
+    let list = |owner: &str, all: &[Entry]| -> String {
+        all.iter().map(|entry| format!("{owner}  {}  {} bytes\n", entry.name, entry.length)).collect()
+    };
+    let text = match at {
+        Some(partner) => {
+            let all = partners(config, clock)?.left(partner).await.map_err(anyhow::Error::new)?;
+            match all.is_empty() {
+                true => format!("NetID {partner} keeps nothing of ours.\n"),
+                false => list(&partner.to_string(), &all),
+            }
+        }
+        None => {
+            let kept = backups::kept(&config.load()?.config);
+            let mut text = String::new();
+            for owner in kept.owners().context("look at what is kept for partners")? {
+                let all = kept.list(owner).with_context(|| kept.of(owner).display().to_string())?;
+                text += &format!("{}in {}\n", list(&owner.to_string(), &all), kept.of(owner).display());
+            }
+            match text.is_empty() {
+                true => "Nothing is kept here for partners.\n".into(),
+                false => text,
+            }
+        }
+    };
+    show(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn fetch(
+    from: NetId,
+    file: &Path,
+    name: Option<&str>,
+    config: &ConfigArg,
+    clock: &Clock,
+) -> Result<ExitCode, Fail> {
+    is_free(file)?;
+    let (folder, to) = place(file)?;
+    let client = partners(config, clock)?;
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => {
+            let mut all = client.left(from).await.map_err(anyhow::Error::new)?;
+            let newest = all.pop().with_context(|| format!("NetID {from} keeps nothing of ours"))?;
+            newest.name
+        }
+    };
+    let packed = client.fetch(from, &name).await.map_err(anyhow::Error::new)?;
+    shelf::write(&folder, &to, &packed).map_err(anyhow::Error::new)?;
+    show(&format!(
+        "{}: {name}, {} bytes\n  next    roamgate restore {} --key FILE\n",
+        file.display(),
+        packed.len(),
         file.display()
     ));
     Ok(ExitCode::SUCCESS)

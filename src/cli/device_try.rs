@@ -157,11 +157,12 @@ fn told(join: &JoinReport, as_json: bool) {
 async fn carry(mut head: Radio, air: &Air, client: &Client, mut next: usize, clock: &Clock) -> ClientError {
     let up = async {
         while let Some(heard) = head.heard.recv().await {
+            let ago = clock.now().saturating_duration_since(heard.at).as_micros() as i64;
             let frame = ModelHeard {
                 phy: hex::encode(&heard.phy),
                 frequency: heard.frequency,
                 data_rate: heard.modulation.to_string(),
-                ended_us: clock.now().saturating_duration_since(heard.at).as_micros() as u64,
+                ended_unix_us: clock.wall().as_microsecond() - ago,
             };
             if let Err(error) = client.call(Method::POST, "/v1/air", Some(&frame)).await {
                 return error;
@@ -171,18 +172,18 @@ async fn carry(mut head: Radio, air: &Air, client: &Client, mut next: usize, clo
     };
     let down = async {
         loop {
-            let asked = clock.now();
             let sent = match heard_since(client, next).await {
                 Ok(sent) => sent,
                 Err(error) => return error,
             };
-            let now = clock.now();
+            let (now, wall) = (clock.now(), clock.wall().as_microsecond());
             for frame in &sent.frames {
                 let (Ok(phy), Ok(modulation)) = (hex::decode(&frame.phy), frame.data_rate.parse()) else {
                     continue;
                 };
-                // it was said somewhere between the question and now: the answer waits for the frame, so it is nearer to now
-                let start = (now + Duration::from_micros(frame.starts_us)).max(asked);
+                let to_come = frame.starts_unix_us.saturating_sub(wall);
+                let by = Duration::from_micros(to_come.unsigned_abs().min(60_000_000));
+                let start = if to_come < 0 { now.checked_sub(by).unwrap_or(now) } else { now + by };
                 air.radiate(HERE, &phy, frame.frequency, modulation, start);
             }
             next = sent.next;

@@ -419,8 +419,19 @@ impl Config {
                 "`roamgate backup key FILE` makes a key and says its recipient",
             );
         }
-        if backup.directory.is_none() && backup.s3.is_none() {
-            at("directory", "there is no place for them", "name a directory, or an s3 bucket");
+        if backup.directory.is_none() && backup.s3.is_none() && backup.partner.is_none() {
+            at("directory", "there is no place for them", "name a directory, an s3 bucket or a partner");
+        }
+        match backup.partner {
+            Some(partner) if self.network.net_ids.all().contains(&partner) => {
+                at("partner", "that is ourselves", "name the NetID of somebody else's network");
+            }
+            Some(_) if self.backend.is_none() => at(
+                "partner",
+                "nobody can be reached without a certificate",
+                "set up [backend]: `roamgate certificate` helps",
+            ),
+            _ => {}
         }
         if backup.every.seconds() < 3600 {
             at("every", "more than one an hour wears out what it is kept on", "write 1h or longer");

@@ -288,8 +288,8 @@ pub struct ModelHeard {
     pub frequency: u32,
     /// As Semtech's `datr` writes it.
     pub data_rate: String,
-    /// How long ago its last symbol left, in microseconds.
-    pub ended_us: u64,
+    /// When its last symbol left, microseconds since 1970: whoever plays the device has the same clock, and takes time to say it.
+    pub ended_unix_us: i64,
 }
 
 /// What a model of a concentrator was told to radiate.
@@ -310,8 +310,8 @@ pub struct ModelFrame {
     pub frequency: u32,
     /// As Semtech's `datr` writes it.
     pub data_rate: String,
-    /// In how many microseconds its first symbol leaves.
-    pub starts_us: u64,
+    /// When its first symbol leaves, microseconds since 1970.
+    pub starts_unix_us: i64,
 }
 
 /// May this downlink wait for the device? The decision for [`Operator::enqueue`]; may run twice.

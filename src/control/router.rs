@@ -19,7 +19,7 @@ use super::{
     ImportDevices, ImportReport, MakeBackup, ModelFrame, ModelHeard, ModelSent, Operator, OperatorError,
     PartnerView, PartnersView, Rejoin, Reloaded, RowTrouble, Served, Status, Trouble, UsageView, invalid,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Instant};
 use crate::discovery::cache::Line;
 use crate::lorawan::{DevEui, NetId};
 use crate::radio::sx1302::model::{Frame, Modelled};
@@ -122,16 +122,16 @@ async fn health(State(desk): State<Desk>) -> Answer<axum::Json<Health>> {
 
 /// What a radio that is a model hears: somebody tries the hotspot without hardware.
 async fn hear(State(desk): State<Desk>, body: Bytes) -> Answer<StatusCode> {
-    let ModelHeard { phy, frequency, data_rate, ended_us } = read(&body)?;
+    let ModelHeard { phy, frequency, data_rate, ended_unix_us } = read(&body)?;
     let model = desk.model()?;
     let phy = hex::decode(&phy).map_err(|error| invalid(format!("phy: {error}"), "hexadecimal digits"))?;
     if phy.is_empty() || phy.len() > 255 {
         return Err(invalid(format!("{} bytes are no frame", phy.len()), "1 to 255 bytes"));
     }
     let modulation = data_rate.parse().map_err(|error| invalid(error, "such as SF7BW125"))?;
-    let ended = Duration::from_micros(ended_us.min(60_000_000));
     let now = desk.clock.now();
-    let end = now.checked_sub(ended).unwrap_or(now);
+    let ago = desk.clock.wall().as_microsecond().saturating_sub(ended_unix_us).clamp(0, 60_000_000);
+    let end = now.checked_sub(Duration::from_micros(ago.unsigned_abs())).unwrap_or(now);
     model.hear(Frame { phy, frequency, modulation, rssi: -60, snr: 9.0, end, broken: false });
     Ok(StatusCode::NO_CONTENT)
 }
@@ -146,13 +146,17 @@ async fn radiated(State(desk): State<Desk>, after: extract::Path<usize>) -> Answ
         }
         desk.clock.sleep(Duration::from_millis(2)).await;
     };
-    let now = desk.clock.now();
+    let (now, wall) = (desk.clock.now(), desk.clock.wall().as_microsecond());
+    let until = |start: Instant| match start.checked_duration_since(now) {
+        Some(to_come) => to_come.as_micros() as i64,
+        None => -(now.saturating_duration_since(start).as_micros() as i64),
+    };
     let frames = all.iter().skip(*after).filter_map(|sent| {
         Some(ModelFrame {
             phy: hex::encode(&sent.phy),
             frequency: sent.frequency,
             data_rate: sent.modulation?.to_string(),
-            starts_us: sent.start.saturating_duration_since(now).as_micros() as u64,
+            starts_unix_us: wall.saturating_add(until(sent.start)),
         })
     });
     Ok(axum::Json(ModelSent { next: all.len(), frames: frames.collect() }))

@@ -131,6 +131,9 @@ pub struct Partner {
     /// The same of downlinks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dl: Option<RateLimit>,
+    /// Its backups are kept here, up to so much, in MB: the newest stay. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_backups_mb: Option<u32>,
     /// Where its backend interface is: overrides DNS.
     pub server: Option<String>,
     /// The certificate's name, where it is not the NetID's.

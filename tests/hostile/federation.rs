@@ -74,6 +74,7 @@ impl Federation {
             resolver: None,
             rooms,
             deliver: None,
+            keeping: None,
             pending: Arc::default(),
             tokens: Arc::default(),
             manners: Arc::default(),

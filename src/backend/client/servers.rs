@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
@@ -179,7 +179,10 @@ impl Servers {
             let Ok(Ok(place)) = timeout_at(by.0, places.acquire_owned()).await else {
                 return Err(NoResponse::Late);
             };
-            let posted = post(&http, &line, path, target.authorization.as_ref(), body.clone()).await;
+            // exactly this: a deployed peer looks for the very string
+            let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let request = http.post(line.url(path)?).header(json.0, json.1).body(body.clone());
+            let posted = send(request, &line, target.authorization.as_ref(), BODY_LIMIT).await;
             drop(place);
             match posted {
                 Ok((status, body)) => {
@@ -191,6 +194,35 @@ impl Servers {
                     unreached.push(why);
                 }
                 Err(other) => return Err(other),
+            }
+        }
+        Err(NoResponse::NoConnection(unreached.join("; ")))
+    }
+
+    /// Ask for something that is no message of TS002, and takes its time, the first way on which a connection comes about. An answer of
+    /// more than `most` bytes is none.
+    pub async fn ask(
+        &self,
+        target: &Target,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        time: Duration,
+        most: usize,
+    ) -> Result<(StatusCode, Vec<u8>), NoResponse> {
+        let mut unreached = Vec::new();
+        for (line, _) in self.in_order(target) {
+            let (http, _) = self.connections(&line, target.ways.len() == 1).map_err(NoResponse::Broken)?;
+            let request = http.request(method.clone(), line.url(path)?).timeout(time).body(body.clone());
+            match send(request, &line, target.authorization.as_ref(), most).await {
+                Err(NoResponse::NoConnection(why)) => {
+                    self.unreached(&line);
+                    unreached.push(why);
+                }
+                other => {
+                    self.reached(&line);
+                    return other;
+                }
             }
         }
         Err(NoResponse::NoConnection(unreached.join("; ")))
@@ -337,19 +369,19 @@ async fn head(http: &reqwest::Client, line: &Line) -> Result<(), reqwest::Error>
     http.head(url).timeout(CONNECT_TIME).send().await.map(|_| ())
 }
 
-async fn post(
-    http: &reqwest::Client,
+impl Line {
+    fn url(&self, path: &str) -> Result<Url, NoResponse> {
+        let url = format!("https://{}:{}{path}", self.host, self.port);
+        Url::parse(&url).map_err(|error| NoResponse::Broken(format!("{url} is no URL: {error}")))
+    }
+}
+
+async fn send(
+    mut request: reqwest::RequestBuilder,
     line: &Line,
-    path: &str,
     authorization: Option<&Authorization>,
-    body: Vec<u8>,
+    most: usize,
 ) -> Result<(StatusCode, Vec<u8>), NoResponse> {
-    let url = format!("https://{}:{}{path}", line.host, line.port);
-    let url = Url::parse(&url).map_err(|error| NoResponse::Broken(format!("{url} is no URL: {error}")))?;
-    let mut request = http
-        .post(url)
-        // exactly this: a deployed peer looks for the very string
-        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(authorization) = authorization {
         // was checked when it was read
         let mut value = HeaderValue::from_str(authorization.expose())
@@ -357,22 +389,22 @@ async fn post(
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }
-    let response = match request.body(body).send().await {
+    let response = match request.send().await {
         Ok(response) => response,
         Err(error) if error.is_connect() => return Err(NoResponse::NoConnection(causes(&error, line))),
         Err(error) if error.is_timeout() => return Err(NoResponse::Late),
         Err(error) => return Err(NoResponse::Broken(causes(&error, line))),
     };
     let status = response.status();
-    Ok((status, read(response).await.map_err(NoResponse::Broken)?))
+    Ok((status, read(response, most).await.map_err(NoResponse::Broken)?))
 }
 
-async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+async fn read(mut response: reqwest::Response, most: usize) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| chain(&error.without_url()))? {
         body.extend_from_slice(&chunk);
-        if body.len() > BODY_LIMIT {
-            return Err(format!("an answer of more than {BODY_LIMIT} bytes"));
+        if body.len() > most {
+            return Err(format!("an answer of more than {most} bytes"));
         }
     }
     Ok(body)
