@@ -236,7 +236,7 @@ async fn a_restore_that_was_interrupted_repeats_nothing_either() {
     let image = store.snapshot().await.unwrap();
     assert_eq!(store.came_back().await.unwrap(), None);
     store.close().await.unwrap();
-    let marked = roamgate::store::snapshot::marked(&image, false).unwrap();
+    let marked = roamgate::store::snapshot::marked(&image, clock.unix(), false).unwrap();
     std::fs::write(&path, marked).unwrap();
     let store = Store::open(&config, clock.clone()).unwrap();
     assert!(store.came_back().await.unwrap().is_some());
@@ -244,8 +244,8 @@ async fn a_restore_that_was_interrupted_repeats_nothing_either() {
     store.close().await.unwrap();
     let store = Store::open(&config, clock).unwrap();
     assert_eq!(serial(&store).await, 1001, "and once only");
-    assert!(roamgate::store::snapshot::marked(b"no database", false).is_err());
-    assert!(roamgate::store::snapshot::marked(&image[..image.len() / 2], false).is_err());
+    assert!(roamgate::store::snapshot::marked(b"no database", 0, false).is_err());
+    assert!(roamgate::store::snapshot::marked(&image[..image.len() / 2], 0, false).is_err());
 }
 
 /// A bucket as far as backups need one: it takes what is signed for its account, lists, and removes.

@@ -248,7 +248,7 @@ pub(super) async fn restore(args: RestoreArgs, clock: Clock) -> Result<ExitCode,
     let file = std::fs::File::open(&args.file).with_context(|| format!("open {}", args.file.display()))?;
     let contents =
         archive::unpack(BufReader::new(file), &opener).with_context(|| args.file.display().to_string())?;
-    let database = snapshot::marked(&contents.database, args.rejoin)
+    let database = snapshot::marked(&contents.database, contents.made, args.rejoin)
         .map_err(|error| Fail::new(error, "use the backup before this one"))?;
     show(&about(&contents));
     if args.look {

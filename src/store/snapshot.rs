@@ -18,12 +18,16 @@ use super::{Config, OpenError, Store, migrations, open, secrets};
 use crate::backend::door::{Commit, StoreError};
 use crate::clock::Clock;
 
-/// Downlink counters move on by so many. Devices up to LoRaWAN 1.0.3 take no counter that is 16,384 (MAX_FCNT_GAP) or more ahead.
-const FCNT_STEP: u32 = 16_000;
+/// Downlink counters move on by so many, and by some more for each minute since the image was made: then the same image may come
+/// back a second time, later, and begins behind what was used after the first.
+const FCNT_STEP: u64 = 8_000;
+const FCNT_STEP_A_MINUTE: u64 = 4;
+/// But not by more. Devices up to LoRaWAN 1.0.3 take no counter that is 16,384 (MAX_FCNT_GAP) or more ahead.
+const FCNT_STEP_MOST: u64 = 16_000;
 /// The same for LoRaWAN 1.0.4 and later, whose devices take whatever their 16 bits can tell.
-const FCNT_STEP_WIDE: u32 = 60_000;
-/// JoinNonces move on by so many: no device joins as often between a backup and its restore, and 250 restores are left.
-const JOIN_NONCE_STEP: u32 = 65_536;
+const FCNT_STEP_WIDE: u64 = 60_000;
+/// JoinNonces move on by so many, and by one more for each minute: no device joins as often, and some 250 restores are left.
+const JOIN_NONCE_STEP: u64 = 65_536;
 /// Behind the name of a database: its last good image.
 const GOOD: &str = ".good";
 /// One is made each day. Sessions of one that is older, in seconds, are not believed: their devices join again.
@@ -107,12 +111,12 @@ fn count(sql: &Connection, select: &str) -> rusqlite::Result<u64> {
     Ok(count.unwrap_or(0).max(0).cast_unsigned())
 }
 
-/// A database of a backup, marked as one that comes back. `rejoin` ends its sessions, but for those of personalised devices, which cannot
+/// A database of a backup that was made at `made`, seconds since 1970, marked as one that comes back. `rejoin` ends its sessions, but for those of personalised devices, which cannot
 /// have others. An error says what is wrong with it.
-pub fn marked(image: &[u8], rejoin: bool) -> Result<Vec<u8>, String> {
+pub fn marked(image: &[u8], made: u64, rejoin: bool) -> Result<Vec<u8>, String> {
     let read = |error: rusqlite::Error| format!("the database in it cannot be read: {error}");
     let sql = opened(image)?;
-    let mark = if rejoin { "rejoin" } else { "sessions" };
+    let mark = format!("{} {made}", if rejoin { "rejoin" } else { "sessions" });
     let write =
         "INSERT INTO meta (name, value) VALUES ('comes back', ?1) ON CONFLICT DO UPDATE SET value = ?1";
     sql.execute(write, [mark]).map_err(read)?;
@@ -135,7 +139,10 @@ pub(super) fn come_back(sql: &mut Connection, database: &Path, unix: u64) -> rus
     // what is written here is on the disk before anything is sent
     sql.pragma_update(None, "synchronous", "FULL")?;
     let work = sql.transaction()?;
-    let done = move_on(&work, unix, mark == "rejoin")?;
+    let (what, made) = mark.split_once(' ').unwrap_or((&mark, ""));
+    // where nobody knows how long ago that was, it was long ago
+    let made = made.parse().ok().filter(|made| *made <= unix).unwrap_or(0);
+    let done = move_on(&work, unix, unix.saturating_sub(made) / 60, what == "rejoin")?;
     let text = serde_json::to_string(&done).unwrap_or_default();
     work.execute("DELETE FROM meta WHERE name = 'comes back'", [])?;
     let write =
@@ -159,7 +166,11 @@ fn image(sql: &Connection) -> rusqlite::Result<Vec<u8>> {
     Ok(image)
 }
 
-fn move_on(sql: &Connection, unix: u64, rejoin: bool) -> rusqlite::Result<Restored> {
+fn move_on(sql: &Connection, unix: u64, minutes: u64, rejoin: bool) -> rusqlite::Result<Restored> {
+    let step = |most: u64| (FCNT_STEP + minutes.min(most) * FCNT_STEP_A_MINUTE).min(most) as u32;
+    let (narrow, wide) = (step(FCNT_STEP_MOST), step(FCNT_STEP_WIDE));
+    // a year and a half at the most: a clock that was never set must not use them up
+    let nonces = JOIN_NONCE_STEP + minutes.min(800_000);
     let mut ended = 0;
     if rejoin {
         let given =
@@ -174,15 +185,15 @@ fn move_on(sql: &Connection, unix: u64, rejoin: bool) -> rusqlite::Result<Restor
         "UPDATE sessions SET fcnt_down = min(fcnt_down + {step}, 4294967295), \
          a_fcnt_down = min(a_fcnt_down + {step}, 4294967295), confirmed_down = NULL, restored = ?3"
     );
-    let sessions = sql.execute(&sessions, params![FCNT_STEP, FCNT_STEP_WIDE, Seconds(unix)])? as u64;
+    let sessions = sql.execute(&sessions, params![narrow, wide, Seconds(unix)])? as u64;
     sql.execute(
         "UPDATE retired_sessions SET fcnt_down = min(fcnt_down + ?1, 4294967295), \
          a_fcnt_down = min(a_fcnt_down + ?1, 4294967295)",
-        [FCNT_STEP],
+        [narrow],
     )?;
     for table in ["root_keys", "retired"] {
         let next = format!("UPDATE {table} SET join_nonce = min(join_nonce + ?1, ?2)");
-        sql.execute(&next, params![JOIN_NONCE_STEP, LAST_JOIN_NONCE])?;
+        sql.execute(&next, params![nonces as u32, LAST_JOIN_NONCE])?;
     }
     sql.execute("UPDATE registry_zone SET serial = (serial + ?1 - 1) % 4294967295 + 1", [SERIAL_STEP])?;
     let exhausted = format!("SELECT count(*) FROM root_keys WHERE join_nonce >= {LAST_JOIN_NONCE}");
@@ -255,9 +266,10 @@ pub(super) fn recover(
         return Ok(false);
     }
     let unix = clock.unix();
-    let age = unix.saturating_sub(last_good(database).unwrap_or(unix));
+    let made = last_good(database).unwrap_or(unix);
+    let age = unix.saturating_sub(made);
     // in so long a session may have used more numbers than it is moved on by
-    let Ok(image) = marked(&image, age > GOOD_FOR) else { return Ok(false) };
+    let Ok(image) = marked(&image, made, age > GOOD_FOR) else { return Ok(false) };
     for part in ["", "-wal", "-shm"] {
         let (from, to) =
             (open::beside(database, part), open::beside(database, &format!(".{what}-{unix}{part}")));

@@ -187,6 +187,35 @@ async fn sessions_go_on_from_a_snapshot_of_yesterday_and_end_with_an_older_one()
     }
 }
 
+/// The same image twice: what was used after the first time is not used again after the second.
+#[tokio::test]
+async fn an_image_that_comes_back_again_begins_behind_where_it_was_before() {
+    let (folder, store) = fresh();
+    store.add_device(new_device()).await.unwrap();
+    put(&store, session(1)).await;
+    let image = store.snapshot().await.unwrap();
+    store.close().await.unwrap();
+    let path = folder.path().join("data/roamgate.db");
+    let now = clock().unix();
+    let back = async |made: u64| {
+        std::fs::write(&path, snapshot::marked(&image, made, false).unwrap()).unwrap();
+        let store = open(&folder);
+        let down = store.sessions_of(EUI).await.unwrap()[0].fcnt_down;
+        let select = "SELECT max(join_nonce) FROM root_keys";
+        let nonce =
+            store.queue.look(|db| Ok(db.sql.query_row(select, [], |row| row.get::<_, u32>(0))?)).await;
+        store.close().await.unwrap();
+        (down, nonce.unwrap())
+    };
+    let (down, nonce) = back(now).await;
+    assert_eq!((down, nonce), (8_000, 65_536));
+    // an hour later; and after a day and a half it is no more than a device of 1.0.3 takes
+    assert_eq!(back(now - 3_600).await, (down + 240, nonce + 60));
+    assert_eq!(back(now - 200_000).await, (16_000, nonce + 3_333));
+    // one whose age nobody knows is as old as can be
+    assert_eq!(back(now + 1_000_000).await, (16_000, nonce + 800_000));
+}
+
 #[tokio::test]
 async fn after_a_crash_a_damaged_database_is_found_and_a_whole_one_opens() {
     let (folder, store) = fresh();
