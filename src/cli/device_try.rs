@@ -41,6 +41,9 @@ pub(super) struct TryArgs {
     /// Uplinks after the join, each with a payload of its own number
     #[arg(long, value_name = "N", default_value_t = 1)]
     uplinks: u8,
+    /// Pause before each uplink
+    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
+    every: u16,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -95,7 +98,7 @@ pub(super) async fn run(args: TryArgs, clock: Clock) -> Result<ExitCode, Fail> {
         told(&join, args.json);
         let mut sent = 0;
         while join.ok && sent < args.uplinks {
-            clock.sleep(PAUSE).await;
+            clock.sleep(Duration::from_secs(args.every.into())).await;
             sent += 1;
             let report = device.send(&[sent], 1, false).await.map_err(anyhow::Error::new)?;
             let back: Vec<String> = report

@@ -16,6 +16,9 @@ use super::writer::{self, Machine};
 use super::{Config, Durability, Store, learned, migrations, snapshot};
 use crate::clock::Clock;
 
+/// A commit writes whole pages, and an uplink changes a few bytes in each of some tables: the smaller they are, the less a card gets.
+/// (Below this, rows begin to need two.)
+const PAGE: u32 = 1024;
 /// A damaged database is looked for after a crash up to this size, in bytes: some 100 ms on a slow card.
 const QUICK_CHECK: u64 = 64 << 20;
 
@@ -200,6 +203,8 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, bool)> {
     // Before the log is touched: the index of the log then stays in memory, and no other program's
     // sqlite can write between our transactions.
     sql.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    // of one that is made now
+    sql.pragma_update(None, "page_size", PAGE)?;
     sql.pragma_update(None, "journal_mode", "WAL")?;
     sql.pragma_update(None, "foreign_keys", "ON")?;
     // A statement is planned once, not again for each value that is bound to it.
@@ -218,7 +223,24 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, bool)> {
         }
         tracing::info!(path = %path.display(), "the last run did not close the store; it is whole");
     }
+    if let Err(error) = repage(&sql) {
+        tracing::warn!(%error, path = %path.display(), "the database keeps its large pages, which cost its card more; tried again with the next start");
+    }
     Ok((sql, crashed))
+}
+
+/// Write a database with other pages anew, whole or not at all.
+fn repage(sql: &Connection) -> rusqlite::Result<()> {
+    let size: u32 = sql.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    if size == PAGE {
+        return Ok(());
+    }
+    // SQLite does so without a log only
+    sql.pragma_update(None, "journal_mode", "DELETE")?;
+    sql.pragma_update(None, "page_size", PAGE)?;
+    let done = sql.execute_batch("VACUUM");
+    sql.pragma_update(None, "journal_mode", "WAL")?;
+    done
 }
 
 fn is_damaged(error: &rusqlite::Error) -> bool {

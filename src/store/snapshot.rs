@@ -270,7 +270,7 @@ pub(super) fn recover(
     let age = unix.saturating_sub(made);
     // in so long a session may have used more numbers than it is moved on by
     let Ok(image) = marked(&image, made, age > GOOD_FOR) else { return Ok(false) };
-    for part in ["", "-wal", "-shm"] {
+    for part in ["", "-wal", "-shm", "-journal"] {
         let (from, to) =
             (open::beside(database, part), open::beside(database, &format!(".{what}-{unix}{part}")));
         match std::fs::rename(&from, &to) {
@@ -300,6 +300,6 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Files that belong to a database: itself, its log, what it is locked and sealed with.
-pub fn belongings(database: &Path) -> [PathBuf; 4] {
-    ["", "-wal", "-shm", ".key"].map(|end| open::beside(database, end))
+pub fn belongings(database: &Path) -> [PathBuf; 5] {
+    ["", "-wal", "-shm", ".key", "-journal"].map(|end| open::beside(database, end))
 }

@@ -65,10 +65,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const FRAMES: u32 = 1024;
 /// Pages in the log after which it is copied into the database as soon as nobody has asked for anything for
 /// [`IDLE`], so that nobody's receive window waits for it. (SQLite would do it inside somebody's commit.)
-const CHECKPOINT: i64 = 1024;
+const CHECKPOINT: i64 = 2048;
 const IDLE: Duration = Duration::from_millis(10);
 /// Pages after which that cannot wait any longer.
-const CHECKPOINT_NOW: i64 = 2048;
+const CHECKPOINT_NOW: i64 = 4096;
 /// A batch on the writer's own thread that took so long has waited for the disk; then all go to the other thread
 /// for a while.
 const SLOW: Duration = Duration::from_millis(60);

@@ -187,6 +187,33 @@ async fn sessions_go_on_from_a_snapshot_of_yesterday_and_end_with_an_older_one()
     }
 }
 
+#[tokio::test]
+async fn a_database_with_large_pages_gets_small_ones_and_keeps_what_is_in_it() {
+    let (folder, store) = fresh();
+    store.add_device(new_device()).await.unwrap();
+    put(&store, session(1)).await;
+    store.close().await.unwrap();
+    let path = folder.path().join("data/roamgate.db");
+    let sql = rusqlite::Connection::open(&path).unwrap();
+    let size = |sql: &rusqlite::Connection| {
+        sql.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0)).unwrap()
+    };
+    assert_eq!(size(&sql), 1024);
+    sql.execute_batch(
+        "PRAGMA journal_mode = DELETE; PRAGMA page_size = 4096; VACUUM; PRAGMA journal_mode = WAL",
+    )
+    .unwrap();
+    assert_eq!(size(&sql), 4096);
+    drop(sql);
+    for _ in 0..2 {
+        let store = open(&folder);
+        assert_eq!(store.sessions_of(EUI).await.unwrap(), [session(1)]);
+        assert_eq!(store.devices().await.unwrap().len(), 1);
+        store.close().await.unwrap();
+    }
+    assert_eq!(size(&rusqlite::Connection::open(&path).unwrap()), 1024);
+}
+
 /// The same image twice: what was used after the first time is not used again after the second.
 #[tokio::test]
 async fn an_image_that_comes_back_again_begins_behind_where_it_was_before() {

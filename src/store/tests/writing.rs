@@ -214,14 +214,14 @@ async fn the_log_stays_short() {
     let folder = TempDir::new().unwrap();
     let store = open_with(&folder, Durability::Strict);
     put(&store, session(u64::MAX)).await;
-    for fcnt in 0..1000 {
+    for fcnt in 0..2000 {
         uplink(&store, fcnt, Commit::Lazy, true).await;
         store.forwarded(forward_key(fcnt)).await.unwrap();
     }
     let stats = store.stats();
-    assert_eq!((stats.commits, stats.checkpoints), (2001, 1));
+    assert!(stats.commits == 4001 && stats.checkpoints >= 1, "{stats:?}");
     let log = folder.path().join("data/roamgate.db-wal").metadata().unwrap().len();
-    assert!(log < 10 << 20, "{log} bytes");
+    assert!(log < 5 << 20, "{log} bytes");
 }
 
 /// Where SQLite ends the transaction, what was held goes with it, as in a power cut; what was durable stays, and so does the store.
