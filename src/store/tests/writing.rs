@@ -65,23 +65,25 @@ async fn a_failing_job_takes_back_its_own_writes_only() {
     assert_eq!(store.stats().failed, 2);
 }
 
+/// As if the disk had room for no more than so many pages.
+async fn limit(store: &Store, pages: u32) {
+    let set = move |db: &writer::Db<'_>| {
+        Ok(db.sql.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?)
+    };
+    store.queue.look(set).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_full_disk_is_an_error_for_the_batch_and_not_the_end() {
     let (_folder, store) = fresh();
-    let limit = |pages: u32| {
-        store.queue.run(false, move |db| {
-            db.sql.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
-            Ok(((), Done::new(Commit::Nothing)))
-        })
-    };
-    limit(1).await.unwrap();
+    limit(&store, 1).await;
     let many = |sessions: &mut Vec<Session>| {
         sessions.extend((0..1000).map(session));
         write(Commit::Durable)
     };
     let error = Sessions::with_device(&store, EUI, Box::new(many)).await.unwrap_err();
     assert!(error.0.contains("full"), "{error}");
-    limit(1_000_000).await.unwrap();
+    limit(&store, 1_000_000).await;
     put(&store, session(1)).await;
     assert_eq!(store.sessions_of(EUI).await.unwrap(), [session(1)]);
 }
@@ -228,22 +230,16 @@ async fn the_log_stays_short() {
 #[tokio::test]
 async fn a_disk_that_is_full_takes_what_was_held_and_no_more() {
     let (_folder, store) = fresh();
-    let limit = |pages: u32| {
-        store.queue.run(false, move |db| {
-            db.sql.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
-            Ok(((), Done::new(Commit::Nothing)))
-        })
-    };
     put(&store, session(1)).await;
     uplink(&store, 1, Commit::Durable, false).await;
     uplink(&store, 2, Commit::Lazy, false).await;
-    limit(1).await.unwrap();
+    limit(&store, 1).await;
     let many = |sessions: &mut Vec<Session>| {
         sessions.extend((2..1000).map(session));
         write(Commit::Durable)
     };
     Sessions::with_device(&store, EUI, Box::new(many)).await.unwrap_err();
-    limit(1_000_000).await.unwrap();
+    limit(&store, 1_000_000).await;
     let stored = || async {
         store.sessions_of(EUI).await.unwrap().into_iter().map(|of| of.fcnt_up).collect::<Vec<_>>()
     };
