@@ -408,10 +408,10 @@ fn remove(db: &Db<'_>, dev_eui: DevEui) -> Result<(bool, Done), Fault> {
 
 fn summaries(db: &Db<'_>) -> Result<Vec<DeviceSummary>, Fault> {
     let mut select = db.sql.prepare_cached(
-        "SELECT devices.*, root_keys.home,
+        "SELECT devices.*, root_keys.home, last_seen, last_via,
             (SELECT dev_addr FROM activations WHERE activations.dev_eui = devices.dev_eui ORDER BY id DESC LIMIT 1) AS dev_addr,
             (SELECT count(*) FROM queue WHERE queue.dev_eui = devices.dev_eui) AS queued
-         FROM devices LEFT JOIN root_keys USING (dev_eui) ORDER BY dev_eui",
+         FROM devices LEFT JOIN root_keys USING (dev_eui) LEFT JOIN seen USING (dev_eui) ORDER BY dev_eui",
     )?;
     let rows = select.query_map([], |row| {
         Ok(DeviceSummary {
@@ -446,7 +446,8 @@ fn place(id: i64, dev_eui: DevEui) -> Place {
 
 fn load(db: &Db<'_>, dev_eui: DevEui) -> Result<Option<Found>, Fault> {
     let mut select = db.sql.prepare_cached(
-        "SELECT devices.*, root_keys.home FROM devices LEFT JOIN root_keys USING (dev_eui) WHERE dev_eui = ?1",
+        "SELECT devices.*, root_keys.home, last_seen, last_via
+         FROM devices LEFT JOIN root_keys USING (dev_eui) LEFT JOIN seen USING (dev_eui) WHERE dev_eui = ?1",
     )?;
     let mut rows = select.query([Text(dev_eui)])?;
     let Some(row) = rows.next()? else { return Ok(None) };
@@ -538,9 +539,19 @@ fn store(db: &Db<'_>, dev_eui: DevEui, before: Option<&Found>, after: Option<&De
     if new.dev_eui != dev_eui {
         return Err(Fault::Wrong(format!("a decision over {dev_eui} left {}", new.dev_eui)));
     }
-    let alone = |device: &Device| Device { activations: Vec::new(), queue: Vec::new(), ..device.clone() };
+    let alone = |device: &Device| Device {
+        activations: Vec::new(),
+        queue: Vec::new(),
+        last_seen: None,
+        last_via: None,
+        ..device.clone()
+    };
     if before.is_none_or(|found| alone(&found.device) != alone(new)) {
         store_device(db, new)?;
+    }
+    let seen = |device: &Device| device.last_seen.map(|at| (at, device.last_via));
+    if before.and_then(|found| seen(&found.device)) != seen(new) {
+        store_seen(db, dev_eui, seen(new))?;
     }
     let (activations, queue) =
         before.map_or((&[][..], &[][..]), |found| (&found.activations[..], &found.queue[..]));
@@ -551,13 +562,11 @@ fn store(db: &Db<'_>, dev_eui: DevEui, before: Option<&Found>, after: Option<&De
 fn store_device(db: &Db<'_>, new: &Device) -> Result<(), Fault> {
     db.run(
         "INSERT INTO devices
-            (dev_eui, join_eui, name, mac_version, enabled, roaming, last_seen, last_via, personalised, class_c,
-                profile_since)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+            (dev_eui, join_eui, name, mac_version, enabled, roaming, personalised, class_c, profile_since)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (dev_eui) DO UPDATE SET join_eui = excluded.join_eui, name = excluded.name,
             mac_version = excluded.mac_version, enabled = excluded.enabled, roaming = excluded.roaming,
-            last_seen = excluded.last_seen, last_via = excluded.last_via, personalised = excluded.personalised,
-            class_c = excluded.class_c, profile_since = excluded.profile_since",
+            personalised = excluded.personalised, class_c = excluded.class_c, profile_since = excluded.profile_since",
         (
             Text(new.dev_eui),
             Text(new.join_eui),
@@ -565,12 +574,23 @@ fn store_device(db: &Db<'_>, new: &Device) -> Result<(), Fault> {
             Text(new.mac_version),
             new.enabled,
             new.roaming,
-            new.last_seen.map(Seconds),
-            new.last_via.map(Text),
             new.personalised,
             new.class == ClassMode::C,
             Seconds(new.profile_since),
         ),
+    )?;
+    Ok(())
+}
+
+fn store_seen(db: &Db<'_>, dev_eui: DevEui, seen: Option<(u64, Option<NetId>)>) -> Result<(), Fault> {
+    let Some((at, via)) = seen else {
+        db.run("DELETE FROM seen WHERE dev_eui = ?1", [Text(dev_eui)])?;
+        return Ok(());
+    };
+    db.run(
+        "INSERT INTO seen (dev_eui, last_seen, last_via) VALUES (?1, ?2, ?3)
+         ON CONFLICT (dev_eui) DO UPDATE SET last_seen = excluded.last_seen, last_via = excluded.last_via",
+        (Text(dev_eui), Seconds(at), via.map(Text)),
     )?;
     Ok(())
 }

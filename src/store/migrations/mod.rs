@@ -35,6 +35,7 @@ const STEPS: &[&str] = &[
     include_str!("0021_registry.sql"),
     include_str!("0022_registry_claims.sql"),
     include_str!("0023_restored.sql"),
+    include_str!("0024_seen.sql"),
 ];
 
 /// The schema that this program works with.

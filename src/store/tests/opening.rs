@@ -326,6 +326,35 @@ async fn devices_of_a_node_that_knew_no_others_are_its_own_and_their_sessions_ke
     );
 }
 
+/// Until the 23rd version a device's row said when it was heard.
+#[tokio::test]
+async fn when_a_device_was_heard_moves_into_its_own_table() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("roamgate.db");
+    let mut sql = rusqlite::Connection::open(&path).unwrap();
+    sql.execute_batch(include_str!("../migrations/v1.sql")).unwrap();
+    migrations::migrate_to(&mut sql, &path, 23).unwrap();
+    sql.execute_batch(
+        "INSERT INTO devices (dev_eui, join_eui, name, mac_version, enabled, roaming, profile_since)
+            VALUES ('0102030405060708', '0000000000000001', 'cellar', '1.0.3', 1, 1, 0);
+         UPDATE devices SET last_seen = 1795000000, last_via = 'C0002F' WHERE name = 'attic'",
+    )
+    .unwrap();
+    drop(sql);
+    std::fs::write(folder.path().join("roamgate.db.key"), hex::encode([0x5A; 32])).unwrap();
+    let store = Store::open(&Config { url: Url::sqlite(&path), ..Config::default() }, clock()).unwrap();
+    let heard: Vec<_> = store.devices().await.unwrap();
+    let heard: Vec<_> = heard.iter().map(|one| (one.name.as_str(), one.last_seen, one.last_via)).collect();
+    let via = Some("C0002F".parse().unwrap());
+    assert_eq!(heard, [("cellar", None, None), ("attic", Some(1_795_000_000), via)]);
+    let device = store.device(EUI).await.unwrap().unwrap();
+    assert_eq!((device.last_seen, device.last_via), (Some(1_795_000_000), via));
+    assert!(store.remove_device(EUI).await.unwrap());
+    let count = "SELECT count(*) FROM seen";
+    let left = store.queue.look(move |db| Ok(db.sql.query_row(count, [], |row| row.get::<_, i64>(0))?));
+    assert_eq!(left.await.unwrap(), 0);
+}
+
 /// Until the 17th version usage knew no Service Profiles, and the events of both sinks were in one table.
 #[tokio::test]
 async fn usage_events_and_contexts_of_the_17th_version_are_all_there_afterwards() {
