@@ -23,8 +23,10 @@ pub struct Clock(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     source: Source,
-    /// Added to the wall clock, in seconds: tests move the wall clock by hand with it.
+    /// Added to the machine's wall clock, in seconds: by hand in tests, and where GPS knows better.
     offset: AtomicI64,
+    /// Added to what the machine says, in seconds: only tests set a machine's clock.
+    set: AtomicI64,
     trusted: AtomicBool,
 }
 
@@ -51,7 +53,12 @@ impl Clock {
     }
 
     fn with(source: Source) -> Clock {
-        Clock(Arc::new(Inner { source, offset: AtomicI64::new(0), trusted: AtomicBool::new(true) }))
+        Clock(Arc::new(Inner {
+            source,
+            offset: AtomicI64::new(0),
+            set: AtomicI64::new(0),
+            trusted: AtomicBool::new(true),
+        }))
     }
 
     /// Monotonic now.
@@ -61,6 +68,11 @@ impl Clock {
 
     /// Wall-clock now, UTC.
     pub fn wall(&self) -> Timestamp {
+        shifted(self.machine(), &self.0.offset)
+    }
+
+    /// What the machine's own clock says, UTC, whatever we know better.
+    pub fn machine(&self) -> Timestamp {
         let base = match &self.0.source {
             Source::System => Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH),
             Source::Following { wall, from } => {
@@ -68,8 +80,13 @@ impl Clock {
                 wall.saturating_add(gone).unwrap_or(*wall)
             }
         };
-        let offset = SignedDuration::from_secs(self.0.offset.load(Ordering::Relaxed));
-        base.saturating_add(offset).unwrap_or(base)
+        shifted(base, &self.0.set)
+    }
+
+    /// The machine's own clock is set, by NTP or by hand.
+    #[cfg(test)]
+    pub fn set_machine(&self, by: SignedDuration) {
+        self.0.set.fetch_add(by.as_secs(), Ordering::Relaxed);
     }
 
     /// Seconds since 1970 of [`Clock::wall`], never negative.
@@ -80,6 +97,11 @@ impl Clock {
     /// Move the wall clock by hand (tests, and GPS or NTP steps). Monotonic time never moves.
     pub fn move_wall(&self, by: SignedDuration) {
         self.0.offset.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+
+    /// From now on wall time is the machine's again.
+    pub fn follow_machine(&self) {
+        self.0.offset.store(0, Ordering::Relaxed);
     }
 
     /// Whether wall time may be used to judge certificates and signatures.
@@ -114,6 +136,10 @@ impl Clock {
     pub fn rng(&self) -> StdRng {
         StdRng::from_seed(self.random())
     }
+}
+
+fn shifted(time: Timestamp, seconds: &AtomicI64) -> Timestamp {
+    time.saturating_add(SignedDuration::from_secs(seconds.load(Ordering::Relaxed))).unwrap_or(time)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod partners;
 mod personalised;
 #[cfg(test)]
 mod walk;
+pub mod wall;
 pub mod way;
 
 use std::net::SocketAddr;

@@ -282,6 +282,7 @@ impl control::Operator for Operator {
         Box::pin(async move {
             let mut status = self.status.clone();
             status.backup = self.store.last_backup().await?;
+            status.clock_unset = !self.clock.is_trusted();
             let devices = self.store.devices().await?;
             status.devices = devices.iter().filter(|device| device.home.is_none()).count();
             if let Some(Running { since, radios, fns, reach, .. }) = &self.running {

@@ -14,6 +14,7 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::{ConfigArg, Fail, show, show_json};
+use crate::app::wall::{self, Judge};
 use crate::app::way::Way;
 use crate::backend::door::Deadline;
 use crate::backend::message::Party;
@@ -130,7 +131,7 @@ async fn examine(config: &Config, clock: &Clock) -> Vec<Finding> {
     own::disk(config, &mut findings);
     own::radios(config, status.is_some(), clock, &mut findings).await;
     own::backups(config, status.as_ref().and_then(|status| status.backup), clock, &mut findings);
-    time(clock, &mut findings);
+    time(config, status.as_ref(), clock, &mut findings);
     trust(config, clock, &mut findings);
     names(config, clock, &mut findings).await;
     partners(config, clock, &mut findings).await;
@@ -173,9 +174,17 @@ async fn daemon(config: &Config, findings: &mut Findings) -> Option<Status> {
     }
 }
 
-fn time(clock: &Clock, findings: &mut Findings) {
+/// As the running hotspot sees it, or as one would that starts now.
+fn time(config: &Config, status: Option<&Status>, clock: &Clock, findings: &mut Findings) {
     let wall = clock.wall();
-    match clock.is_trusted() {
+    let believed = match status {
+        Some(status) => !status.clock_unset,
+        None => {
+            Judge::new(clock.clone(), wall::written(config.store.url.path()), Path::new("/"));
+            clock.is_trusted()
+        }
+    };
+    match believed {
         true => findings.good("clock", format!("{wall:.0}")),
         false => findings.fault(
             "clock",

@@ -1,5 +1,6 @@
 //! `roamgate run`: the hotspot, until a signal ends it.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArg, Fail, config, show};
 use crate::app::Node;
+use crate::app::wall::{self, Judge};
 use crate::backend::door::Boxed;
 use crate::clock::{Clock, Instant};
 use crate::config::{Config, Role};
@@ -34,6 +36,7 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
             "stop it first, or give this one a configuration with a [store] of its own",
         ));
     }
+    let judge = Judge::new(clock.clone(), wall::written(config.store.url.path()), Path::new("/"));
     // What it came to: port 0 lets the system choose.
     let mut real = config.clone();
     let mut radios = Vec::new();
@@ -68,6 +71,7 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
     let devices = control::Operator::status(&*node.operator()).await.map_or(0, |status| status.devices);
     show(&greeting(&real, &source, devices));
     manager::ready(&format!("NetID {}, devices: {devices}", config.network.net_ids.first()));
+    let judge = tokio::spawn(judge.watch());
     let watchdog = tokio::spawn(watch(clock.clone(), vouchers(node.store(), &heads)));
 
     let failed = failed(&heads);
@@ -90,6 +94,7 @@ pub(super) async fn run(args: ConfigArg, clock: Clock, tap: Tap) -> Result<ExitC
     }
     manager::stopping();
     watchdog.abort();
+    judge.abort();
     control.abort();
     // its socket is gone when the task is
     let _ = control.await;

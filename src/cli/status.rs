@@ -53,6 +53,10 @@ fn text(status: &Status) -> String {
     if status.uptime.is_some() {
         lines.push(("radio heads".into(), format!("{} online", status.heads)));
     }
+    if status.clock_unset {
+        lines
+            .push(("clock".into(), "nobody has set it: nobody roams until GPS, NTP or a person does".into()));
+    }
     for radio in &status.radios {
         lines.push((String::new(), radio.clone()));
     }

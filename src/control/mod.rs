@@ -262,6 +262,9 @@ pub struct Status {
     /// When the last backup was made, seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<u64>,
+    /// Nobody has set the clock yet, so nobody roams.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clock_unset: bool,
     /// Devices whose home we are.
     pub devices: usize,
     /// What was counted since the start, by room: `radio`, `fns` and `store`; empty where no daemon runs.

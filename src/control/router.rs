@@ -139,10 +139,10 @@ async fn hear(State(desk): State<Desk>, body: Bytes) -> Answer<StatusCode> {
 /// What it radiates; waits a second for something that is new.
 async fn radiated(State(desk): State<Desk>, after: extract::Path<usize>) -> Answer<axum::Json<ModelSent>> {
     let (model, by) = (desk.model()?, desk.clock.now() + Duration::from_secs(1));
-    let all = loop {
-        let all = model.radiated();
-        if all.len() != *after || desk.clock.now() >= by {
-            break all;
+    let (sent, next) = loop {
+        let (sent, next) = model.radiated_after(*after);
+        if next != *after || desk.clock.now() >= by {
+            break (sent, next);
         }
         desk.clock.sleep(Duration::from_millis(2)).await;
     };
@@ -151,7 +151,7 @@ async fn radiated(State(desk): State<Desk>, after: extract::Path<usize>) -> Answ
         Some(to_come) => to_come.as_micros() as i64,
         None => -(now.saturating_duration_since(start).as_micros() as i64),
     };
-    let frames = all.iter().skip(*after).filter_map(|sent| {
+    let frames = sent.iter().filter_map(|sent| {
         Some(ModelFrame {
             phy: hex::encode(&sent.phy),
             frequency: sent.frequency,
@@ -159,7 +159,7 @@ async fn radiated(State(desk): State<Desk>, after: extract::Path<usize>) -> Answ
             starts_unix_us: wall.saturating_add(until(sent.start)),
         })
     });
-    Ok(axum::Json(ModelSent { next: all.len(), frames: frames.collect() }))
+    Ok(axum::Json(ModelSent { next, frames: frames.collect() }))
 }
 
 async fn devices(State(desk): State<Desk>) -> Answer<axum::Json<Vec<DeviceView>>> {

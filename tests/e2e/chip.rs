@@ -97,8 +97,9 @@ async fn antenna(mut head: Radio, air: Air, model: Modelled, clock: Clock) {
                 });
             }
             () = clock.sleep(Duration::from_millis(2)) => {
-                for sent in model.radiated().into_iter().skip(radiated) {
-                    radiated += 1;
+                let (sent, all) = model.radiated_after(radiated);
+                radiated = all;
+                for sent in sent {
                     assert!(sent.inverted && !sent.crc, "no downlink: {sent:?}");
                     air.radiate(GATEWAY, &sent.phy, sent.frequency, sent.modulation.unwrap(), sent.start);
                 }

@@ -4,6 +4,7 @@
 //! the program sees of it. The driver is crate `sx1302`, which knows no LoRaWAN.
 
 pub mod card;
+mod chrony;
 pub mod firmware;
 mod gps;
 mod ladder;
@@ -33,6 +34,7 @@ use crate::lorawan::GatewayEui;
 use crate::lorawan::beacon::Beacon;
 
 use card::{Card, CardError};
+use chrony::Feed;
 use model::Modelled;
 use owner::{Command, Owner, Shared, Terms};
 
@@ -99,6 +101,9 @@ pub struct Config {
     /// Bits per second of the port.
     #[serde(skip_serializing_if = "Baud::is_usual")]
     pub gps_baud: Baud,
+    /// Socket of chrony's reference clock SOCK, which is told the time of GPS; `/run/chrony.roamgate.sock` where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chrony: Option<PathBuf>,
     /// Send the beacons of class B; wants `gps`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub beacon: bool,
@@ -376,6 +381,7 @@ pub async fn open_with(
             silence: Some(config.nothing_heard_minutes)
                 .filter(|minutes| *minutes > 0)
                 .map(|minutes| Duration::from_secs(60 * u64::from(minutes))),
+            chrony: Feed::new(config.chrony.unwrap_or_else(|| chrony::USUAL.into())),
             beacon: Beacon::of(&region).filter(|_| config.beacon),
             region,
             clock: thread_clock,

@@ -113,7 +113,13 @@ impl Modelled {
 
     /// Everything that was transmitted so far, in the order of the handing over.
     pub fn radiated(&self) -> Vec<Radiated> {
-        self.state().radiated.clone()
+        self.radiated_after(0).0
+    }
+
+    /// What was transmitted after the first `known`, and how much there is altogether: less than that after a restart.
+    pub fn radiated_after(&self, known: usize) -> (Vec<Radiated>, usize) {
+        let state = self.state();
+        (state.radiated.get(known..).unwrap_or_default().to_vec(), state.radiated.len())
     }
 
     /// Let something go wrong until the next reset.

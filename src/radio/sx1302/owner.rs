@@ -18,6 +18,7 @@ use sx1302::tx::{Status, Transmission, When};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::card::{AnyBus, Card};
+use super::chrony::Feed;
 use super::gps::Fix;
 use super::ladder::{Ladder, Step};
 use crate::clock::{Clock, Instant};
@@ -115,6 +116,8 @@ pub(super) struct Terms {
     pub location: Option<(f64, f64)>,
     /// Silence that is no longer believed.
     pub silence: Option<Duration>,
+    /// Who else wants the time.
+    pub chrony: Feed,
     /// Send beacons, as the region does it.
     pub beacon: Option<Beacon>,
     pub clock: Clock,
@@ -378,15 +381,18 @@ impl Owner {
         }
         let pulse = self.concentrator.pulse()?;
         let Some(count) = self.concentrator.last_count() else { return Ok(()) };
-        let now = self.terms.clock.now();
+        let (now, machine) = (self.terms.clock.now(), self.terms.clock.machine());
         let was_fresh = self.fix.is_fresh(now);
         let believed = self.fix.pulse(pulse, count, now);
         let mut told = self.shared.told();
         *(if believed { &mut told.gps_pulses } else { &mut told.gps_rejected }) += 1;
         drop(told);
-        if let Some(utc) = self.fix.utc_of(count, now).filter(|_| !was_fresh) {
-            tracing::info!(radio = %self.terms.name, %utc, "GPS gives the time");
-            self.set_clock(utc);
+        if let Some(utc) = self.fix.utc_of(count, now).filter(|_| believed) {
+            self.terms.chrony.tell(machine, utc);
+            if !was_fresh {
+                tracing::info!(radio = %self.terms.name, %utc, "GPS gives the time");
+                self.set_clock(utc);
+            }
         }
         self.queue_beacons(count, now);
         Ok(())

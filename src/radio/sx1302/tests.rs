@@ -1,5 +1,8 @@
 //! The whole way through driver and chip model, in real time.
 
+#[path = "../../../tests/support/receiver.rs"]
+mod receiver;
+
 use super::model::{Faults, Frame, Radiated};
 use super::*;
 use crate::clock::Instant;
@@ -247,38 +250,12 @@ impl Receiver {
 
     /// Tells the first pulse's moment, and then speaks for ever.
     async fn speak(mut self, first: oneshot::Sender<Instant>) {
-        let sentence = |body: String| {
-            let checksum = body.bytes().fold(0, |sum, byte| sum ^ byte);
-            format!("${body}*{checksum:02X}\r\n").into_bytes()
-        };
         let clock = Clock::system();
         let begin = self.model.next_pulse();
         first.send(begin).unwrap();
         for n in 0.. {
             clock.sleep_until(begin + n * Duration::from_secs(1) + 50 * MS).await;
-            let gps = FIRST + u64::from(n);
-            let utc = jiff::Timestamp::from_second(gps as i64 + 315_964_800 - 18).unwrap();
-            let rmc = format!(
-                "GNRMC,{},A,4812.5,N,01624.0,E,0.0,0.0,{},,,A",
-                utc.strftime("%H%M%S.00"),
-                utc.strftime("%d%m%y")
-            );
-            let gga = format!(
-                "GNGGA,{},4812.50000,N,01624.00000,E,1,08,1.0,171.0,M,48.0,M,,",
-                utc.strftime("%H%M%S.00")
-            );
-            let (week, of_week) = (gps / 604_800, gps % 604_800);
-            let mut frame = vec![0xb5, 0x62, 0x01, 0x20, 0x10, 0x00];
-            frame.extend((of_week as u32 * 1000).to_le_bytes());
-            frame.extend(120_i32.to_le_bytes());
-            frame.extend((week as i16).to_le_bytes());
-            frame.extend([18, 0x07, 0x14, 0, 0, 0]);
-            let (a, b) = frame[2..].iter().fold((0_u8, 0_u8), |(a, b), byte| {
-                let a = a.wrapping_add(*byte);
-                (a, b.wrapping_add(a))
-            });
-            frame.extend([a, b]);
-            let said = [sentence(rmc), sentence(gga), frame].concat();
+            let said = receiver::says(FIRST + u64::from(n));
             tokio::io::AsyncWriteExt::write_all(&mut self.port, &said).await.unwrap();
         }
     }
@@ -301,7 +278,10 @@ async fn a_beacon_is_sent() -> bool {
     let model = Modelled::new(clock.clone());
     let (receiver, port) = Receiver::new(&model);
     let around = Surroundings { region: Region::eu868(), state: folder.path().into() };
-    let config = Config { model: true, gps: Some(port), beacon: true, ..Config::default() };
+    let chrony = folder.path().join("chrony.sock");
+    let listening = tokio::net::UnixDatagram::bind(&chrony).unwrap();
+    let config =
+        Config { model: true, gps: Some(port), beacon: true, chrony: Some(chrony), ..Config::default() };
     let radio = open_with(&config, &around, &clock, Some(model.clone())).await.unwrap();
     let (first, begun) = oneshot::channel();
     let receiver = tokio::spawn(receiver.speak(first));
@@ -313,8 +293,21 @@ async fn a_beacon_is_sent() -> bool {
     }
     let utc = |at: Instant| {
         let since = jiff::SignedDuration::try_from(at - first).unwrap();
-        jiff::Timestamp::from_second(FIRST as i64 + 315_964_800 - 18).unwrap() + since
+        jiff::Timestamp::from_second(FIRST as i64 + receiver::EPOCH).unwrap() + since
     };
+    // the first pulses are not believed yet, and whoever listens gets the first that is
+    let mut sample = [0; 64];
+    let length = listening.recv(&mut sample).await.unwrap();
+    let number = |at: usize| i64::from_ne_bytes(sample[at..at + 8].try_into().unwrap());
+    let told = jiff::Timestamp::new(number(0), number(8) as i32 * 1000).unwrap();
+    let behind = jiff::SignedDuration::from_secs_f64(f64::from_bits(number(16) as u64));
+    let now = bench.clock.now();
+    let off = (told + behind).duration_since(utc(now)) - told.duration_since(bench.clock.machine());
+    assert!(off.abs() < jiff::SignedDuration::from_millis(20), "{off}");
+    assert_eq!(
+        (length, &sample[24..36], &sample[36..40]),
+        (40, &[0; 12][..], &0x534f_434b_u32.to_ne_bytes()[..])
+    );
     let (heard, end) = bench.hears(&[7; 12], 868_100_000, SF9).await;
     let off = heard.time.duration_since(utc(end)).abs();
     assert!(off < jiff::SignedDuration::from_micros(20), "{off}");
