@@ -1,4 +1,4 @@
-//! Whether the machine's clock may be believed (DESIGN 8).
+//! Whether the machine's clock may be believed.
 //!
 //! A board without a clock of its own starts in the past, and stays there until somebody sets it: systemd-timesyncd, chrony,
 //! our own GPS receiver, a person. Until then nothing is judged by the date: nobody roams, and the home network runs.
