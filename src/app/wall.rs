@@ -23,10 +23,15 @@ const LOOK: Duration = Duration::from_secs(5);
 /// A clock that is slewed does not go as far in one look.
 const STEP: SignedDuration = SignedDuration::from_secs(2);
 
+/// A clock that is behind by less was put right by those who keep it, or judges nothing wrong.
+const SLACK: SignedDuration = SignedDuration::from_mins(10);
+
 /// Watches over a [`Clock`].
 #[derive(Debug)]
 pub struct Judge {
     clock: Clock,
+    /// It was later than this already.
+    floor: Timestamp,
     /// What says that the clock was set.
     marks: Vec<PathBuf>,
     /// What the machine said when.
@@ -48,14 +53,14 @@ impl Judge {
         let setters = SETTERS.map(|folder| root.join(folder));
         let marks = setters.iter().filter(|folder| folder.is_dir()).map(|folder| folder.join(DONE)).collect();
         let last = (clock.now(), clock.machine());
-        let judge = Judge { clock, marks, last };
+        let floor = known.map_or(released(), |known| released().max(known));
+        let judge = Judge { clock, floor, marks, last };
         let (clock, machine) = (&judge.clock, judge.last.1);
         if judge.is_marked() && is_possible(machine) {
             return judge;
         }
-        let floor = known.unwrap_or(Timestamp::UNIX_EPOCH).max(released());
         let battery = std::fs::read_to_string(root.join(BATTERY)).is_ok_and(|text| text.trim() == "1");
-        if machine < floor {
+        if !is_possible(machine) || floor.duration_since(machine) > SLACK {
             clock.set_trusted(false);
             // what is written from now on does not come before what there is
             clock.move_wall(floor.duration_since(machine) + SignedDuration::from_secs(1));
@@ -90,8 +95,13 @@ impl Judge {
                 self.clock.move_wall(-step);
                 tracing::warn!(%machine, "the machine's clock was set to a time before this program was made: not followed");
             }
-        } else if !self.clock.is_trusted() && self.is_marked() && is_possible(machine) {
-            self.believe("the machine's clock is synchronised");
+        } else if !self.clock.is_trusted() {
+            if self.is_marked() && is_possible(machine) {
+                self.believe("the machine's clock is synchronised");
+            } else if self.marks.is_empty() && machine >= self.floor {
+                // nothing speaks against it any more
+                self.believe("the machine's clock has caught up");
+            }
         }
     }
 
@@ -174,6 +184,23 @@ mod tests {
             assert!(clock.is_trusted());
             assert_eq!(clock.wall(), right);
         }
+    }
+
+    /// A time zone that was taken for UTC once has left its mark, and whoever keeps the clock need not step it.
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_is_believed_that_is_hardly_behind_or_has_caught_up() {
+        let (folder, clock) = machine(HOUR);
+        judged(&folder, &clock, Some(released() + HOUR + SLACK));
+        assert!(clock.is_trusted());
+        assert_eq!(clock.wall(), clock.machine());
+        let mut judge = judged(&folder, &clock, Some(released() + HOUR * 3));
+        for _ in 0..2 * 3600 / LOOK.as_secs() {
+            assert!(!clock.is_trusted());
+            clock.sleep(LOOK).await;
+            judge.look();
+        }
+        assert!(clock.is_trusted());
+        assert_eq!(clock.wall(), clock.machine());
     }
 
     /// A clock that was years ahead once has left its mark in the store: the right time is believed all the same.
