@@ -50,12 +50,12 @@ fn text(status: &Status) -> String {
         ("roaming".into(), yes(status.roaming)),
         ("devices".into(), status.devices.to_string()),
     ];
-    if status.uptime.is_some() {
-        lines.push(("radio heads".into(), format!("{} online", status.heads)));
-    }
     if status.clock_unset {
         lines
             .push(("clock".into(), "nobody has set it: nobody roams until GPS, NTP or a person does".into()));
+    }
+    if status.uptime.is_some() {
+        lines.push(("radio heads".into(), format!("{} online", status.heads)));
     }
     for radio in &status.radios {
         lines.push((String::new(), radio.clone()));
@@ -109,6 +109,7 @@ mod tests {
             heads: 1,
             reached: vec!["through front.example:443".into(), "not through b.example:443: it is full".into()],
             counters,
+            clock_unset: true,
             ..Status::default()
         };
         assert_eq!(
@@ -119,6 +120,7 @@ mod tests {
              roles           fns js\n\
              roaming         no\n\
              devices         0\n\
+             clock           nobody has set it: nobody roams until GPS, NTP or a person does\n\
              radio heads     1 online\n\
              \x20               semtech-udp 0102030405060708 online, heard 12, sent 1\n\
              reached         through front.example:443\n\
