@@ -22,7 +22,6 @@ const BATTERY: &str = "sys/class/rtc/rtc0/hctosys";
 const LOOK: Duration = Duration::from_secs(5);
 /// A clock that is slewed does not go as far in one look.
 const STEP: SignedDuration = SignedDuration::from_secs(2);
-
 /// A clock that is behind by less was put right by those who keep it, or judges nothing wrong.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
 
