@@ -1,9 +1,6 @@
 //! Whatever stands as a name in a certificate or an answer: it names an identifier or not, and an identifier is named
 //! in one way only. The suffix is the text behind the first space.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use roamgate::discovery::Suffix;
 use roamgate::discovery::name::{
     join_eui_name, join_eui_subtree, net_id_name, parse_join_eui_name, parse_net_id_name,
@@ -11,7 +8,8 @@ use roamgate::discovery::name::{
 use roamgate::lorawan::JoinEuiRange;
 use roamgate::pki::check::is_within;
 
-fuzz_target!(|text: &str| {
+pub fn fuzz(bytes: &[u8]) {
+    let text = super::text(bytes);
     let (name, suffix) = text.split_once(' ').unwrap_or((text, "x"));
     let Ok(suffix) = suffix.parse::<Suffix>() else { return };
     assert_eq!(suffix.as_str().parse(), Ok(suffix.clone()));
@@ -25,4 +23,4 @@ fuzz_target!(|text: &str| {
         assert_eq!(net_id_name(net_id, &suffix), plain);
     }
     let _ = is_within(name, &[suffix.to_string(), name.to_owned()]);
-});
+}

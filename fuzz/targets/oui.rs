@@ -1,12 +1,9 @@
 //! Files of the IEEE's assignments, and identifiers of things that are no LoRaWAN devices: read or refused, never a panic.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use roamgate::discovery::name::Foreign;
 use roamgate::registry::oui;
 
-fuzz_target!(|bytes: &[u8]| {
+pub fn fuzz(bytes: &[u8]) {
     if let Ok((bits, all)) = oui::read(bytes) {
         // what was read can be looked for
         assert!(all.iter().all(|line| line.bits == bits && line.first.len() == 16));
@@ -16,4 +13,4 @@ fuzz_target!(|bytes: &[u8]| {
     for thing in [Foreign::epc(&text), Foreign::udid(&text)].into_iter().flatten() {
         assert!(thing.name(&suffix).ends_with(".things.example"));
     }
-});
+}

@@ -1,14 +1,11 @@
 //! Backups of whoever: refused or read whole, never a panic. The same bytes as the archive inside, and as the locked file around it.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use roamgate::backup::archive::{self, Opener};
 
 /// Opens nothing that matters.
 const KEY: &str = "AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQS3290GJ";
 
-fuzz_target!(|bytes: &[u8]| {
+pub fn fuzz(bytes: &[u8]) {
     if let Ok(contents) = archive::read(bytes) {
         // what was read can be written, and comes out the same
         assert!(contents.files.len() <= 1000);
@@ -16,4 +13,4 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(opener) = Opener::from_file(KEY) {
         let _ = archive::unpack(bytes, &opener);
     }
-});
+}

@@ -1,12 +1,9 @@
 //! Whatever a stranger sends to a front first: a name and a purpose, or nothing, never a panic.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use roamgate::backend::tunnel::{forwarded_for, host_of};
 use roamgate::front::hello;
 
-fuzz_target!(|bytes: &[u8]| {
+pub fn fuzz(bytes: &[u8]) {
     if let Some(hello) = hello::of(bytes) {
         assert!(hello.name.is_none_or(|name| name.is_ascii() && name == name.to_ascii_lowercase()));
     }
@@ -16,4 +13,4 @@ fuzz_target!(|bytes: &[u8]| {
         }
         let _ = host_of(text);
     }
-});
+}

@@ -1,14 +1,11 @@
 //! What members send to the registry, and names that anybody asks its name server for: judged, never a panic. The first line is
 //! a name, the rest the records of a request (JSON).
 
-#![no_main]
-
 use hickory_proto::rr::Name;
-use libfuzzer_sys::fuzz_target;
 use roamgate::registry::rules::{self, Wish};
 use roamgate::registry::zone;
 
-fuzz_target!(|bytes: &[u8]| {
+pub fn fuzz(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (name, rest) = text.split_once('\n').unwrap_or((&text, ""));
     let origin = Name::from_ascii("iotroam.example.").unwrap();
@@ -32,4 +29,4 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
-});
+}

@@ -2,11 +2,8 @@
 //! answered, and what is understood of a request survives being sent on. The same bytes are read as the answer to each
 //! kind of request of ours.
 
-#![no_main]
-
 use std::sync::LazyLock;
 
-use libfuzzer_sys::fuzz_target;
 use roamgate::backend::keywrap::{Kek, Keks};
 use roamgate::backend::message::wire::{self, Header, Incoming};
 use roamgate::backend::message::{Refusal, Request, ResultCode};
@@ -31,7 +28,7 @@ static KEKS: LazyLock<Keks> = LazyLock::new(|| {
     Keks { send: Some(kek.clone()), open: vec![kek], allow_clear: true }
 });
 
-fuzz_target!(|body: &[u8]| {
+pub fn fuzz(body: &[u8]) {
     if let Ok(Incoming::Request(request)) = wire::open(body) {
         let _ = request.as_sent();
         let header = request.header();
@@ -54,4 +51,4 @@ fuzz_target!(|body: &[u8]| {
     for (header, request) in ASKED.iter() {
         let _ = wire::decode_answer(body, header, request, &KEKS);
     }
-});
+}

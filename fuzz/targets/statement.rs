@@ -1,12 +1,9 @@
 //! A signed statement of another network, as a file.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use roamgate::tls::signed::Signed;
 use roamgate::usage::{self, Statement};
 
-fuzz_target!(|data: &[u8]| {
+pub fn fuzz(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let inside = serde_json::from_str::<Signed>(text).map(|signed| signed.text);
     if let Ok(statement) = Statement::read(inside.as_deref().unwrap_or(text)) {
@@ -14,4 +11,4 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(again, statement);
         let _ = (usage::hash(&statement.text()), usage::compare(&statement, &statement.traffic));
     }
-});
+}

@@ -1,11 +1,8 @@
 //! Whatever a GPS receiver sends, as a sentence, as a frame, and as a stream that is cut where it happens to be.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use sx1302::gps::{Reader, Sentence, Ubx, nmea, ubx};
 
-fuzz_target!(|bytes: &[u8]| {
+pub fn fuzz(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         match nmea(text) {
             Sentence::Rmc(Some(time)) => assert!(time.0.nanos < 1_000_000_000),
@@ -24,4 +21,4 @@ fuzz_target!(|bytes: &[u8]| {
     let at_once = whole.feed(bytes);
     let cut: Vec<_> = bytes.chunks(7).flat_map(|chunk| parts.feed(chunk)).collect();
     assert_eq!(at_once, cut);
-});
+}

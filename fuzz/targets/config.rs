@@ -2,12 +2,10 @@
 //! What `config show` prints of it is read the same. The text ends at the first NUL; behind it are the variables, one
 //! on a line.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use roamgate::config;
 
-fuzz_target!(|text: &str| {
+pub fn fuzz(bytes: &[u8]) {
+    let text = super::text(bytes);
     let (text, environment) = text.split_once('\0').unwrap_or((text, ""));
     let variables = environment.lines().filter_map(|line| line.split_once('='));
     let variables = variables.map(|(name, value)| (format!("ROAMGATE__{name}"), value.to_owned()));
@@ -25,4 +23,4 @@ fuzz_target!(|text: &str| {
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
-});
+}

@@ -1,13 +1,10 @@
 //! What somebody publishes as the newest version: understood, and then the same when it is written again, or refused.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use roamgate::update;
 
-fuzz_target!(|data: &[u8]| {
+pub fn fuzz(data: &[u8]) {
     if let Ok(newest) = update::read(data) {
         let again = serde_json::to_vec(&newest).expect("a version is JSON");
         assert_eq!(update::read(&again).expect("what was read is read again"), newest);
     }
-});
+}

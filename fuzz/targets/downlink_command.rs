@@ -1,16 +1,13 @@
 //! Whatever an application publishes as a command: a queue item that keeps the rules, or a reason, never a panic. The
 //! topic is the text before the first line break, the body what follows.
 
-#![no_main]
-
 use jiff::Timestamp;
-use libfuzzer_sys::fuzz_target;
 use roamgate::application::event::{self, Events};
 use roamgate::lorawan::{DevEui, Region};
 
 const EUI: DevEui = DevEui::from_msb([1, 2, 3, 4, 5, 6, 7, 0xAB]);
 
-fuzz_target!(|bytes: &[u8]| {
+pub fn fuzz(bytes: &[u8]) {
     let events = Events {
         application_id: "52f14cd4-c6f1-4fbd-8f87-4025e1d49242".into(),
         application_name: "fuzz".into(),
@@ -29,4 +26,4 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Err(error) => assert!(!error.to_string().is_empty() && !error.code().is_empty()),
     }
-});
+}

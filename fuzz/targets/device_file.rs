@@ -1,14 +1,12 @@
 //! Whatever an operator imports as a list of devices: rows with their lines, or what is wrong on which, never a panic;
 //! and no reason repeats a key.
 
-#![no_main]
-
 use std::collections::BTreeSet;
 
-use libfuzzer_sys::fuzz_target;
 use roamgate::cli::device_file::{self, Format};
 
-fuzz_target!(|text: &str| {
+pub fn fuzz(bytes: &[u8]) {
+    let text = super::text(bytes);
     for format in [Format::Csv, Format::Json] {
         let (rows, bad) = device_file::read(format, text);
         let lines = text.lines().count() as u64;
@@ -19,4 +17,4 @@ fuzz_target!(|text: &str| {
         assert_eq!(names.len(), rows.len(), "each device once");
         assert!(bad.iter().all(|bad| !bad.reason.is_empty()));
     }
-});
+}

@@ -1,17 +1,14 @@
 //! Whatever a peer presents as its chain: judged, never a panic. The input is a sequence of certificates (DER), each
 //! with two bytes in front for its length; the last one is taken as the root as well, and each as a list of revoked certificates and as a request for one.
 
-#![no_main]
-
 use base64::Engine;
 use jiff::Timestamp;
-use libfuzzer_sys::fuzz_target;
 use roamgate::pki::check::{self, PeerRules};
 use roamgate::pki::request::Request;
 use roamgate::pki::revoke::{List, Revoked};
 use rustls_pki_types::CertificateDer;
 
-fuzz_target!(|bytes: &[u8]| {
+pub fn fuzz(bytes: &[u8]) {
     let mut chain = Vec::new();
     let mut rest = bytes;
     while let [high, low, tail @ ..] = rest {
@@ -48,4 +45,4 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = revoked.deny(&String::from_utf8_lossy(bytes));
     let _ = revoked.why(&chain, roots);
     let _ = check::inspect(&chain, Some(bytes), roots, wall).is_good();
-});
+}
