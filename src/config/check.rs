@@ -499,6 +499,14 @@ impl Config {
     }
 
     fn check_radios(&self, refuse: &mut impl FnMut(String, String, &str)) {
+        let region = self.network.plan();
+        for (i, radio) in self.radio.iter().enumerate() {
+            if let radio::Config::Sx1302(radio) = radio
+                && let Err(error) = radio.check(&region)
+            {
+                refuse(format!("radio[{i}]"), error.to_string(), error.remedy());
+            }
+        }
         let listens: Vec<_> = self
             .radio
             .iter()

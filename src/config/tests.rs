@@ -449,6 +449,18 @@ proptest! {
 }
 
 #[test]
+fn a_concentrator_that_cannot_hear_the_region_is_refused_before_it_is_started() {
+    let us = "[network]\nregion = \"US915\"\n[[radio]]\nkind = \"sx1302\"\nmodel = true\n";
+    let refused = error(us, &[]);
+    assert!(refused.contains("r.toml:3:1: radio[0]: US915 has 72 channels"), "{refused}");
+    assert!(refused.contains("network.sub_bands"), "{refused}");
+    let one = us.replace("[[radio]]", "sub_bands = [2]\n[[radio]]");
+    assert_eq!(read(&one, &[]).unwrap().config.check(), []);
+    let refused = error(&(one + "beacon = true\n"), &[]);
+    assert!(refused.contains("radio[0]: beacons want the time") && refused.contains("`gps`"), "{refused}");
+}
+
+#[test]
 fn sub_bands_and_dwell_time_are_taken_where_the_region_has_them() {
     let table = [
         ("region = \"US915\"\nsub_bands = [0]", "network.sub_bands[0]: US915 has no sub-band 0", "1 to 8"),

@@ -96,6 +96,14 @@ impl CardError {
     }
 }
 
+/// The channels, which are the same for every board.
+pub(super) fn planned(config: &Config, region: &Region) -> Result<sx1302::config::Config, CardError> {
+    if config.beacon && config.gps.is_none() {
+        return Err(CardError::NoTime);
+    }
+    Ok(plan(region, &wiring(config, config.known(), region))?)
+}
+
 /// A board that can be reset and started again, as often as needed.
 pub struct Card {
     hardware: Hardware,
@@ -121,11 +129,7 @@ impl Card {
         own_firmware: &std::path::Path,
         model: Option<Modelled>,
     ) -> Result<Card, CardError> {
-        if config.beacon && config.gps.is_none() {
-            return Err(CardError::NoTime);
-        }
-        let board = config.known();
-        let plan = plan(region, &wiring(config, board, region))?;
+        let plan = planned(config, region)?;
         if free_below(region).is_some() && config.sx1261.is_none() && model.is_none() {
             tracing::warn!(
                 "{region}: where the law wants a gateway to listen before it talks, set `sx1261`; nothing listens now"
@@ -143,7 +147,7 @@ impl Card {
                     config.sx1261.is_some(),
                 )?;
                 let lock = lock(config)?;
-                let lines = lines(config, board)?;
+                let lines = lines(config, config.known())?;
                 (Hardware::Board { config: Box::new(config.clone()), lines, _lock: lock }, firmware)
             }
         };

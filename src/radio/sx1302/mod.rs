@@ -30,8 +30,8 @@ use super::{HeadStatus, Heads, Radio, RadioError, Surroundings};
 use crate::backend::door::{Boxed, Deadline};
 use crate::clock::Clock;
 use crate::fns::{Air, AirError, Sent, Tx};
-use crate::lorawan::GatewayEui;
 use crate::lorawan::beacon::Beacon;
+use crate::lorawan::{GatewayEui, Region};
 
 use card::{Card, CardError};
 use chrony::Feed;
@@ -133,6 +133,11 @@ impl Config {
     fn i2c(&self) -> Option<PathBuf> {
         let usual = || self.known().and_then(|board| board.i2c).map(PathBuf::from).filter(|bus| bus.exists());
         self.i2c.clone().or_else(usual)
+    }
+
+    /// Whether a concentrator can be what is wanted in this region, as far as that can be known without one.
+    pub fn check(&self, region: &Region) -> Result<(), CardError> {
+        card::planned(self, region).map(drop)
     }
 
     /// What is known of the board.

@@ -31,4 +31,4 @@ do_deploy() {
 addtask deploy before do_build after do_install
 
 SYSTEMD_SERVICE:${PN} = "roamgate-first-boot.service"
-RDEPENDS:${PN} = "roamgate parted e2fsprogs-resize2fs util-linux-findmnt wpa-supplicant-passphrase"
+RDEPENDS:${PN} = "roamgate e2fsprogs-resize2fs util-linux-sfdisk util-linux-partx util-linux-findmnt wpa-supplicant-passphrase"

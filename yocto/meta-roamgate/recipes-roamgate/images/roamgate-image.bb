@@ -25,7 +25,6 @@ IMAGE_INSTALL = "packagegroup-core-boot \
                  e2fsprogs-e2fsck \
                  e2fsprogs-resize2fs \
                  dosfstools \
-                 parted \
                  tzdata \
                  ${CORE_IMAGE_EXTRA_INSTALL} \
                  "

@@ -28,12 +28,20 @@ do_install() {
     install -D -m 0640 ${S}/systemd/roamgate.toml ${D}${sysconfdir}/roamgate/roamgate.toml
 }
 
+# what the owner has written outlives updates, and is what every command reads
+do_install:append:roamgate-os() {
+    install -D -m 0644 ${S}/systemd/roamgate.toml ${D}${datadir}/roamgate/roamgate.toml
+    ln -sf /data/etc/roamgate.toml ${D}${sysconfdir}/roamgate/roamgate.toml
+}
+
 # the user and the groups of systemd/roamgate.sysusers: on a root that is read-only they are made with the image
 USERADD_PACKAGES = "${PN}"
 GROUPADD_PARAM:${PN} = "--system roamgate-radio"
 USERADD_PARAM:${PN} = "--system --home-dir ${localstatedir}/lib/roamgate --no-create-home --shell /sbin/nologin --groups roamgate-radio --user-group roamgate"
 
-SYSTEMD_SERVICE:${PN} = "roamgate.service roamgate-partners.socket"
-FILES:${PN} += "${nonarch_libdir}/udev"
+# the socket is started by roamgate-first-boot for who roams
+SYSTEMD_SERVICE:${PN} = "roamgate.service"
+FILES:${PN} += "${nonarch_libdir}/udev ${systemd_system_unitdir}/roamgate-partners.socket"
 CONFFILES:${PN} = "${sysconfdir}/roamgate/roamgate.toml"
+CONFFILES:${PN}:roamgate-os = ""
 RRECOMMENDS:${PN} = "sx1302-firmware ca-certificates"

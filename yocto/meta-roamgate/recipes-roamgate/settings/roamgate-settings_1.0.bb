@@ -11,6 +11,7 @@ SRC_URI = "file://journal.conf \
            file://sshd.conf \
            file://wired.network \
            file://wireless.network \
+           file://wireless.conf \
            file://data.mount \
            file://boot-start.mount \
            file://var-lib-roamgate.mount \
@@ -29,16 +30,17 @@ do_install() {
     install -D -m 0644 ${S}/sshd.conf ${D}${sysconfdir}/ssh/sshd_config.d/roamgate.conf
     install -D -m 0644 ${S}/wired.network ${D}${nonarch_libdir}/systemd/network/70-wired.network
     install -D -m 0644 ${S}/wireless.network ${D}${nonarch_libdir}/systemd/network/70-wireless.network
+    install -D -m 0644 ${S}/wireless.conf ${D}${systemd_system_unitdir}/wpa_supplicant@wlan0.service.d/roamgate.conf
     for unit in data.mount boot-start.mount var-lib-roamgate.mount; do
         install -D -m 0644 ${S}/$unit ${D}${systemd_system_unitdir}/$unit
         sed -i 's,@DISK@,${ROAMGATE_DISK},' ${D}${systemd_system_unitdir}/$unit
     done
     install -d ${D}/data ${D}/boot/start
-    # the network's password is kept where the owner's things are
-    install -d ${D}${sysconfdir}/wpa_supplicant ${D}${sysconfdir}/systemd/system/multi-user.target.wants
+    # The network's password is kept where the owner's things are. It is the network card that asks for it: a board without one waits for nothing.
+    local wanted=${D}${sysconfdir}/systemd/system/sys-subsystem-net-devices-wlan0.device.wants
+    install -d ${D}${sysconfdir}/wpa_supplicant $wanted
     ln -s /data/etc/wpa_supplicant.conf ${D}${sysconfdir}/wpa_supplicant/wpa_supplicant-wlan0.conf
-    ln -s ${systemd_system_unitdir}/wpa_supplicant@.service \
-        ${D}${sysconfdir}/systemd/system/multi-user.target.wants/wpa_supplicant@wlan0.service
+    ln -s ${systemd_system_unitdir}/wpa_supplicant@.service $wanted/wpa_supplicant@wlan0.service
 }
 
 PACKAGE_ARCH = "${MACHINE_ARCH}"
