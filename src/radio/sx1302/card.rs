@@ -96,7 +96,7 @@ impl CardError {
     }
 }
 
-/// The channels, which are the same for every board.
+/// The channels of a region on this board, as they can be known without it.
 pub(super) fn planned(config: &Config, region: &Region) -> Result<sx1302::config::Config, CardError> {
     if config.beacon && config.gps.is_none() {
         return Err(CardError::NoTime);

@@ -39,7 +39,7 @@ USERADD_PACKAGES = "${PN}"
 GROUPADD_PARAM:${PN} = "--system roamgate-radio"
 USERADD_PARAM:${PN} = "--system --home-dir ${localstatedir}/lib/roamgate --no-create-home --shell /sbin/nologin --groups roamgate-radio --user-group roamgate"
 
-# the socket is started by roamgate-first-boot for who roams
+# the socket is started by roamgate-first-boot where there is a [backend]
 SYSTEMD_SERVICE:${PN} = "roamgate.service"
 FILES:${PN} += "${nonarch_libdir}/udev ${systemd_system_unitdir}/roamgate-partners.socket"
 CONFFILES:${PN} = "${sysconfdir}/roamgate/roamgate.toml"
